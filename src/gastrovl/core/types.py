@@ -1,0 +1,227 @@
+"""The records that stages exchange, as frozen pydantic models that check their own conventions."""
+
+from __future__ import annotations
+
+import math
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from gastrovl.core.errors import GeometryError
+
+
+class Record(BaseModel):
+    """A value that is written to disk: immutable, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Task(StrEnum):
+    """What is asked of an image. CLS..CAP follow He et al. 2025, section 3.1; VQA and REPORT are free-form."""
+
+    CLS = "CLS"
+    REC = "REC"
+    REG = "REG"
+    CAP = "CAP"
+    VQA = "VQA"
+    REPORT = "REPORT"
+
+
+class Split(StrEnum):
+    """Which part of a dataset a sample belongs to."""
+
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
+
+
+class Status(StrEnum):
+    """Whether a finding was seen. Absence is stated by somebody, never inferred from silence."""
+
+    PRESENT = "present"
+    ABSENT = "absent"
+    UNCERTAIN = "uncertain"
+
+
+class ImageRef(Record):
+    """An image of a dataset folder.
+
+    Attributes:
+        path: POSIX path relative to the folder that holds the JSONL file naming it.
+        width_px, height_px: Size of the ORIGINAL image (a stored copy may be smaller; boxes are fractions).
+        sha256: Hash of the original file's bytes, lower-case hex.
+    """
+
+    path: str = Field(min_length=1)
+    width_px: int = Field(gt=0)
+    height_px: int = Field(gt=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+    @property
+    def size_wh(self) -> tuple[int, int]:
+        return self.width_px, self.height_px
+
+
+class Box(Record):
+    """An axis-aligned box as fractions of the original image: origin top left, x0 < x1, y0 < y1, continuous area.
+
+    Raises:
+        GeometryError: A value is not finite, outside [0, 1], or the corners are reversed.
+    """
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        corners = (self.x0, self.y0, self.x1, self.y1)
+        if not all(math.isfinite(value) and 0.0 <= value <= 1.0 for value in corners):
+            raise GeometryError(f"box {corners} leaves [0, 1]; boxes are fractions (x0, y0, x1, y1) of the image")
+        if not (self.x0 < self.x1 and self.y0 < self.y1):
+            raise GeometryError(
+                f"box {corners} is reversed or empty; expected x0 < x1 and y0 < y1. "
+                "If the source stores (x, y, width, height), say so in its description (`box_order: xywh`)."
+            )
+        return self
+
+    @property
+    def xyxy(self) -> tuple[float, float, float, float]:
+        return self.x0, self.y0, self.x1, self.y1
+
+    @property
+    def area(self) -> float:
+        """Share of the image, in (0, 1]."""
+        return (self.x1 - self.x0) * (self.y1 - self.y0)
+
+
+class Finding(Record):
+    """One thing said about an image.
+
+    Attributes:
+        term: Term id of the taxonomy (`gastrovl.clinical.taxonomy`), e.g. "esophagitis".
+        status: Present, absent or uncertain.
+        site: Term id of the anatomical site, or None when the source does not say.
+        grade: Grade in the term's scale, e.g. "A" of Los Angeles, or None.
+        boxes: Where it is; empty when the source gives no location.
+        confidence: In [0, 1], or None for a human annotation.
+        origin: The source's own label, verbatim.
+    """
+
+    term: str = Field(min_length=1)
+    status: Status = Status.PRESENT
+    site: str | None = None
+    grade: str | None = None
+    boxes: tuple[Box, ...] = ()
+    confidence: Annotated[float, Field(ge=0, le=1)] | None = None
+    origin: str = ""
+
+
+class Sample(Record):
+    """One image and what its source says of it, before any wording.
+
+    Attributes:
+        id: Unique in the dataset folder, "<source>/<stem>".
+        source: Name of the source, e.g. "edd2020".
+        group: Patient, exam, video or near-duplicate group; a group never crosses splits.
+    """
+
+    id: str = Field(min_length=1)
+    image: ImageRef
+    source: str = Field(min_length=1)
+    group: str = Field(min_length=1)
+    split: Split
+    findings: tuple[Finding, ...]
+    text: str = ""
+    licence: str = ""
+
+
+class Turn(Record):
+    """One utterance. `alternatives` are equally good wordings of `text`; training draws among all of them.
+
+    The image stands before the first user turn; no image marker is part of `text`.
+    """
+
+    role: Literal["user", "assistant"]
+    text: str = Field(min_length=1)
+    alternatives: tuple[str, ...] = ()
+
+
+class Target(Record):
+    """The typed truth behind the last assistant turn.
+
+    CLS: `terms` are all true labels. REC: `terms` holds the one asked for, `boxes` all of its places (empty: absent).
+    REG: `terms` holds the answer, `boxes` the one asked about. CAP: `terms` are the facts the caption states and
+    `boxes` stays empty; the caption itself is the turn's text.
+    """
+
+    terms: tuple[str, ...] = ()
+    boxes: tuple[Box, ...] = ()
+
+
+class Conversation(Record):
+    """A dialogue about one image with its typed target; derived from a Sample and a seed."""
+
+    id: str = Field(min_length=1)
+    sample_id: str = Field(min_length=1)
+    task: Task
+    image: ImageRef
+    source: str = Field(min_length=1)
+    group: str = Field(min_length=1)
+    split: Split
+    turns: tuple[Turn, ...] = Field(min_length=2)
+    target: Target
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        roles = [turn.role for turn in self.turns]
+        expected = ["user", "assistant"] * (len(roles) // 2)
+        if roles != expected:
+            raise ValueError(f"turns are {roles}; expected user and assistant in turn, ending with assistant")
+        return self
+
+    @property
+    def answer(self) -> str:
+        return self.turns[-1].text
+
+
+class Prediction(Record):
+    """A model's raw reply to the last user turn of a conversation; never edited afterwards.
+
+    Attributes:
+        confidence: In [0, 1], or None; what it means is the model's to say (ours: mean token probability).
+        seconds: Wall-clock time spent on this reply (a batch's time divided by its size).
+    """
+
+    conversation_id: str = Field(min_length=1)
+    text: str
+    confidence: Annotated[float, Field(ge=0, le=1)] | None = None
+    model: str
+    seconds: float = Field(ge=0)
+    stop_reason: Literal["end", "length", "external"]
+
+
+class Score(Record):
+    """One number of an evaluation beside its trivial baseline.
+
+    Attributes:
+        value: The score, or None when undefined; then `reason` says why.
+        low, high: Bounds of the 95 % interval, or None when it cannot be computed.
+        n: Conversations scored. n_unparsed: Replies that could not be parsed (each counted as wrong).
+        baseline: The best trivial baseline on the same items, with its name.
+    """
+
+    task: Task
+    metric: str
+    dataset: str
+    split: Split
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int = Field(ge=0)
+    n_unparsed: int = Field(ge=0)
+    baseline: float | None = None
+    baseline_name: str | None = None
+    reason: str | None = None
