@@ -1,0 +1,74 @@
+"""A folder of drawn examinations in the form of a public dataset: images, labels.csv and boxes.json."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from gastrovl.core.geometry import to_pixels
+from gastrovl.core.types import Box
+from gastrovl.data.synthetic.camera import draw_camera
+from gastrovl.data.synthetic.drawing import SITES, DrawnImage, draw_image
+
+LESION_COUNT_SHARES = (0.35, 0.47, 0.18)  # of frames with no, one and two lesions
+
+
+def write_drawn_set(folder: Path, images: int, seed: int, progress: Callable[[int, int], None] | None = None) -> Path:
+    """Draw `images` frames; an examination is one camera led through all sites, and never parts across splits.
+
+    Writes `folder/images/*.jpg`, `folder/labels.csv` (file, label, video: one row for each label of a frame) and
+    `folder/boxes.json` (stem -> height, width, bbox: [{label, xmin, ymin, xmax, ymax}] in pixels).
+
+    Args:
+        progress: Called with (frames done, frames in all) after each frame.
+
+    Returns:
+        `folder`.
+    """
+    folder = Path(folder)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    rows: list[tuple[str, str, str]] = []
+    boxes: dict[str, dict[str, object]] = {}
+    for index in range(images):
+        video = index // len(SITES)
+        stem = f"drawn-{index:05d}"
+        drawn = draw_frame(seed, index)
+        Image.fromarray(drawn.pixels).save(folder / "images" / f"{stem}.jpg", quality=90)
+        labels = dict.fromkeys((drawn.site, *(term for term, _ in drawn.lesions)))
+        rows.extend((f"{stem}.jpg", label, f"video-{video:04d}") for label in labels)
+        if drawn.lesions:
+            boxes[stem] = _box_entry(drawn)
+        if progress:
+            progress(index + 1, images)
+    with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(("file", "label", "video"))
+        writer.writerows(rows)
+    (folder / "boxes.json").write_text(json.dumps(boxes, indent=1), encoding="utf-8")
+    return folder
+
+
+def draw_frame(seed: int, index: int) -> DrawnImage:
+    """Frame `index` of the set with `seed`, whatever the size of the set."""
+    video, step = divmod(index, len(SITES))
+    camera = draw_camera(np.random.default_rng((seed, video)))
+    rng = np.random.default_rng((seed, video, step))
+    site = list(SITES)[step]
+    count = int(rng.choice(len(LESION_COUNT_SHARES), p=LESION_COUNT_SHARES))
+    lesions = [str(term) for term in rng.choice(SITES[site], size=count)]
+    return draw_image(rng, site, lesions, camera=camera)
+
+
+def _box_entry(drawn: DrawnImage) -> dict[str, object]:
+    height, width = drawn.pixels.shape[:2]
+
+    def row(term: str, box: Box) -> dict[str, object]:
+        x0, y0, x1, y1 = (round(value) for value in to_pixels(box, (width, height)))
+        return {"label": term, "xmin": x0, "ymin": y0, "xmax": x1, "ymax": y1}
+
+    return {"height": height, "width": width, "bbox": [row(term, box) for term, box in drawn.lesions]}
