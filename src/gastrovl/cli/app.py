@@ -1,0 +1,89 @@
+"""The `gastrovl` command: registers one file per command and turns our errors into messages.
+
+Modules of this package import only typer, rich, the standard library and `gastrovl.core` at their top. Whatever is
+heavy is imported inside the command that needs it, so that `gastrovl --help` answers at once and never imports PyTorch.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from gastrovl.core.errors import GastroVLError
+
+NOTICE = "Research use only: not a medical device. Every output is a draft; a physician decides."
+COMMANDS = ("demo", "run", "train", "predict", "ask", "evaluate", "tokenizer")
+USER_ERROR = 2
+_OUTSIDE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+
+app = typer.Typer(
+    name="gastrovl",
+    help="One vision-language model for upper-GI endoscopy: data, training, inference and evaluation.",
+    epilog=NOTICE,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        from gastrovl import __version__
+
+        typer.echo(f"gastrovl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    del version  # its callback has already acted
+
+
+def _register() -> None:
+    # INTERIM, while the commands are being written: what is absent is left out
+    with suppress(ModuleNotFoundError):
+        data_app = import_module("gastrovl.cli.data").app
+        for info in data_app.registered_commands:
+            info.epilog = NOTICE
+        app.add_typer(data_app, name="data", epilog=NOTICE)
+    for name in COMMANDS:
+        with suppress(ModuleNotFoundError):
+            command = getattr(import_module(f"gastrovl.cli.{name}"), name)
+            app.command(name, epilog=NOTICE)(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; `arguments` default to those of the process.
+
+    Raises:
+        SystemExit: Always; code 0 after success, 2 when the user can put it right, else what the command chose.
+    """
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="gastrovl")
+    except GastroVLError as error:
+        _complain(str(error))
+    except OSError as error:
+        if error.errno not in _OUTSIDE:
+            raise  # a mistake of this program, whose traceback is worth reading
+        _complain(
+            f"{error.filename or 'output'}: {error.strerror}; choose another place, or free space and rights there"
+        )
+    raise SystemExit(USER_ERROR)
+
+
+def _complain(message: str) -> None:
+    Console(stderr=True).print(Text(f"error: {message}", style="red"), soft_wrap=True)
+
+
+_register()
