@@ -26,7 +26,7 @@ SITES: dict[str, tuple[str, ...]] = {
     "fundus_cardia_retroflexed": _STOMACH,
 }
 LESIONS = tuple(DRAW_LESION)
-MIN_REACH, MAX_REACH = 0.2, 0.52  # half-length of a lesion in scene units (1 is half the shorter image side)
+MIN_REACH, MAX_REACH = 0.21, 0.56  # half-length of a lesion in scene units (1 is half the shorter image side)
 _ALONG_THE_TUBE = {"esophageal_varices", "barretts_esophagus", "esophagitis"}
 
 
@@ -89,7 +89,7 @@ def _places(rng: np.random.Generator, scene: Scene, camera: Camera, lesions: Seq
     taken: list[tuple[float, float, float]] = []
     places = []
     for term in lesions:
-        reach = rng.uniform(MIN_REACH, MAX_REACH if len(lesions) == 1 else 0.4)
+        reach = rng.uniform(MIN_REACH, MAX_REACH if len(lesions) == 1 else 0.7 * MAX_REACH)
         for attempt in range(200):
             reach = max(reach * 0.98, 0.15) if attempt > 20 else reach
             centre = (float(rng.uniform(-1.2, 1.2)), float(rng.uniform(-1.2, 1.2)))

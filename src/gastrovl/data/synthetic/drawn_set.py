@@ -60,8 +60,14 @@ def draw_frame(seed: int, index: int) -> DrawnImage:
     rng = np.random.default_rng((seed, video, step))
     site = list(SITES)[step]
     count = int(rng.choice(len(LESION_COUNT_SHARES), p=LESION_COUNT_SHARES))
-    lesions = [str(term) for term in rng.choice(SITES[site], size=count)]
+    lesions = [str(term) for term in rng.choice(SITES[site], size=count, p=_shares(SITES[site]))]
     return draw_image(rng, site, lesions, camera=camera)
+
+
+def _shares(terms: tuple[str, ...]) -> list[float]:
+    """Share of each lesion at a site: the fewer sites it can be drawn at, the larger, so that none is rare."""
+    weights = [1 / sum(term in other for other in SITES.values()) for term in terms]
+    return [weight / sum(weights) for weight in weights]
 
 
 def _box_entry(drawn: DrawnImage) -> dict[str, object]:

@@ -36,10 +36,10 @@ def polyp(rng: np.random.Generator, scene: Scene, place: Place) -> Field:
     inside = _inside(level)
     dome = np.sqrt(np.clip(1 - level**2, 0, 1))
     lobes = noise(rng, scene.x.shape, rng.uniform(1.2, 2.2) / place.reach)
-    scene.light *= 1 - 0.5 * smoothstep(1.35, 1.02, level) * (1 - inside)
+    scene.light *= 1 - 0.6 * smoothstep(1.3, 1.0, level) * (1 - inside)
     scene.height *= 1 - inside
     scene.height += np.float32(0.75 * place.reach) * dome * (1 + np.float32(rng.uniform(0, 0.16)) * lobes)
-    tone = (0.90, 0.42, 0.34) if rng.uniform() < 0.5 else (0.93, 0.60, 0.47)
+    tone = (0.80, 0.27, 0.25) if rng.uniform() < 0.5 else (0.96, 0.70, 0.58)
     scene.paint(tone, 0.85 * inside)
     scene.light += inside * (np.maximum(scene.light, np.float32(0.8)) - scene.light)
     scene.paint((0.70, 0.22, 0.20), 0.35 * inside * ridge(lobes, 0.15))

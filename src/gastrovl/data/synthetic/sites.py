@@ -87,7 +87,7 @@ def z_line(rng: np.random.Generator, size_wh: tuple[int, int]) -> Scene:
     opening = rng.uniform(0.06, 0.12)
     scene, radius, angle = _tube(rng, size_wh, SQUAMOUS, opening)
     _vessels(rng, scene, rng.uniform(0.15, 0.35))
-    jagged = periodic_noise(rng, angle, (2, 3, 5, 8, 13, 17), 0.13)
+    jagged = periodic_noise(rng, angle, (2, 3, 5, 8, 13), 0.11) + 0.1 * noise(rng, radius.shape, 8)
     border = radius / np.float32(rng.uniform(0.36, 0.58)) * np.exp(jagged)
     inside = smoothstep(1.05, 0.95, border) * smoothstep(opening, 1.5 * opening, radius)
     scene.paint(_jitter(rng, SALMON), 0.92 * inside)
