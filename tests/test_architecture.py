@@ -36,7 +36,7 @@ LIBRARIES: dict[str, set[str]] = {
     "data": FOUNDATION | {"PIL", "imagehash"},
     "evaluation": FOUNDATION | {"PIL", "matplotlib", "jinja2", "sacrebleu", "rouge_score"},
     "model": FOUNDATION | {"PIL", "torch", "transformers", "tokenizers", "peft", "safetensors"},
-    "training": FOUNDATION | {"PIL", "torch", "transformers", "accelerate", "peft"},
+    "training": FOUNDATION | {"PIL", "torch", "transformers", "accelerate", "safetensors"},
     "inference": FOUNDATION | {"PIL", "torch", "transformers"},
     "pipeline": FOUNDATION,
     "cli": {"typer", "rich"},
@@ -79,15 +79,18 @@ def _called(node: ast.Call) -> str:
     return ast.unparse(node.func) if isinstance(node.func, ast.Name | ast.Attribute) else ""
 
 
+def _true_flags(node: ast.Call) -> set[str | None]:
+    return {key.arg for key in node.keywords if isinstance(key.value, ast.Constant) and key.value.value is True}
+
+
 def _at(path: Path, line: int) -> str:
     return f"{path.relative_to(REPOSITORY)}:{line}"
 
 
 def _third_party(path: Path) -> Iterator[tuple[int, str]]:
-    for line, name in imports_of(path):
-        top = name.partition(".")[0]
-        if top and top != "gastrovl" and top not in sys.stdlib_module_names:
-            yield line, top
+    for line, name in dict.fromkeys((line, name.partition(".")[0]) for line, name in imports_of(path)):
+        if name and name != "gastrovl" and name not in sys.stdlib_module_names:
+            yield line, name
 
 
 def test_every_folder_of_the_package_has_its_rules():
@@ -168,15 +171,24 @@ def test_nothing_unpickles_or_runs_foreign_code():
         ]
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
-                called = _called(node)
-                flags = {
-                    key.arg for key in node.keywords if isinstance(key.value, ast.Constant) and key.value.value is True
-                }
+                called, flags = _called(node), _true_flags(node)
                 if called in {"torch.load", "torch.jit.load", "eval", "exec"} or flags & {
                     "trust_remote_code",
                     "allow_pickle",
                 }:
                     found.append(f"{_at(path, node.lineno)}: {ast.unparse(node)}")
+    assert not found, "\n".join(found)
+
+
+def test_weights_come_from_local_safetensors_only():
+    found = []
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and _called(node).endswith(".from_pretrained"):
+                is_model = "Model" in _called(node) or "ForConditionalGeneration" in _called(node)
+                needed = {"local_files_only"} | ({"use_safetensors"} if is_model else set())
+                if missing := needed - _true_flags(node):
+                    found.append(f"{_at(path, node.lineno)}: {_called(node)} without {sorted(missing)} set to True")
     assert not found, "\n".join(found)
 
 

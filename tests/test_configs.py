@@ -1,0 +1,61 @@
+"""Every YAML under configs/ is a working example: it loads as its type, and a slip of the pen in it is caught."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from gastrovl.core.config import load_config
+from gastrovl.core.errors import ConfigError
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+FILES = sorted(CONFIGS.rglob("*.yaml"))
+# Folder of configs/ -> the type that its files load as.
+KINDS = {
+    "data": ("gastrovl.data.build", "BuildConfig"),
+    "train": ("gastrovl.training.config", "TrainConfig"),
+    "run": ("gastrovl.pipeline", "RunConfig"),
+}
+
+
+def kind_of(path):
+    module, name = KINDS[path.relative_to(CONFIGS).parts[0]]
+    return getattr(import_module(module), name)
+
+
+def short(path):
+    return str(path.relative_to(CONFIGS))
+
+
+def test_every_folder_of_configs_has_a_type_and_holds_an_example():
+    folders = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
+    assert folders == set(KINDS)
+    assert {path.relative_to(CONFIGS).parts[0] for path in FILES} == set(KINDS)
+
+
+def test_configs_holds_nothing_but_yaml_in_folders():
+    assert [short(path) for path in CONFIGS.rglob("*") if path.is_file() and path not in FILES] == []
+    assert [short(path) for path in FILES if path.parent == CONFIGS] == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=short)
+def test_a_config_loads_as_its_type(path):
+    load_config(path, kind_of(path))
+
+
+@pytest.mark.parametrize("path", FILES, ids=short)
+def test_an_unknown_key_is_refused_with_its_line(path, tmp_path):
+    text = path.read_text(encoding="utf-8")
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(f"{text.rstrip()}\nno_such_key: 1\n", encoding="utf-8")
+    line = len(text.rstrip().splitlines()) + 1
+    with pytest.raises(ConfigError, match=rf"changed\.yaml:{line}: unknown key 'no_such_key'"):
+        load_config(changed, kind_of(path))
+
+
+@pytest.mark.parametrize("path", FILES, ids=short)
+def test_a_config_says_first_what_it_is_for(path):
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith("# "), f"{short(path)} opens with {first!r}; expected a comment that says what it is for"
