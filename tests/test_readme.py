@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import yaml
 from typer.main import get_command
 
 from gastrovl.cli.app import app
+from gastrovl.core.config import parse_config
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = REPOSITORY / "README.md"
@@ -21,7 +23,14 @@ PAGES = [
     *sorted((REPOSITORY / "docs").rglob("*.md")),
 ]
 PACKAGE = REPOSITORY / "src" / "gastrovl"
+# Name of a YAML example in the pages -> the type it loads as.
+EXAMPLES = {
+    "source": ("gastrovl.data.source", "SourceDescription"),
+    "data": ("gastrovl.data.build", "BuildConfig"),
+    "train": ("gastrovl.training.config", "TrainConfig"),
+}
 _FENCE = re.compile(r"^```(?:bash|console|sh)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_YAML = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s#]+)(?:#[^)]*)?\)")
 _CITED = re.compile(r"`((?:configs|src|docs|tests|benchmarks|\.ci)/[^`\s*<>{}]+)`")
 
@@ -81,6 +90,15 @@ def test_every_relative_link_of_a_page_leads_somewhere(page):
 @pytest.mark.parametrize("page", PAGES, ids=short)
 def test_every_file_a_page_names_exists(page):
     assert [name for name in _CITED.findall(page.read_text(encoding="utf-8")) if not (REPOSITORY / name).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=short)
+def test_every_yaml_example_of_a_page_loads(page):
+    for example in _YAML.findall(page.read_text(encoding="utf-8")):
+        name = re.match(r"# my/(\w+)\.yaml: ", example)
+        assert name, f"an example opens with `# my/NAME.yaml: what it is`, found {example.splitlines()[0]!r}"
+        module, kind = EXAMPLES[name.group(1)]
+        parse_config(yaml.safe_load(example), getattr(import_module(module), kind), where=short(page))
 
 
 def test_the_readme_tree_lists_every_package_folder():
