@@ -36,7 +36,7 @@ def polyp(rng: np.random.Generator, scene: Scene, place: Place) -> Field:
     inside = _inside(level)
     dome = np.sqrt(np.clip(1 - level**2, 0, 1))
     lobes = noise(rng, scene.x.shape, rng.uniform(1.2, 2.2) / place.reach)
-    scene.light *= 1 - 0.6 * smoothstep(1.3, 1.0, level) * (1 - inside)
+    scene.light *= 1 - 0.6 * smoothstep(1.2, 1.0, level) * (1 - inside)
     scene.height *= 1 - inside
     scene.height += np.float32(0.75 * place.reach) * dome * (1 + np.float32(rng.uniform(0, 0.16)) * lobes)
     tone = (0.80, 0.27, 0.25) if rng.uniform() < 0.5 else (0.96, 0.70, 0.58)
@@ -53,7 +53,7 @@ def ulcer(rng: np.random.Generator, scene: Scene, place: Place) -> Field:
     edge = float(rng.uniform(0.62, 0.74))
     base = smoothstep(edge + 0.05, edge - 0.05, level + 0.06 * noise(rng, scene.x.shape, 14))
     scene.height *= 1 - 0.8 * inside
-    scene.height += np.float32(0.28 * place.reach) * np.exp(-(((level - 0.86) / 0.16) ** 2))
+    scene.height += np.float32(0.22 * place.reach) * np.exp(-(((level - 0.84) / 0.1) ** 2))
     scene.light += inside * (np.maximum(scene.light, np.float32(0.75)) - scene.light)
     scene.paint((0.72, 0.18, 0.16), 0.85 * inside)
     tone = (0.93, 0.88, 0.70) if rng.uniform() < 0.6 else (0.90, 0.82, 0.55)
