@@ -17,13 +17,14 @@ from gastrovl.core.types import Box
 
 BINS = 1000
 ABSENT = "absent"
-BOX_PATTERN = re.compile(r"\[\s*(-?\d+)\s*,\s*(-?\d+)\s*,\s*(-?\d+)\s*,\s*(-?\d+)\s*\]")
-_COLONINST_PATTERN = re.compile(r"\{<(-?\d+)><(-?\d+)><(-?\d+)><(-?\d+)>\}")
+BOX_PATTERN = re.compile(r"\[\s*(-?\d+)\s*,\s*(-?\d+)\s*,\s*(-?\d+)\s*,\s*(-?\d+)\s*\]", re.ASCII)
+_COLONINST_PATTERN = re.compile(r"\{<(-?\d+)><(-?\d+)><(-?\d+)><(-?\d+)>\}", re.ASCII)
+_MAX_DIGITS = 9  # more than any image needs; int() itself refuses thousands of digits with an error of its own
 
 
 def to_bin(fraction: float) -> int:
     """The bin 0-999 nearest to a fraction in [0, 1]; 0 and 1 are hit exactly."""
-    return math.floor(fraction * (BINS - 1) + 0.5)
+    return _nearest(fraction * (BINS - 1))
 
 
 def from_bin(value: int) -> float:
@@ -33,8 +34,8 @@ def from_bin(value: int) -> float:
 
 def encode_box(box: Box) -> str:
     """One box as `[xxx,yyy,xxx,yyy]`; a box thinner than a bin is widened to one bin so that it stays a box."""
-    x0, x1 = _ordered_bins(box.x0, box.x1)
-    y0, y1 = _ordered_bins(box.y0, box.y1)
+    x0, x1 = _on_grid(box.x0, box.x1, BINS - 1)
+    y0, y1 = _on_grid(box.y0, box.y1, BINS - 1)
     return f"[{x0:03d},{y0:03d},{x1:03d},{y1:03d}]"
 
 
@@ -54,7 +55,7 @@ def decode_box(text: str) -> Box:
     """
     boxes = decode_boxes(text)
     if len(boxes) != 1:
-        raise BoxTextError(f"{text!r} holds {len(boxes)} boxes; expected exactly one `[x0,y0,x1,y1]`")
+        raise BoxTextError(f"{_short(text)} holds {len(boxes)} boxes; expected exactly one `[x0,y0,x1,y1]`")
     return boxes[0]
 
 
@@ -70,18 +71,22 @@ def decode_boxes(text: str) -> tuple[Box, ...]:
     rest = BOX_PATTERN.sub("", stripped)
     matches = BOX_PATTERN.findall(stripped)
     if not matches:
-        raise BoxTextError(f"{text!r} holds no box; expected `[x0,y0,x1,y1]` with integers 0-999, or `{ABSENT}`")
+        raise BoxTextError(f"{_short(text)} holds no box; expected `[x0,y0,x1,y1]` with integers 0-999, or `{ABSENT}`")
     if rest.strip(" ,;\n"):
-        raise BoxTextError(f"{text!r} holds {rest.strip()!r} besides boxes; expected boxes only")
-    return tuple(_box_of_bins([int(number) for number in match], text) for match in matches)
+        raise BoxTextError(f"{_short(text)} holds {_short(rest.strip())} besides boxes; expected boxes only")
+    return tuple(_box_of_bins(_integers(match, text), text) for match in matches)
 
 
 def map_boxes(text: str, move: Callable[[Box], Box | None]) -> str | None:
-    """`text` with every box in it moved, or None when `move` returns None for one of them (it left the image)."""
+    """`text` with every box in it moved, or None when `move` returns None for one of them (it left the image).
+
+    Raises:
+        BoxTextError: A box of `text` has a number outside 0-999, or is reversed.
+    """
     moved: list[Box | None] = []
 
     def replace(match: re.Match[str]) -> str:
-        box = move(_box_of_bins([int(number) for number in match.groups()], text))
+        box = move(_box_of_bins(_integers(match.groups(), text), text))
         moved.append(box)
         return "" if box is None else encode_box(box)
 
@@ -90,8 +95,14 @@ def map_boxes(text: str, move: Callable[[Box], Box | None]) -> str | None:
 
 
 def encode_coloninst(box: Box, size_wh: tuple[int, int]) -> str:
-    """One box as ColonINST writes it: raw pixels of the original image, `{<x0><y0><x1><y1>}`."""
-    return "{" + "".join(f"<{round(value)}>" for value in geometry.to_pixels(box, size_wh)) + "}"
+    """One box as ColonINST writes it: raw pixels of the original image, `{<x0><y0><x1><y1>}`.
+
+    Edges are rounded to whole pixels; a box thinner than one pixel is widened to one so that it stays a box.
+    """
+    width, height = size_wh
+    x0, x1 = _on_grid(box.x0, box.x1, width)
+    y0, y1 = _on_grid(box.y0, box.y1, height)
+    return f"{{<{x0}><{y0}><{x1}><{y1}>}}"
 
 
 def decode_coloninst(text: str, size_wh: tuple[int, int]) -> tuple[Box, ...]:
@@ -103,21 +114,39 @@ def decode_coloninst(text: str, size_wh: tuple[int, int]) -> tuple[Box, ...]:
     """
     matches = _COLONINST_PATTERN.findall(text)
     if not matches:
-        raise BoxTextError(f"{text!r} holds no box; expected raw pixels as `{{<x0><y0><x1><y1>}}`")
-    return tuple(geometry.from_pixels((int(a), int(b), int(c), int(d)), size_wh) for a, b, c, d in matches)
+        raise BoxTextError(f"{_short(text)} holds no box; expected raw pixels as `{{<x0><y0><x1><y1>}}`")
+    corners = [_integers(match, text) for match in matches]
+    return tuple(geometry.from_pixels((x0, y0, x1, y1), size_wh) for x0, y0, x1, y1 in corners)
 
 
-def _ordered_bins(low: float, high: float) -> tuple[int, int]:
-    first, second = to_bin(low), to_bin(high)
-    if first == second:
-        first, second = (first - 1, second) if second == BINS - 1 else (first, second + 1)
-    return first, second
+def _nearest(value: float) -> int:
+    return math.floor(value + 0.5)
+
+
+def _on_grid(low: float, high: float, steps: int) -> tuple[int, int]:
+    """Two edges in fractions as whole steps 0-`steps`; edges that meet are parted towards the side they came from."""
+    first, second = _nearest(low * steps), _nearest(high * steps)
+    if first < second:
+        return first, second
+    is_below = (low + high) / 2 * steps < first or first == steps
+    return (first - 1, first) if is_below else (first, first + 1)
+
+
+def _integers(numbers: Sequence[str], text: str) -> list[int]:
+    longest = max(numbers, key=len)
+    if len(longest) > _MAX_DIGITS:
+        raise BoxTextError(f"{_short(text)} has a coordinate of {len(longest)} digits; expected at most {_MAX_DIGITS}")
+    return [int(number) for number in numbers]
 
 
 def _box_of_bins(bins: list[int], text: str) -> Box:
     x0, y0, x1, y1 = bins
     if min(bins) < 0 or max(bins) >= BINS:
-        raise BoxTextError(f"{text!r} has a coordinate outside 0-{BINS - 1}: {bins}")
+        raise BoxTextError(f"{_short(text)} has a coordinate outside 0-{BINS - 1}: {bins}")
     if x0 >= x1 or y0 >= y1:
-        raise BoxTextError(f"{text!r} has a reversed or empty box {bins}; expected x0 < x1 and y0 < y1")
+        raise BoxTextError(f"{_short(text)} has a reversed or empty box {bins}; expected x0 < x1 and y0 < y1")
     return Box(x0=from_bin(x0), y0=from_bin(y0), x1=from_bin(x1), y1=from_bin(y1))
+
+
+def _short(text: str, limit: int = 120) -> str:
+    return repr(text if len(text) <= limit else text[: limit - 3] + "...")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -12,13 +13,24 @@ from pathlib import Path
 
 from gastrovl.core.errors import OutputError
 
+_OUR_MANIFEST_KEYS = {"stage", "version", "created", "config"}
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary sibling that takes the name `path` when the block ends well, and vanishes when it does not."""
+    """A temporary sibling that takes the name `path` when the block ends well, and vanishes when it does not.
+
+    Raises:
+        OutputError: `path` is a folder, or its folder cannot be made or written to.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; expected the name of a file to write. Choose another output")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -30,7 +42,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file atomically."""
+    """Write a UTF-8 text file atomically.
+
+    Raises:
+        OutputError: As in `atomic_path`.
+    """
     with atomic_path(Path(path)) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -39,25 +55,32 @@ def write_text(path: Path, text: str) -> None:
 def whole_folder(path: Path, *, is_replaced: bool = False) -> Iterator[Path]:
     """A temporary folder that becomes `path` when the block ends well; nothing is left behind when it does not.
 
+    A folder that is replaced stays as it was until the new one is whole.
+
     Raises:
-        OutputError: `path` exists and is not an empty folder, and `is_replaced` is False or it was not made by us.
+        OutputError: `path` exists and is not an empty folder, and `is_replaced` is False or it was not made by us; or
+            the place cannot be written to.
     """
-    path = Path(path)
+    named, path = path, Path(path).resolve()  # a link is followed, so that the folder behind it is the one replaced
     if path.exists() and not path.is_dir():
-        raise OutputError(f"{path} is a file; expected a folder that does not exist yet. Choose another -o")
+        raise OutputError(f"{named} is a file; expected a folder that does not exist yet. Choose another -o")
     is_filled = path.is_dir() and any(path.iterdir())
     if is_filled and not is_replaced:
-        raise OutputError(f"{path} already holds files; choose another -o, or pass --overwrite to replace the folder")
-    if is_filled and not (path / "manifest.json").exists():
-        raise OutputError(f"{path} was not written by gastrovl (no manifest.json), so it is not replaced; choose another -o")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    temporary.chmod(0o755)
+        raise OutputError(f"{named} already holds files; choose another -o, or pass --overwrite to replace the folder")
+    if is_filled and not _is_ours(path):
+        raise OutputError(
+            f"{named} was not written by gastrovl (it holds no manifest.json of ours), so it is not replaced; "
+            "choose another -o"
+        )
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise _cannot_write(named, error) from error
+    try:
+        temporary.chmod(0o755)
         yield temporary
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.replace(path)
+        _take_place(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -66,3 +89,33 @@ def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, lower-case hex."""
     with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _take_place(temporary: Path, path: Path) -> None:
+    """Rename `temporary` to `path`; an old folder there is set aside first and deleted last."""
+    if not path.exists():
+        temporary.rename(path)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+    path.replace(aside)  # onto an empty folder
+    try:
+        temporary.rename(path)
+    except OSError:
+        aside.rename(path)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether the folder's manifest is one of ours; programs of many kinds call a file manifest.json."""
+    try:
+        content = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and content.keys() >= _OUR_MANIFEST_KEYS
+
+
+def _cannot_write(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"{path} cannot be written: {error.strerror or error}; choose another output, or mend its folder"
+    )

@@ -18,19 +18,25 @@ def iou(a: Box, b: Box) -> float:
     if width <= 0 or height <= 0:
         return 0.0
     overlap = width * height
-    return overlap / (a.area + b.area - overlap)
+    return min(overlap / (a.area + b.area - overlap), 1.0)
 
 
 def giou(a: Box, b: Box) -> float:
-    """Generalised IoU in (-1, 1] (Rezatofighi et al., CVPR 2019)."""
+    """Generalised IoU in [-1, 1], never above the IoU (Rezatofighi et al., CVPR 2019)."""
     cover = hull((a, b)).area
     overlap = iou(a, b)
     union = (a.area + b.area) / (1.0 + overlap)
-    return overlap - (cover - union) / cover
+    return overlap - max(cover - union, 0.0) / cover
 
 
 def hull(boxes: tuple[Box, ...]) -> Box:
-    """The smallest box that holds all of `boxes`."""
+    """The smallest box that holds all of `boxes`.
+
+    Raises:
+        GeometryError: There is none.
+    """
+    if not boxes:
+        raise GeometryError("a hull of no boxes was asked for; expected at least one box")
     return Box(
         x0=min(box.x0 for box in boxes),
         y0=min(box.y0 for box in boxes),
@@ -47,6 +53,16 @@ def from_pixels(boxes_px: tuple[float, float, float, float], size_wh: tuple[int,
     """
     width, height = size_wh
     x0, y0, x1, y1 = boxes_px
+    if not (x0 < x1 and y0 < y1):
+        raise GeometryError(
+            f"pixel box {boxes_px} is reversed or empty; expected (x0, y0, x1, y1) with x0 < x1 and y0 < y1. "
+            "If the source stores (x, y, width, height), say so in its description (`box_order: xywh`)"
+        )
+    if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
+        raise GeometryError(
+            f"pixel box {boxes_px} lies outside the image of {width}x{height} px; "
+            "check the image belongs to this annotation"
+        )
     if min(x0, y0) < -1 or x1 > width + 1 or y1 > height + 1:
         raise GeometryError(
             f"pixel box {boxes_px} leaves the image of {width}x{height} px by more than one pixel; "
@@ -77,6 +93,8 @@ def clip(x0: float, y0: float, x1: float, y1: float) -> Box:
     Raises:
         GeometryError: Nothing of it does, or the corners are reversed.
     """
+    if x0 < x1 and y0 < y1 and (x1 <= 0.0 or y1 <= 0.0 or x0 >= 1.0 or y0 >= 1.0):
+        raise GeometryError(f"box {(x0, y0, x1, y1)} lies outside the image; expected a part of it within [0, 1]")
     return Box(x0=max(x0, 0.0), y0=max(y0, 0.0), x1=min(x1, 1.0), y1=min(y1, 1.0))
 
 
@@ -84,8 +102,10 @@ def from_mask(mask: NDArray[Any]) -> Box:
     """The tight box around the non-zero pixels of a mask, (height, width).
 
     Raises:
-        GeometryError: The mask is empty.
+        GeometryError: The mask is empty, or is no single plane.
     """
+    if mask.ndim != 2:
+        raise GeometryError(f"the mask has shape {mask.shape}; expected one plane, (height, width)")
     rows = np.flatnonzero(mask.any(axis=1))
     columns = np.flatnonzero(mask.any(axis=0))
     if rows.size == 0:

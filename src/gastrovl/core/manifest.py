@@ -17,7 +17,19 @@ LIBRARIES = ("numpy", "pillow", "pydantic", "torch", "transformers", "tokenizers
 
 
 class Manifest(Config):
-    """Attributes: `stage` names the command, `inputs` maps each input to its sha256, `licences` each source to its own."""
+    """What made a folder.
+
+    Attributes:
+        stage: The command, e.g. "data build".
+        version: Of this package.
+        created: ISO 8601 time with offset, to the second.
+        seed: The run's seed, or None when nothing was drawn.
+        config: The whole config the stage ran with.
+        inputs: Each input file or folder with its sha256.
+        licences: Each source with its licence.
+        libraries: Installed libraries with their versions.
+        platform: Python version, system and machine.
+    """
 
     stage: str
     version: str
@@ -68,7 +80,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return Manifest.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
-        raise RecordError(f"{path}: not a manifest of this version ({error})") from error
+        raise RecordError(f"{path}: not a manifest of this version; make the folder again ({error})") from error
 
 
 def _installed(name: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from gastrovl.core.errors import GeometryError, RecordError
-from gastrovl.core.files import atomic_path
+from gastrovl.core.files import atomic_path, write_text
 from gastrovl.core.types import Conversation, Prediction, Record, Sample
 
 VERSION = 1
@@ -40,15 +41,15 @@ def from_line(line: str, kind: type[R], where: str) -> R:
     """
     try:
         content = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
         raise RecordError(
-            f"{where}: not a whole JSON object ({error.msg} at column {error.colno}); the file was probably cut off "
-            "while it was written. Write it again, or delete this line"
+            f"{where}: not a whole JSON object ({reason}); the file was probably cut off while it was written. "
+            "Write it again, or delete this line"
         ) from error
-    expected = schema_name(kind)
-    found = content.pop("schema", None) if isinstance(content, dict) else None
-    if found != expected:
-        raise RecordError(f"{where}: found schema {found!r}, expected {expected!r}; is this the right file, and of this version?")
+    if not isinstance(content, dict):
+        raise RecordError(f"{where}: found a JSON {type(content).__name__}, expected one object a line (JSONL)")
+    _check_schema(content.pop("schema", None), schema_name(kind), where)
     try:
         return kind.model_validate(content)
     except GeometryError as error:
@@ -56,7 +57,8 @@ def from_line(line: str, kind: type[R], where: str) -> R:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or kind.__name__
-        raise RecordError(f"{where}: {field}: {first['msg']} (found {_short(first.get('input'))})") from error
+        reason = first["msg"].removeprefix("Value error, ")
+        raise RecordError(f"{where}: {field}: {reason} (found {_short(first.get('input'))})") from error
 
 
 def read_records(path: Path, kind: type[R]) -> Iterator[R]:
@@ -68,10 +70,17 @@ def read_records(path: Path, kind: type[R]) -> Iterator[R]:
     path = Path(path)
     if not path.is_file():
         raise RecordError(f"{path}: no such file; expected a JSONL file of {schema_name(kind)} records")
-    with path.open(encoding="utf-8") as stream:
+    with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
-            if line.strip():
-                yield from_line(line, kind, f"{path}:{number}")
+            where = f"{path}:{number}"
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise RecordError(
+                    f"{where}: not UTF-8 text ({error.reason} at byte {error.start}); write the file again"
+                ) from error
+            if text.strip():
+                yield from_line(text, kind, where)
 
 
 def write_records(path: Path, records: Iterable[Record]) -> int:
@@ -88,12 +97,43 @@ def json_schema(kind: type[Record]) -> dict[str, Any]:
     """The JSON schema of one line of a file of `kind`, schema tag included."""
     schema = kind.model_json_schema()
     name = schema_name(kind)
-    schema["$id"] = name
-    schema["properties"] = {"schema": {"const": name, "type": "string"}, **schema["properties"]}
-    schema["required"] = ["schema", *schema["required"]]
-    return schema
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": name,
+        **schema,
+        "properties": {"schema": {"const": name, "type": "string"}, **schema["properties"]},
+        "required": ["schema", *schema["required"]],
+    }
+
+
+def write_schemas(folder: Path) -> list[Path]:
+    """Write `<kind>.schema.json` for every kind of record; returns the paths."""
+    paths = []
+    for name, kind in KINDS.items():
+        path = Path(folder) / f"{name}.schema.json"
+        write_text(path, json.dumps(json_schema(kind), indent=2, ensure_ascii=False) + "\n")
+        paths.append(path)
+    return paths
+
+
+def _check_schema(found: object, expected: str, where: str) -> None:
+    if found == expected:
+        return
+    kind = expected.rpartition("/")[0]
+    if isinstance(found, str) and found.rpartition("/")[0] == kind:
+        remedy = "the file was written by another version of gastrovl; make it again with this one"
+    else:
+        remedy = f"this is no file of {kind} records; is it the right file?"
+    raise RecordError(f"{where}: found schema {_short(found)}, expected {expected!r}; {remedy}")
 
 
 def _short(value: object, limit: int = 120) -> str:
     text = repr(value)
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m gastrovl.core.records FOLDER    (writes the JSON schemas of the record files there)")
+    for written in write_schemas(Path(sys.argv[1])):
+        print(written)

@@ -63,6 +63,9 @@ class ImageRef(Record):
         return self.width_px, self.height_px
 
 
+Fraction = Annotated[float, Field(json_schema_extra={"minimum": 0, "maximum": 1})]  # checked by Box itself
+
+
 class Box(Record):
     """An axis-aligned box as fractions of the original image: origin top left, x0 < x1, y0 < y1, continuous area.
 
@@ -70,17 +73,17 @@ class Box(Record):
         GeometryError: A value is not finite, outside [0, 1], or the corners are reversed.
     """
 
-    x0: float
-    y0: float
-    x1: float
-    y1: float
+    x0: Fraction
+    y0: Fraction
+    x1: Fraction
+    y1: Fraction
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         corners = (self.x0, self.y0, self.x1, self.y1)
         if not all(math.isfinite(value) and 0.0 <= value <= 1.0 for value in corners):
             raise GeometryError(f"box {corners} leaves [0, 1]; boxes are fractions (x0, y0, x1, y1) of the image")
-        if not (self.x0 < self.x1 and self.y0 < self.y1):
+        if not (self.x0 < self.x1 and self.y0 < self.y1 and self.area > 0.0):
             raise GeometryError(
                 f"box {corners} is reversed or empty; expected x0 < x1 and y0 < y1. "
                 "If the source stores (x, y, width, height), say so in its description (`box_order: xywh`)."
