@@ -91,7 +91,7 @@ def test_no_colour_channel_gives_a_site_away(frames):
 
 
 def test_the_folder_reads_back_as_the_packaged_source(folder):
-    description, _ = load_source("synthetic")
+    description, _ = load_source("drawn")
     images = list_images(folder, description.images, max_px=10**7)
     annotations = list(read_annotations(description, folder, images))
     for index in range(14):
@@ -106,7 +106,7 @@ def test_the_folder_reads_back_as_the_packaged_source(folder):
 
 
 def test_every_drawable_label_is_mapped_by_the_source():
-    description, _ = load_source("synthetic")
+    description, _ = load_source("drawn")
     assert set(description.labels) == {*LESIONS, *SITES, "normal_esophagus", "lower_esophagus"} - {"esophagus"}
     assert all(rule.term in Taxonomy.load() for rule in description.labels.values())
 
