@@ -1,0 +1,93 @@
+"""A CSV table to annotations: one row an image and label, with patient and split columns where the table has them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from gastrovl.core.config import Config
+from gastrovl.core.errors import SourceError
+from gastrovl.core.types import Box
+from gastrovl.data.annotation import Annotation, box_of_pixels, parse_numbers
+from gastrovl.data.formats.textlines import require_file
+from gastrovl.data.images import ImageFile, ImageFolder
+
+
+class Options(Config):
+    """Which columns say what.
+
+    Attributes:
+        file: The table, relative to the source's root; its first row names the columns.
+        image, label: Columns of the image's name and of the label.
+        group, split: Columns of the patient (or video) key and of the official split, if any.
+        box: The four columns of a box in pixels, if any; empty cells mean the image as a whole.
+        delimiter: Between columns.
+        label_delimiter: Between several labels in one cell, if that happens.
+    """
+
+    file: str
+    image: str = "image"
+    label: str = "label"
+    group: str | None = None
+    split: str | None = None
+    box: tuple[str, str, str, str] | None = None
+    box_order: Literal["xyxy", "xywh"] = "xyxy"
+    delimiter: str = ","
+    label_delimiter: str | None = None
+
+
+def read(root: Path, options: Options, images: ImageFolder) -> Iterator[Annotation]:
+    """One annotation a row and label.
+
+    Raises:
+        SourceError: The table is missing, lacks a column, or a row is too short.
+    """
+    path = require_file(root / options.file)
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        rows = csv.DictReader(stream, delimiter=options.delimiter)
+        _check_columns(path, rows.fieldnames or (), options)
+        for row in rows:
+            where = f"{path}:{rows.line_num}"
+            image = images.find(_cell(row, options.image, where), where)
+            if image is None:
+                continue
+            cell = _cell(row, options.label, where)
+            labels = cell.split(options.label_delimiter) if options.label_delimiter else [cell]
+            for label in labels:
+                yield Annotation(
+                    image,
+                    label.strip(),
+                    where,
+                    box=_box(row, options, image, where),
+                    group=_cell(row, options.group, where) if options.group else None,
+                    split=_cell(row, options.split, where) if options.split else None,
+                )
+
+
+def _check_columns(path: Path, found: object, options: Options) -> None:
+    names = list(found) if isinstance(found, list | tuple) else []
+    wanted = [options.image, options.label, options.group, options.split, *(options.box or ())]
+    missing = [name for name in wanted if name is not None and name not in names]
+    if missing:
+        raise SourceError(
+            f"{path}:1: found columns {', '.join(names) or 'none'}, expected also {', '.join(missing)}; correct the "
+            "column names or `delimiter` in the source description"
+        )
+
+
+def _cell(row: dict[str, str | None], column: str, where: str) -> str:
+    value = (row[column] or "").strip()
+    if not value:
+        raise SourceError(f"{where}: column {column!r} is empty; expected a value. Fill it in or delete the row")
+    return value
+
+
+def _box(row: dict[str, str | None], options: Options, image: ImageFile, where: str) -> Box | None:
+    if options.box is None or image.size_wh is None:
+        return None
+    texts = [(row[column] or "").strip() for column in options.box]
+    if not any(texts):
+        return None
+    return box_of_pixels(parse_numbers(texts, where), options.box_order, image.size_wh, where)

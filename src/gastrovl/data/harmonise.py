@@ -1,0 +1,204 @@
+"""Source labels to taxonomy terms: each is mapped, or left out for a stated reason, or stops the build."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from gastrovl.clinical.taxonomy import Taxonomy
+from gastrovl.core.errors import LabelError
+from gastrovl.core.types import Box, Finding, Task
+from gastrovl.data.annotation import Annotation
+from gastrovl.data.images import ImageFile
+from gastrovl.data.source import LabelRule, SourceDescription
+
+ALL_TASKS = frozenset(Task)
+
+
+@dataclass(frozen=True)
+class LabelUse:
+    """One source label and what became of it; a row of `harmonised.json`.
+
+    Attributes:
+        term: Term id, or None when excluded.
+        reason: Why it is excluded, or None.
+        images, annotations: How often it occurs.
+    """
+
+    source: str
+    label: str
+    term: str | None
+    reason: str | None
+    images: int
+    annotations: int
+
+
+@dataclass
+class LabelledImage:
+    """An image with everything its source says of it, in the taxonomy's terms."""
+
+    image: ImageFile
+    findings: tuple[Finding, ...] = ()
+    tasks: frozenset[Task] = ALL_TASKS
+    groups: tuple[str, ...] = ()
+    split: str | None = None
+
+
+@dataclass
+class Harmonised:
+    """Attributes: `excluded` images carry excluded labels only; `silent` ones carry no annotation at all."""
+
+    images: list[LabelledImage] = field(default_factory=list)
+    uses: list[LabelUse] = field(default_factory=list)
+    excluded: list[ImageFile] = field(default_factory=list)
+    silent: list[ImageFile] = field(default_factory=list)
+
+
+def check_rules(description: SourceDescription, taxonomy: Taxonomy, where: str) -> None:
+    """Refuse rules that name terms the taxonomy does not hold.
+
+    Raises:
+        LabelError: With all of them.
+    """
+    wrong = []
+    for label, rule in description.labels.items():
+        for kind, term in (("term", rule.term), ("site", rule.site)):
+            if term is not None and term not in taxonomy:
+                wrong.append(f"  labels.{label}: {kind} {term!r}{_hint(term, taxonomy)}")
+    if wrong:
+        raise LabelError(
+            f"{where}: found {len(wrong)} ids that are not in taxonomy {taxonomy.version}:\n" + "\n".join(wrong)
+        )
+
+
+def check_labels(
+    descriptions: Sequence[SourceDescription], found: Sequence[list[Annotation]], taxonomy: Taxonomy
+) -> None:
+    """Refuse labels that no rule speaks of.
+
+    Args:
+        found: The annotations of each description, in the same order.
+
+    Raises:
+        LabelError: With all labels of all sources that did not map: count, example and nearest terms.
+    """
+    rows = []
+    for description, said in zip(descriptions, found, strict=True):
+        unknown: dict[str, list[Annotation]] = {}
+        for annotation in said:
+            if annotation.label not in description.labels:
+                unknown.setdefault(annotation.label, []).append(annotation)
+        for label, uses in sorted(unknown.items()):
+            rows.append(
+                f"  {description.name}: {label!r}, {len(uses)} times, first in {uses[0].where}{_hint(label, taxonomy)}"
+            )
+    if rows:
+        raise LabelError(
+            f"{len(rows)} labels are not in the label map of their source:\n"
+            + "\n".join(rows)
+            + "\nExpected every label under `labels` of the source description, as `label: term_id` or "
+            "`label: {exclude: reason}`"
+        )
+
+
+def harmonise(
+    description: SourceDescription, images: Iterable[ImageFile], annotations: Sequence[Annotation], taxonomy: Taxonomy
+) -> Harmonised:
+    """Merge the annotations of each image into findings: one a term, with all its boxes, in taxonomy order."""
+    by_image: dict[str, list[Annotation]] = {}
+    for annotation in annotations:
+        by_image.setdefault(annotation.image.name, []).append(annotation)
+    result = Harmonised(uses=_uses(description, annotations))
+    for image in images:
+        said = by_image.get(image.name, [])
+        kept = [annotation for annotation in said if description.labels[annotation.label].term]
+        if not kept:
+            (result.excluded if said else result.silent).append(image)
+            continue
+        result.images.append(_labelled(image, said, kept, description.labels, taxonomy))
+    return result
+
+
+def _labelled(
+    image: ImageFile, said: list[Annotation], kept: list[Annotation], rules: dict[str, LabelRule], taxonomy: Taxonomy
+) -> LabelledImage:
+    merged: dict[tuple[str, str | None, str | None], list[Annotation]] = {}
+    for annotation in kept:
+        rule = rules[annotation.label]
+        merged.setdefault((rule.term or "", rule.site, rule.grade), []).append(annotation)
+    shown = _only_site([term for term, _, _ in merged], taxonomy)
+    findings = [
+        Finding(
+            term=term,
+            site=site or (shown if _is_pathology(term, taxonomy) else None),
+            grade=grade,
+            boxes=_distinct(uses),
+            origin="; ".join(dict.fromkeys(annotation.label for annotation in uses)),
+        )
+        for (term, site, grade), uses in merged.items()
+    ]
+    findings.sort(key=lambda finding: (taxonomy.order(finding.term), finding.site or "", finding.grade or ""))
+    tasks = ALL_TASKS
+    for annotation in kept:
+        allowed = rules[annotation.label].tasks
+        tasks = tasks if allowed is None else tasks & frozenset(allowed)
+    return LabelledImage(
+        image,
+        tuple(findings),
+        tasks,
+        groups=tuple(dict.fromkeys(annotation.group for annotation in said if annotation.group)),
+        split=_one_split(image, said),
+    )
+
+
+def _one_split(image: ImageFile, said: list[Annotation]) -> str | None:
+    splits = list(dict.fromkeys(annotation.split for annotation in said if annotation.split))
+    if len(splits) > 1:
+        raise LabelError(
+            f"{said[-1].where}: image {image.name} is in split {splits[-1]!r} and elsewhere in {splits[0]!r}; expected "
+            "one split an image. Correct the table"
+        )
+    return splits[0] if splits else None
+
+
+def _distinct(uses: list[Annotation]) -> tuple[Box, ...]:
+    return tuple(dict.fromkeys(use.box for use in uses if use.box is not None))
+
+
+def _only_site(terms: list[str], taxonomy: Taxonomy) -> str | None:
+    """The anatomical structure in view when the labels name exactly one: a lesion of that frame lies there."""
+    shown = [term for term in terms if "anatomical_structure" in taxonomy.ancestors(term) and taxonomy[term].site]
+    return shown[0] if len(shown) == 1 else None
+
+
+def _is_pathology(term: str, taxonomy: Taxonomy) -> bool:
+    return "pathological_findings" in taxonomy.ancestors(term)
+
+
+def _uses(description: SourceDescription, annotations: Sequence[Annotation]) -> list[LabelUse]:
+    counts: dict[str, list[Annotation]] = {}
+    for annotation in annotations:
+        counts.setdefault(annotation.label, []).append(annotation)
+    return [
+        LabelUse(
+            source=description.name,
+            label=label,
+            term=rule.term,
+            reason=rule.exclude,
+            images=len({annotation.image.name for annotation in counts[label]}),
+            annotations=len(counts[label]),
+        )
+        for label, rule in description.labels.items()
+        if label in counts
+    ]
+
+
+def _hint(label: str, taxonomy: Taxonomy) -> str:
+    """The terms whose id, name or synonym come nearest to `label`."""
+    plain = label.lower().replace("_", " ").replace("-", " ")
+    exact = taxonomy.find(plain)
+    wordings = {wording: term.id for term in taxonomy.terms for wording in (term.id, term.name, *term.synonyms)}
+    near = [wordings[wording] for wording in difflib.get_close_matches(plain, wordings, n=6, cutoff=0.55)]
+    ids = list(dict.fromkeys([*([exact.id] if exact else []), *near]))[:3]
+    return f"; nearest terms: {', '.join(ids)}" if ids else "; no term comes near"

@@ -1,0 +1,200 @@
+"""A source folder to the list of its images, with sizes read from the headers only and broken files set aside.
+
+Headers are cheap and safe: a file that claims 50,000 x 50,000 px is refused here, before a single pixel is decoded.
+"""
+
+from __future__ import annotations
+
+import struct
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from PIL import Image, UnidentifiedImageError
+
+from gastrovl.core.errors import ImageError, SourceError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+PILLOW_LIMIT_PX = 89_478_485  # above it Pillow itself warns of a decompression bomb
+DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image of a source.
+
+    Attributes:
+        path: Where it lies.
+        name: POSIX path relative to the folder of the source's images, e.g. "polyp/0004a718.jpg".
+        size_wh: Width and height in pixels from the header, or None when the header cannot be read.
+    """
+
+    path: Path
+    name: str
+    size_wh: tuple[int, int] | None
+
+    @property
+    def stem(self) -> str:
+        return PurePosixPath(self.name).stem
+
+    @property
+    def key(self) -> str:
+        """`name` without its suffix: what the sample's id is made of."""
+        return str(PurePosixPath(self.name).with_suffix(""))
+
+
+@dataclass(frozen=True)
+class BrokenImage:
+    """An image that cannot be used: the file, why, and what to do about it."""
+
+    path: str
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}; {self.remedy}"
+
+
+@dataclass
+class ImageFolder:
+    """All images of a source, found by name or by stem; `broken` grows while annotations are read."""
+
+    root: Path
+    images: tuple[ImageFile, ...]
+    broken: list[BrokenImage] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._by_name: dict[str, ImageFile] = {}
+        self._by_stem: dict[str, list[ImageFile]] = {}
+        for image in self.images:
+            twin = self._by_name.get(image.key)
+            if twin is not None:
+                raise SourceError(
+                    f"{image.path}: has the same name as {twin.path}, so annotations cannot tell them apart; "
+                    "expected one file a name. Remove one, or narrow `images` in the source description"
+                )
+            self._by_name[image.key] = self._by_name[image.name] = image
+            self._by_stem.setdefault(image.stem, []).append(image)
+
+    def __iter__(self) -> Iterator[ImageFile]:
+        return iter(self.images)
+
+    def stems(self) -> set[str]:
+        """Every file name without folder and suffix."""
+        return set(self._by_stem)
+
+    def find(self, name: str, where: str) -> ImageFile | None:
+        """The image called `name` (relative path or stem, suffix optional); a missing one is noted as broken.
+
+        Raises:
+            SourceError: Several images share the stem.
+        """
+        if name in self._by_name:
+            return self._by_name[name]
+        stem = PurePosixPath(name).stem if PurePosixPath(name).suffix.lower() in SUFFIXES else PurePosixPath(name).name
+        found = self._by_stem.get(stem, [])
+        if len(found) > 1:
+            raise SourceError(
+                f"{where}: image {name!r} may be any of {', '.join(str(image.path) for image in found[:3])}; "
+                "expected one. Name it with its folder, or narrow `images` in the source description"
+            )
+        if not found:
+            self.broken.append(
+                BrokenImage(
+                    f"{self.root / name}",
+                    f"missing, although {where} names it",
+                    "copy the image there or delete that annotation",
+                )
+            )
+            return None
+        return found[0]
+
+
+def list_images(root: Path, patterns: Iterable[str], *, max_px: int) -> ImageFolder:
+    """The images below `root` that match the glob `patterns`, sorted by name, with sizes from their headers.
+
+    Raises:
+        SourceError: The folder is absent or holds no image.
+    """
+    root = Path(root)
+    patterns = tuple(patterns)
+    if not root.is_dir():
+        raise SourceError(f"{root}: no such folder; check `root` in the config, and --data-root or GASTROVL_DATA")
+    base = root / _common_folder(patterns)
+    paths = sorted({path for pattern in patterns for path in root.glob(pattern) if path.suffix.lower() in SUFFIXES})
+    if not paths:
+        raise SourceError(
+            f"{root}: no image matches {', '.join(patterns)}; expected files ending in {', '.join(SUFFIXES)}. "
+            "Check `root` in the config and `images` in the source description"
+        )
+    broken: list[BrokenImage] = []
+    images = []
+    for path in paths:
+        size_wh = None
+        try:
+            size_wh = header_size(path, max_px=max_px)
+        except ImageError as error:
+            broken.append(as_broken(path, error))
+        images.append(ImageFile(path, path.relative_to(base).as_posix(), size_wh))
+    return ImageFolder(base, tuple(images), broken)
+
+
+def header_size(path: Path, *, max_px: int) -> tuple[int, int]:
+    """Width and height in pixels as the header states them.
+
+    Raises:
+        ImageError: The file is missing, empty, no image, or claims more than `max_px` pixels.
+    """
+    with open_image(path, max_px=max_px) as image:
+        return image.size
+
+
+def open_image(path: Path, *, max_px: int = PILLOW_LIMIT_PX) -> Image.Image:
+    """An image whose header has been read and found harmless; the pixels are not decoded yet.
+
+    Raises:
+        ImageError: The file is missing, empty, no image, or claims more than `max_px` pixels.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ImageError(f"{path}: missing; copy the image there or delete its annotation")
+    if path.stat().st_size == 0:
+        raise ImageError(f"{path}: empty (0 bytes); copy it again from the source")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(path)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"{path}: claims too many pixels ({error}); {_BOMB_REMEDY}") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(
+            f"{path}: not an image that Pillow knows; copy it again, or convert it to JPEG or PNG"
+        ) from error
+    except DECODING_ERRORS as error:
+        raise ImageError(f"{path}: broken header ({error}); copy it again from the source") from error
+    width, height = image.size
+    if width * height > max_px:
+        image.close()
+        raise ImageError(f"{path}: claims {width}x{height} px, more than the limit of {max_px:,}; {_BOMB_REMEDY}")
+    return image
+
+
+def as_broken(path: Path, error: ImageError) -> BrokenImage:
+    """An `ImageError` of this module as a row of the list of broken images."""
+    reason, _, remedy = str(error).removeprefix(f"{path}: ").partition("; ")
+    return BrokenImage(str(path), reason, remedy)
+
+
+_BOMB_REMEDY = "if it is genuine, store a smaller copy or raise `quality.max_px` in the config"
+
+
+def _common_folder(patterns: tuple[str, ...]) -> str:
+    """The fixed folders all patterns begin with: "images" for "images/**/*.jpg"."""
+    parts = [pattern.split("/")[:-1] for pattern in patterns]
+    common = []
+    for level in zip(*parts, strict=False):
+        if len(set(level)) > 1 or any(character in level[0] for character in "*?["):
+            break
+        common.append(level[0])
+    return "/".join(common)

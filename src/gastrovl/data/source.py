@@ -1,0 +1,162 @@
+"""The description of a source: licence, citation, formats, label map, groups and official split, from one YAML file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from gastrovl.core.config import Config, load_config, parse_config
+from gastrovl.core.errors import ConfigError
+from gastrovl.core.types import Split, Task
+from gastrovl.data.annotation import Annotation
+from gastrovl.data.formats import FORMATS
+from gastrovl.data.images import ImageFolder
+
+PACKAGED = Path(__file__).parent / "sources"
+
+
+class LabelRule(Config):
+    """What a source label means here: a term of the taxonomy, or the reason for leaving it out.
+
+    Attributes:
+        term: Term id, or None when excluded.
+        exclude: The reason, or None when mapped.
+        site, grade: Term id of the site and the grade, where the label itself says them.
+        tasks: The tasks that images with this label may serve; None means all.
+    """
+
+    term: str | None = None
+    exclude: str | None = None
+    site: str | None = None
+    grade: str | None = None
+    tasks: tuple[Task, ...] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return {"term": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> LabelRule:
+        if (self.term is None) == (self.exclude is None):
+            raise ValueError("expected a term id, `{term: ...}` or `{exclude: reason}`, and exactly one of them")
+        return self
+
+
+class GroupRule(Config):
+    """How a path tells which frames belong together (patient, exam, video).
+
+    Attributes:
+        pattern: Regular expression on the image's name; its groups make the key. A group called `number` counts frames.
+        series: Cut the frames numbered by `number` into runs of this many at most, where neighbours look least alike.
+    """
+
+    pattern: str
+    series: int | None = Field(default=None, ge=2)
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"not a regular expression ({error})") from error
+        return value
+
+    @model_validator(mode="after")
+    def _check(self) -> GroupRule:
+        if self.series and "number" not in re.compile(self.pattern).groupindex:
+            raise ValueError("`series` needs a group (?P<number>...) in `pattern`")
+        return self
+
+
+class OfficialSplit(Config):
+    """The split that a source publishes.
+
+    Attributes:
+        lists: Text files of image names, one name a line, for each split.
+        pattern: Regular expression on the image's name with a group `split`.
+        names: The source's own words for the splits, e.g. {validation: val}; "train", "val" and "test" need no entry.
+    """
+
+    lists: dict[Split, str] = Field(default_factory=dict)
+    pattern: str | None = None
+    names: dict[str, Split] = Field(default_factory=dict)
+
+
+class SourceDescription(Config):
+    """One source of images.
+
+    Attributes:
+        name: Short name, used in ids and paths.
+        access: "public" or "private", a column of Table 2.
+        images: Globs of the images, relative to the source's root; all begin with the same folder.
+        annotations: Each has a `format` and that format's own keys (`gastrovl.data.formats`).
+        exhaustive: Source labels that are boxed wherever they are seen, so that silence means absence; `true` for all.
+    """
+
+    name: str = Field(pattern="^[a-z0-9_]+$")
+    title: str
+    url: str = ""
+    licence: str
+    citation: str
+    access: Literal["public", "private"] = "public"
+    note: str = ""
+    images: tuple[str, ...] = Field(min_length=1)
+    annotations: tuple[dict[str, Any], ...] = Field(min_length=1)
+    labels: dict[str, LabelRule]
+    exhaustive: bool | tuple[str, ...] = False
+    group: GroupRule | None = None
+    official_split: OfficialSplit | None = None
+
+    def exhaustive_labels(self) -> tuple[str, ...]:
+        """Source labels whose absence may be concluded from the absence of a box."""
+        if isinstance(self.exhaustive, bool):
+            return tuple(self.labels) if self.exhaustive else ()
+        return self.exhaustive
+
+
+def load_source(name_or_path: str, *, beside: Path | None = None) -> tuple[SourceDescription, Path]:
+    """The description called `name_or_path` and its file: a packaged name, or a YAML path (relative to `beside`).
+
+    Raises:
+        ConfigError: There is none, or it is wrong.
+    """
+    path = PACKAGED / f"{name_or_path}.yaml"
+    if name_or_path.endswith((".yaml", ".yml")):
+        path = (beside or Path()) / name_or_path
+    elif not path.is_file():
+        known = ", ".join(sorted(file.stem for file in PACKAGED.glob("*.yaml")))
+        raise ConfigError(
+            f"source {name_or_path!r} is not packaged; expected one of {known}, or the path of a YAML file"
+        )
+    description = load_config(path, SourceDescription)
+    unknown = [label for label in description.exhaustive_labels() if label not in description.labels]
+    if unknown:
+        raise ConfigError(f"{path}: exhaustive: found {', '.join(unknown)}; expected labels listed under `labels`")
+    for index, options in enumerate(description.annotations):
+        _parse_options(options, f"{path}: annotations.{index}")
+    return description, path
+
+
+def read_annotations(description: SourceDescription, root: Path, images: ImageFolder) -> Iterator[Annotation]:
+    """What all annotation files of a source say, one after the other.
+
+    Raises:
+        ConfigError, SourceError: As the formats do.
+    """
+    for index, content in enumerate(description.annotations):
+        options = _parse_options(content, f"{description.name}: annotations.{index}")
+        yield from FORMATS[content["format"]].read(root, options, images)
+
+
+def _parse_options(content: dict[str, Any], where: str) -> Config:
+    kind = content.get("format")
+    if kind not in FORMATS:
+        raise ConfigError(f"{where}.format: found {kind!r}, expected one of {', '.join(sorted(FORMATS))}")
+    rest = {key: value for key, value in content.items() if key != "format"}
+    return parse_config(rest, FORMATS[kind].options, where=f"{where} ({kind})")
