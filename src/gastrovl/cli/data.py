@@ -1,0 +1,85 @@
+"""`gastrovl data`: image collections to a dataset folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+app = typer.Typer(help="Build datasets: many sources to one set of records and conversations.", no_args_is_help=True)
+
+
+@app.callback()
+def _data() -> None:
+    """Build datasets: many sources to one set of records and conversations."""
+
+
+@app.command()
+def build(
+    config: Annotated[Path, typer.Argument(help="YAML of the build, e.g. configs/data/real.yaml.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Dataset folder to make.")],
+    data_root: Annotated[
+        Path | None,
+        typer.Option(help="Folder that the sources' roots are relative to.  [default: $GASTROVL_DATA]"),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Override one setting, e.g. --set seed=8; may be repeated.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier dataset in OUTPUT.")] = False,
+) -> None:
+    """Read the sources of CONFIG, check and divide them, and write records, conversations, images and a data card."""
+    from gastrovl.core.config import load_config
+    from gastrovl.data.build import BuildConfig, build_dataset
+
+    settings = load_config(config, BuildConfig, tuple(overrides or ()))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading sources", total=None)
+
+        def show(step: str, done: int, total: int) -> None:
+            bar.update(task, description=step, completed=done, total=total)
+
+        build_dataset(settings, output, data_root=data_root, is_replaced=overwrite, progress=show)
+    _report(output, Console())
+
+
+def _report(folder: Path, console: Console) -> None:
+    counts: dict[str, Any] = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
+    quality: dict[str, Any] = json.loads((folder / "quality.json").read_text(encoding="utf-8"))
+    labels: list[dict[str, Any]] = json.loads((folder / "harmonised.json").read_text(encoding="utf-8"))["labels"]
+    tasks = list(counts["table_1"]["train"])
+    table = Table("split", "images", "groups", "boxes", *tasks, title="Images and conversations")
+    for split, row in counts["splits"].items():
+        numbers = [row["images"], row["groups"], row["boxes"], *(counts["table_1"][split][task] for task in tasks)]
+        table.add_row(split, *(f"{number:,}" for number in numbers))
+    console.print(table)
+    for line in _left_out(quality, labels):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for split, row in counts["splits"].items():
+        if not row["images"]:
+            console.print(f"note: split {split} is empty: too few groups for its share", markup=False, highlight=False)
+    console.print(f"Dataset: {folder} (read {folder / 'card.md'} first)", markup=False, highlight=False, soft_wrap=True)
+
+
+def _left_out(quality: dict[str, Any], labels: list[dict[str, Any]]) -> list[str]:
+    """One line for each kind of image that was left out."""
+    lines = []
+    for source, names in quality["excluded"].items():
+        if names:
+            found = [f"{row['label']} {row['images']:,}" for row in labels if row["source"] == source and row["reason"]]
+            lines.append(f"left out: {source}: {len(names):,} images with excluded labels only ({', '.join(found)})")
+    for source, names in quality["unannotated"].items():
+        if names:
+            lines.append(f"left out: {source}: {len(names):,} images without any annotation, e.g. {names[0]}")
+    if quality["broken"]:
+        first = quality["broken"][0]["path"]
+        lines.append(f"left out: {len(quality['broken']):,} broken images, e.g. {first} (quality.json lists them)")
+    if quality["dropped_by_official_split"]:
+        count = len(quality["dropped_by_official_split"])
+        lines.append(f"left out: {count:,} images whose group the official split parts (quality.json lists them)")
+    return lines

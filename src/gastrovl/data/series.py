@@ -1,0 +1,93 @@
+"""Paths and looks of images to group keys: a patient or video key in the name, or runs of a numbered series."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from gastrovl.core.errors import SourceError
+from gastrovl.data.images import ImageFile
+from gastrovl.data.quality import Look, colour_likeness
+from gastrovl.data.source import GroupRule
+
+SAME_SIZE = 0.02  # widths and heights of one recording agree within this share
+
+
+def group_keys(images: Sequence[ImageFile], looks: dict[Path, Look], rule: GroupRule) -> list[str]:
+    """The key of each image.
+
+    Raises:
+        SourceError: The pattern does not match a name.
+    """
+    pattern = re.compile(rule.pattern)
+    keys: list[str] = []
+    series: dict[str, list[tuple[int, int]]] = {}  # key -> (frame number, index into images)
+    for index, image in enumerate(images):
+        match = pattern.search(image.name)
+        if match is None:
+            raise SourceError(
+                f"{image.path}: the name {image.name!r} does not match `group.pattern` {rule.pattern!r}; expected "
+                "every image to. Correct the pattern in the source description, or leave `group` out"
+            )
+        number = match.groupdict().get("number")
+        if rule.series is None or number is None:
+            keys.append("/".join(part or "" for part in match.groups()) or match.group())
+            continue
+        at = match.re.groupindex["number"] - 1
+        prefix = "/".join(part or "" for place, part in enumerate(match.groups()) if place != at)
+        keys.append(prefix)
+        series.setdefault(prefix, []).append((int(number), index))
+    for prefix, frames in series.items():
+        _name_runs(sorted(frames), prefix, rule.series or len(frames), images, looks, keys)
+    return keys
+
+
+def cut_series(likeness: Sequence[float], longest: int) -> list[int]:
+    """Where to cut a series into runs of at most `longest` frames so that the fewest look-alike neighbours part.
+
+    Args:
+        likeness: Of each frame to the next, at least 0; one less than there are frames.
+
+    Returns:
+        Indices of the frames that begin a new run, ascending, 0 left out: the cuts with the least summed likeness, and
+        of those the fewest.
+    """
+    frames = len(likeness) + 1
+    best: list[tuple[float, int, int]] = [(0.0, 0, 0)]  # for the first n frames: sum, cuts, start of the last run
+    for end in range(1, frames + 1):
+        options = []
+        for start in range(max(0, end - longest), end):
+            total, count, _ = best[start]
+            parted = likeness[start - 1] if start else 0.0
+            options.append((total + parted, count + (start > 0), start))
+        best.append(min(options))
+    cuts = []
+    start = best[frames][2]
+    while start:
+        cuts.append(start)
+        start = best[start][2]
+    return cuts[::-1]
+
+
+def _name_runs(
+    frames: list[tuple[int, int]],
+    prefix: str,
+    longest: int,
+    images: Sequence[ImageFile],
+    looks: dict[Path, Look],
+    keys: list[str],
+) -> None:
+    likeness = [_alike(images[a], images[b], looks) for (_, a), (_, b) in pairwise(frames)]
+    for start, end in pairwise([0, *cut_series(likeness, longest), len(frames)]):
+        name = f"{prefix}/{frames[start][0]:04d}-{frames[end - 1][0]:04d}"
+        for _, index in frames[start:end]:
+            keys[index] = name
+
+
+def _alike(a: ImageFile, b: ImageFile, looks: dict[Path, Look]) -> float:
+    first, second = a.size_wh or (1, 1), b.size_wh or (1, 1)
+    if any(abs(x - y) > SAME_SIZE * max(x, y) for x, y in zip(first, second, strict=True)):
+        return 0.0  # another frame size: another recording
+    return colour_likeness(looks[a.path], looks[b.path])
