@@ -26,14 +26,15 @@ def open_image(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise ImageError(
-                f"{path}: {width} x {height} px, more than {MAX_PIXELS:,} pixels; refused unread. "
-                "Scale it down first if it is genuine"
-            )
-        return image.convert("RGB")
+            opened = Image.open(path)
+        with opened:
+            width, height = opened.size
+            if width * height > MAX_PIXELS:
+                raise ImageError(
+                    f"{path}: {width} x {height} px, more than {MAX_PIXELS:,} pixels; refused unread. "
+                    "Scale it down first if it is genuine"
+                )
+            return opened.convert("RGB")
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path}: refused unread: {error}. Scale it down first if it is genuine") from error
     except (OSError, SyntaxError, ValueError) as error:
