@@ -1,1 +1,1 @@
-"""The medical vocabulary: labels and replies in text become terms with a place in a three-level tree. Imports no torch."""
+"""The medical vocabulary: labels and replies in text become terms of a three-level tree. Imports no torch."""
