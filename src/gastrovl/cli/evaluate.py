@@ -1,0 +1,66 @@
+"""`gastrovl evaluate`: replies beside the truth, in numbers with intervals and baselines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table as RichTable
+
+if TYPE_CHECKING:
+    from gastrovl.evaluation.tables import Table
+
+
+def evaluate(
+    predictions: Annotated[Path, typer.Argument(help="JSONL of replies, as `gastrovl predict` writes it.")],
+    conversations: Annotated[Path, typer.Option(help="JSONL of the questions they answer, in its dataset folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
+    train: Annotated[
+        Path | None, typer.Option(help="Training split for the baselines.  [default: train.jsonl beside CONVERSATIONS]")
+    ] = None,
+    resamples: Annotated[int, typer.Option(min=0, help="Draws of the bootstrap behind the intervals.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 7,
+    images: Annotated[
+        bool, typer.Option(help="Open the images for the nearest-neighbour baseline; --no-images leaves it out.")
+    ] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier evaluation in OUTPUT.")] = False,
+) -> None:
+    """Score PREDICTIONS into results.json, tables (Markdown, CSV, LaTeX) and plots, all beside trivial baselines."""
+    from gastrovl.evaluation.evaluate import evaluate as run_evaluation
+    from gastrovl.evaluation.tables import overall_table
+
+    console = Console()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        step = bar.add_task("reading", total=None)
+
+        def show(what: str, done: int, total: int) -> None:
+            bar.update(step, description=what, completed=done, total=total)
+
+        results = run_evaluation(
+            predictions,
+            conversations,
+            output,
+            train=train,
+            resamples=resamples,
+            seed=seed,
+            uses_images=images,
+            is_replaced=overwrite,
+            progress=show,
+        )
+    console.print(_rich(overall_table(results.scores)))
+    for note in results.notes:
+        console.print(f"note: {note}", markup=False, highlight=False)
+    console.print(f"Scores, tables and plots: {output}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _rich(table: Table) -> RichTable:
+    shown = RichTable(title=table.title)
+    for index, name in enumerate(table.columns):
+        shown.add_column(name, justify="left" if index < table.first_number else "right")
+    for row in table.rows:
+        shown.add_row(*row)
+    return shown

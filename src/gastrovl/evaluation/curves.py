@@ -1,0 +1,140 @@
+"""A training log to pictures of its course: loss, and the validation scores measured on the way."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gastrovl.evaluation.plots import GREY, MODEL, RIVAL, new_figure
+
+_COLOURS = (MODEL, RIVAL, "#7a4f9a", "#9a7b1f", "#2563eb", "#be185d", "#4d7c0f", GREY)
+_STYLES = ("-", "--", ":")
+_NO_SCORES = ("_runtime", "_per_second", "_loss")  # ends of eval_* keys that are no score in [0, 1]
+Entry = dict[str, Any]
+Series = list[tuple[float, float]]  # (optimiser step, value)
+
+
+@dataclass(frozen=True)
+class TrainingLog:
+    """Entries of log.jsonl in file order, and how many lines could not be read."""
+
+    entries: list[Entry]
+    n_broken: int
+
+
+def read_log(path: Path) -> TrainingLog:
+    """The lines of a training log; a line that was cut off while it was written is counted, not fatal."""
+    entries, broken = [], 0
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            entry = None
+        if isinstance(entry, dict) and _is_number(entry.get("step")):
+            entries.append(entry)
+        else:
+            broken += 1
+    return TrainingLog(entries, broken)
+
+
+def draw_loss(entries: Sequence[Entry]) -> Any | None:
+    """Training and validation loss over steps, a panel for each stage; None when no loss was logged."""
+    panels = {stage: _series(some, ("loss", "eval_loss")) for stage, some in _by_stage(entries).items()}
+    panels = {stage: series for stage, series in panels.items() if series}
+    if not panels:
+        return None
+    figure, all_axes = _panels(panels)
+    names = {"loss": "training loss", "eval_loss": "validation loss"}
+    for axes, series in zip(all_axes, panels.values(), strict=True):
+        for (key, label), colour, marker in zip(names.items(), (MODEL, RIVAL), ("", "o"), strict=True):
+            if key in series:
+                axes.plot(*zip(*series[key], strict=True), color=colour, marker=marker, markersize=4, label=label)
+        axes.set_ylim(bottom=0)
+    all_axes[0].set_ylabel("cross-entropy per answer token")
+    _legend(figure, all_axes)
+    return figure
+
+
+def draw_scores_over_time(entries: Sequence[Entry]) -> Any | None:
+    """Every validation score in [0, 1] over steps, a panel for each stage; None when none was logged."""
+    keys = sorted({key for entry in entries for key in entry if key.startswith("eval_")})
+    keys = [key for key in keys if not key.endswith(_NO_SCORES) and _is_share(entries, key)]
+    panels = {stage: _series(some, keys) for stage, some in _by_stage(entries).items()}
+    panels = {stage: series for stage, series in panels.items() if series}
+    if not panels:
+        return None
+    figure, all_axes = _panels(panels)
+    look = {
+        key: (_COLOURS[i % len(_COLOURS)], _STYLES[i // len(_COLOURS) % len(_STYLES)]) for i, key in enumerate(keys)
+    }
+    for axes, series in zip(all_axes, panels.values(), strict=True):
+        for key, points in series.items():
+            colour, style = look[key]
+            steps, values = zip(*points, strict=True)
+            label = key.removeprefix("eval_").replace("_", " ")
+            axes.plot(
+                steps, [100 * v for v in values], color=colour, linestyle=style, marker="o", markersize=4, label=label
+            )
+        axes.set_ylim(0, 102)
+    all_axes[0].set_ylabel("validation score, percent")
+    _legend(figure, all_axes)
+    return figure
+
+
+def _panels(panels: dict[str, dict[str, Series]]) -> tuple[Any, list[Any]]:
+    figure = new_figure(max(6.4, 3.6 * len(panels)), 3.6)
+    all_axes = [figure.add_subplot(1, len(panels), place + 1) for place in range(len(panels))]
+    for axes, stage in zip(all_axes, panels, strict=True):
+        if stage:
+            axes.set_title(f"stage: {stage}", fontsize=10)
+        axes.set_xlabel("optimiser step")
+        axes.grid(color="#e5e7eb")
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    return figure, all_axes
+
+
+def _legend(figure: Any, all_axes: Sequence[Any]) -> None:
+    found: dict[str, Any] = {}
+    for axes in all_axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    figure.legend(
+        list(found.values()),
+        list(found),
+        loc="outside lower center",
+        ncols=min(4, len(found)),
+        frameon=False,
+        fontsize=9,
+    )
+
+
+def _by_stage(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
+    found: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        found[str(entry.get("stage", ""))].append(entry)
+    return found
+
+
+def _series(entries: Sequence[Entry], keys: Sequence[str]) -> dict[str, Series]:
+    found: dict[str, Series] = {}
+    for key in keys:
+        points = {float(entry["step"]): float(entry[key]) for entry in entries if _is_number(entry.get(key))}
+        if points:
+            found[key] = sorted(points.items())
+    return found
+
+
+def _is_share(entries: Sequence[Entry], key: str) -> bool:
+    values = [entry[key] for entry in entries if entry.get(key) is not None]
+    return bool(values) and all(_is_number(value) and 0 <= value <= 1 for value in values)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value

@@ -1,0 +1,274 @@
+"""A predictions file and the conversations it answers, to a folder of scores, tables and plots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from gastrovl.clinical.taxonomy import Taxonomy
+from gastrovl.core.errors import RecordError
+from gastrovl.core.files import sha256_file, whole_folder
+from gastrovl.core.manifest import write_manifest
+from gastrovl.core.types import Conversation, Split, Task
+from gastrovl.evaluation import classification, localisation, tasks
+from gastrovl.evaluation.baselines import ALWAYS_ABSENT, Baseline, baselines
+from gastrovl.evaluation.items import Answer, Item, parse_failures, read_conversations, read_items
+from gastrovl.evaluation.language import bleu_signature
+from gastrovl.evaluation.plots import save_plots
+from gastrovl.evaluation.results import (
+    ALL,
+    ClassScore,
+    ConfusionMatrix,
+    IouCurve,
+    Replies,
+    Results,
+    write_results,
+)
+from gastrovl.evaluation.scoring import Scored, score_task
+from gastrovl.evaluation.statistics import LEVEL
+from gastrovl.evaluation.tables import write_tables
+from gastrovl.evaluation.thumbnails import Progress, Thumbnails, read_thumbnails
+
+_CURVE_AT = np.linspace(0.05, 1.0, 39)  # IoU thresholds of the curve; at 0 any box would do
+_REASONS = 10  # commonest reasons for unread replies that are kept
+
+
+def evaluate(
+    predictions: Path,
+    conversations: Path,
+    output: Path,
+    *,
+    train: Path | None = None,
+    resamples: int = 1000,
+    seed: int = 7,
+    uses_images: bool = True,
+    is_replaced: bool = False,
+    progress: Progress | None = None,
+    now: datetime | None = None,
+) -> Results:
+    """Score replies and write results.json, tables.md, tables.csv, tables.tex, plots/*.png and manifest.json.
+
+    Args:
+        predictions: JSONL of Prediction, exactly one for each conversation.
+        conversations: JSONL of Conversation, in the folder of the dataset.
+        output: Folder to make.
+        train: The training split the baselines learn from; train.jsonl beside `conversations` when not given.
+        resamples: Draws of the bootstrap; 0 leaves the intervals out.
+        seed: Of the bootstrap and of the captions sampled for a baseline.
+        uses_images: False leaves out the nearest-neighbour baseline, the one thing that opens images.
+        is_replaced: Replace `output` when it holds an earlier evaluation.
+        progress: Called with what is being done, steps done and steps in all.
+
+    Raises:
+        RecordError: A file is missing or broken.
+        PredictionError: A reply is missing, double, or answers no known conversation.
+        ImageError: An image is missing or broken.
+        MissingExtraError: A library of the extra "evaluate" is not installed.
+        OutputError: `output` cannot be written or holds something else.
+    """
+    predictions, conversations, output = Path(predictions), Path(conversations), Path(output)
+    train = _training_file(train, conversations)
+    taxonomy = Taxonomy.load()
+    with whole_folder(output, is_replaced=is_replaced) as folder:
+        items = read_items(predictions, conversations, taxonomy)
+        known = read_conversations(train)
+        thumbnails = None
+        if uses_images:
+            asked = [item.conversation for item in items]
+            thumbnails = read_thumbnails([(asked, conversations.parent), (known, train.parent)], progress)
+        results = score_items(items, known, thumbnails, taxonomy, resamples=resamples, seed=seed, progress=progress)
+        write_results(folder / "results.json", results)
+        write_tables(folder, results)
+        save_plots(folder / "plots", results, taxonomy)
+        files = {"predictions": predictions, "conversations": conversations, "train": train}
+        write_manifest(
+            folder,
+            stage="evaluate",
+            config={**{role: path.name for role, path in files.items()}, "resamples": resamples, "images": uses_images},
+            seed=seed,
+            inputs={f"{role}: {path.name}": sha256_file(path) for role, path in files.items()},
+            now=now,
+        )
+    return results
+
+
+def score_items(
+    items: Sequence[Item],
+    train: Sequence[Conversation],
+    thumbnails: Thumbnails | None,
+    taxonomy: Taxonomy,
+    *,
+    resamples: int,
+    seed: int,
+    progress: Progress | None = None,
+) -> Results:
+    """Everything an evaluation says about joined items, in memory.
+
+    Args:
+        thumbnails: Of the images of `items` and `train`, or None to leave the nearest neighbour out.
+    """
+    blocks = _blocks(items)
+    parts = []
+    for done, ((split, task), some) in enumerate(blocks.items()):
+        if progress:
+            progress(f"scoring {task} {split}", done, len(blocks))
+        parts.append(_part(task, split, some, train, thumbnails, taxonomy, resamples=resamples, seed=seed))
+    if progress:
+        progress("scoring", len(blocks), len(blocks))
+    has_text = any(task not in (*tasks.LABEL_TASKS, Task.REC) for _, task in blocks)
+    return Results(
+        models=tuple(sorted({item.prediction.model for item in items})),
+        taxonomy=taxonomy.version,
+        resamples=resamples,
+        seed=seed,
+        level=LEVEL,
+        bleu=bleu_signature() if has_text else None,
+        scores=tuple(score for part in parts for score in part.scored.scores),
+        baselines=tuple(score for part in parts for score in part.scored.baselines),
+        replies=tuple(part.replies for part in parts),
+        per_class=tuple(one for part in parts for one in part.per_class),
+        confusion=tuple(part.confusion for part in parts if part.confusion),
+        iou_curves=tuple(curve for part in parts for curve in part.curves),
+        notes=tuple(_notes(items, train, parts, has_neighbour=thumbnails is not None)),
+    )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What was found for one task and split."""
+
+    scored: Scored
+    replies: Replies
+    per_class: list[ClassScore]
+    confusion: ConfusionMatrix | None
+    curves: list[IouCurve]
+
+
+def _part(
+    task: Task,
+    split: Split,
+    items: Sequence[Item],
+    train: Sequence[Conversation],
+    thumbnails: Thumbnails | None,
+    taxonomy: Taxonomy,
+    *,
+    resamples: int,
+    seed: int,
+) -> _Part:
+    asked, answers = [item.conversation for item in items], [item.answer for item in items]
+    rivals = baselines(task, asked, train, thumbnails, seed=seed)
+    is_labels = task in tasks.LABEL_TASKS
+    return _Part(
+        scored=score_task(task, split, asked, answers, rivals, resamples=resamples, seed=seed),
+        replies=_replies(task, split, items),
+        per_class=_per_class(task, split, asked, answers) if is_labels else [],
+        confusion=_confusion(task, split, asked, answers, taxonomy) if is_labels else None,
+        curves=_curves(split, asked, answers, rivals) if task is Task.REC else [],
+    )
+
+
+def _per_class(task: Task, split: Split, asked: Sequence[Conversation], answers: Sequence[Answer]) -> list[ClassScore]:
+    """Every label over all conversations and, where there are several datasets, in each."""
+    sources = sorted({one.source for one in asked})
+    found = []
+    for dataset in (ALL, *(sources if len(sources) > 1 else ())):
+        chosen = [(one, answer) for one, answer in zip(asked, answers, strict=True) if dataset in (ALL, one.source)]
+        counts = classification.per_class(
+            tasks.true_labels([one for one, _ in chosen]), tasks.given_labels([answer for _, answer in chosen])
+        )
+        found += [
+            ClassScore(
+                task=task,
+                dataset=dataset,
+                split=split,
+                label=one.label,
+                n_true=one.n_true,
+                n_predicted=one.n_predicted,
+                precision=one.precision,
+                recall=one.recall,
+                f1=one.f1,
+            )
+            for one in counts
+        ]
+    return found
+
+
+def _confusion(
+    task: Task, split: Split, asked: Sequence[Conversation], answers: Sequence[Answer], taxonomy: Taxonomy
+) -> ConfusionMatrix | None:
+    true, given = tasks.true_labels(asked), tasks.given_labels(answers)
+    listed = [term.id for term in taxonomy.terms]
+    unlisted = sorted(frozenset[str]().union(*true, *(labels for labels in given if labels)).difference(listed))
+    found = classification.confusion(true, given, [*listed, *unlisted])
+    if found is None:
+        return None
+    return ConfusionMatrix(task=task, split=split, rows=found.rows, columns=found.columns, counts=found.counts)
+
+
+def _curves(
+    split: Split, asked: Sequence[Conversation], answers: Sequence[Answer], rivals: Sequence[Baseline]
+) -> list[IouCurve]:
+    found = []
+    for name, given in (("model", answers), *((rival.name, rival.answers) for rival in rivals)):
+        shares = localisation.curve(tasks.true_boxes(asked), tasks.given_boxes(given), _CURVE_AT)
+        if shares is not None and name != ALWAYS_ABSENT:
+            found.append(
+                IouCurve(split=split, name=name, thresholds=tuple(_CURVE_AT.tolist()), shares=tuple(shares.tolist()))
+            )
+    return found
+
+
+def _replies(task: Task, split: Split, items: Sequence[Item]) -> Replies:
+    reasons = parse_failures(items)
+    return Replies(
+        task=task,
+        split=split,
+        n=len(items),
+        n_unparsed=sum(reasons.values()),
+        n_cut=sum(item.prediction.stop_reason == "length" for item in items),
+        seconds=sum(item.prediction.seconds for item in items),
+        reasons=dict(reasons.most_common(_REASONS)),
+    )
+
+
+def _notes(
+    items: Sequence[Item], train: Sequence[Conversation], parts: Sequence[_Part], *, has_neighbour: bool
+) -> list[str]:
+    """What a reader must know before quoting a number."""
+    notes = [
+        f"{part.replies.task} {part.replies.split}: no baseline, for the training file holds no such conversation."
+        for part in parts
+        if not part.scored.baselines
+    ]
+    if not has_neighbour:
+        notes.append("The nearest-neighbour baseline was left out on request, so scores lack their strongest rival.")
+    trained_on = {one.group for one in train}
+    shared = {item.conversation.group for item in items} & trained_on
+    if shared:
+        notes.append(
+            f"{len(shared)} groups (patients, exams or videos) stand in the training file as well, e.g. "
+            f"{min(shared)!r}: these scores say what was memorised, not what was learnt."
+        )
+    return notes
+
+
+def _blocks(items: Sequence[Item]) -> dict[tuple[Split, Task], list[Item]]:
+    """Items by split and task, both in the order of their enumerations."""
+    found: dict[tuple[Split, Task], list[Item]] = {(split, task): [] for split in Split for task in Task}
+    for item in items:
+        found[item.conversation.split, item.conversation.task].append(item)
+    return {key: some for key, some in found.items() if some}
+
+
+def _training_file(train: Path | None, conversations: Path) -> Path:
+    path = Path(train) if train else conversations.parent / "train.jsonl"
+    if not path.is_file():
+        raise RecordError(
+            f"{path}: no such file; every score stands beside trivial baselines, which are measured with the training "
+            "split. Name it with --train FILE"
+        )
+    return path

@@ -1,0 +1,237 @@
+"""Results to pictures: scores beside baselines, bars by dataset, confusion matrices and IoU curves (PNG)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gastrovl.clinical.taxonomy import Taxonomy
+from gastrovl.core.errors import MissingExtraError
+from gastrovl.core.files import atomic_path
+from gastrovl.core.types import Score, Split, Task
+from gastrovl.evaluation.results import ALL, MEAN, ConfusionMatrix, IouCurve, Results
+from gastrovl.evaluation.tables import NAMES
+from gastrovl.evaluation.tasks import HEADLINE
+
+MODEL = "#0b6e75"
+RIVAL = "#c2571a"
+GREY = "#6b7280"
+_LINES = ("#c2571a", "#6b7280", "#9a7b1f", "#7a4f9a")
+_STYLES = ("--", "-.", ":", (0, (5, 1, 1, 1)))
+_DPI = 110
+
+
+def new_figure(width: float, height: float) -> Any:
+    """An empty figure of that size in inches, apart from any global plotting state.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError(
+            'matplotlib is not installed; plots need it: pip install "gastrovl[evaluate]"'
+        ) from error
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_plots(folder: Path, results: Results, taxonomy: Taxonomy) -> list[Path]:
+    """Write all plots of an evaluation; file names carry the split.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    figures: dict[str, Any] = {}
+    for split in Split:
+        scores = [score for score in results.scores if score.split is split]
+        if scores:
+            figures[f"scores_{split}"] = draw_scores(scores)
+            figures[f"datasets_{split}"] = draw_datasets(scores)
+        curves = [curve for curve in results.iou_curves if curve.split is split]
+        if curves:
+            figures[f"iou_{split}"] = draw_curves(curves)
+    for matrix in results.confusion:
+        figures[f"confusion_{matrix.task}_{matrix.split}"] = draw_confusion(matrix, taxonomy)
+    paths = []
+    for name, figure in figures.items():
+        paths.append(folder / f"{name}.png")
+        with atomic_path(paths[-1]) as temporary:
+            figure.savefig(temporary, format="png", metadata={"Software": None})
+    return paths
+
+
+def draw_scores(scores: Sequence[Score]) -> Any:
+    """Every metric over all conversations: point, interval, and the best baseline as a diamond."""
+    shown = [score for score in scores if score.dataset == ALL and score.value is not None]
+    figure = new_figure(8.0, 0.9 + 0.3 * max(len(shown), 3))
+    axes = figure.subplots()
+    places = _places(shown)
+    for place, score in zip(places, shown, strict=True):
+        low, high = _bounds(score)
+        axes.plot([low, high], [place, place], color=MODEL, linewidth=2.5, alpha=0.55, solid_capstyle="butt")
+    axes.plot([_percent(score.value) for score in shown], places, "o", color=MODEL, label="model, with 95 % interval")
+    rivals = [(score, place) for score, place in zip(shown, places, strict=True) if score.baseline is not None]
+    axes.plot(
+        [_percent(score.baseline) for score, _ in rivals],
+        [place for _, place in rivals],
+        "D",
+        markersize=6,
+        markerfacecolor="none",
+        color=RIVAL,
+        label="best trivial baseline",
+    )
+    axes.set_yticks(places, [f"{score.task}  {NAMES[score.metric]}" for score in shown])
+    axes.invert_yaxis()
+    axes.set_xlim(-2, 102)
+    axes.set_xlabel("percent")
+    axes.grid(axis="x", color="#e5e7eb")
+    axes.set_axisbelow(True)
+    _frame(axes)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    return figure
+
+
+def draw_datasets(scores: Sequence[Score]) -> Any:
+    """The headline metric of each task, a bar for each dataset and for all, with interval and best baseline."""
+    tasks = [task for task in Task if any(score.task is task for score in scores)]
+    chosen = {
+        task: [s for s in scores if s.task is task and s.metric == HEADLINE[task] and s.dataset != MEAN]
+        for task in tasks
+    }
+    widths = [max(len(some), 2) for some in chosen.values()]
+    figure = new_figure(1.6 + 0.85 * sum(widths), 4.2)
+    for axes, task in zip(
+        np.atleast_1d(figure.subplots(1, len(tasks), sharey=True, width_ratios=widths)), tasks, strict=True
+    ):
+        _draw_bars(axes, task, chosen[task])
+    figure.axes[0].set_ylabel("percent")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
+    return figure
+
+
+def _draw_bars(axes: Any, task: Task, scores: Sequence[Score]) -> None:
+    for place, score in enumerate(scores):
+        value = _percent(score.value)
+        colour = MODEL if score.dataset == ALL else "#7fb3b8"
+        axes.bar(place, value, width=0.7, color=colour, label="model" if place == len(scores) - 1 else None)
+        low, high = _bounds(score)
+        axes.plot([place, place], [low, high], color="#1f2937", linewidth=1.4)
+        if score.baseline is not None:
+            axes.plot(
+                [place - 0.42, place + 0.42],
+                [_percent(score.baseline)] * 2,
+                color=RIVAL,
+                linewidth=2.4,
+                label="best trivial baseline" if place == len(scores) - 1 else None,
+            )
+        is_inside = value >= 9
+        axes.text(
+            place,
+            2 if is_inside else max(high, value) + 1.5,
+            f"{value:.0f}" if score.value is not None else "–",
+            ha="center",
+            color="white" if is_inside and score.dataset == ALL else "#1f2937",
+        )
+    names = [score.dataset if score.value is not None else f"{score.dataset} (none)" for score in scores]
+    axes.set_xticks(range(len(scores)), names, rotation=30, ha="right", rotation_mode="anchor")
+    axes.set_title(f"{task}: {NAMES[HEADLINE[task]]}", fontsize=10)
+    axes.set_ylim(0, 108)
+    axes.set_yticks(range(0, 101, 20))
+    axes.grid(axis="y", color="#e5e7eb")
+    axes.set_axisbelow(True)
+    _frame(axes)
+
+
+def draw_curves(curves: Sequence[IouCurve]) -> Any:
+    """Share of questions about present objects answered rightly, over the IoU that is asked for."""
+    figure = new_figure(6.4, 4.2)
+    axes = figure.subplots()
+    rivals = 0
+    for curve in curves:
+        shares = [_percent(share) for share in curve.shares]
+        if curve.name == "model":
+            axes.plot(curve.thresholds, shares, color=MODEL, linewidth=2.4, label="model", zorder=3)
+        else:
+            axes.plot(
+                curve.thresholds, shares, color=_LINES[rivals % 4], linestyle=_STYLES[rivals % 4], label=curve.name
+            )
+            rivals += 1
+    axes.axvline(0.5, color="#9ca3af", linewidth=0.8)
+    axes.text(0.505, 101, "IoU 0.5", color=GREY, fontsize=8, va="bottom")
+    axes.set_xlabel("every box found with at least this IoU")
+    axes.set_ylabel("share of questions, percent")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 101)
+    axes.grid(color="#e5e7eb")
+    _frame(axes)
+    axes.legend(frameon=False)
+    return figure
+
+
+def draw_confusion(matrix: ConfusionMatrix, taxonomy: Taxonomy) -> Any:
+    """Counts on a colour that is the share of the true label; single-label conversations only."""
+    counts = np.array(matrix.counts, dtype=float)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    rows, columns = counts.shape
+    side = 0.42 if max(rows, columns) <= 30 else 0.3
+    figure = new_figure(3.4 + side * columns, 2.8 + side * rows)
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="GnBu", vmin=0, vmax=1, aspect="equal")
+    for row, column in zip(*np.nonzero(counts), strict=True):
+        colour = "white" if shares[row, column] > 0.6 else "#1f2937"
+        axes.text(column, row, f"{counts[row, column]:.0f}", ha="center", va="center", fontsize=8, color=colour)
+    axes.set_xticks(
+        range(columns),
+        [_name(label, taxonomy) for label in matrix.columns],
+        rotation=45,
+        ha="right",
+        rotation_mode="anchor",
+        fontsize=8,
+    )
+    axes.set_yticks(range(rows), [_name(label, taxonomy) for label in matrix.rows], fontsize=8)
+    axes.set_xticks(np.arange(columns + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(rows + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="#e5e7eb", linewidth=0.6)
+    axes.tick_params(which="both", length=0)
+    axes.set_xlabel("model's answer")
+    axes.set_ylabel("truth")
+    axes.set_title(f"{matrix.task}, {matrix.split}: counts, shaded by share of the row", fontsize=10)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return figure
+
+
+def _places(scores: Sequence[Score]) -> list[float]:
+    """Rows from the top, with a gap wherever the task changes."""
+    places, place = [], 0.0
+    for index, score in enumerate(scores):
+        if index:
+            place += 1.0 if scores[index - 1].task is score.task else 1.6
+        places.append(place)
+    return places
+
+
+def _bounds(score: Score) -> tuple[float, float]:
+    value = _percent(score.value)
+    return (value, value) if score.low is None or score.high is None else (_percent(score.low), _percent(score.high))
+
+
+def _percent(value: float | None) -> float:
+    return 100 * (value or 0.0)
+
+
+def _name(label: str, taxonomy: Taxonomy) -> str:
+    return taxonomy[label].name if label in taxonomy else label
+
+
+def _frame(axes: Any) -> None:
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)

@@ -1,0 +1,153 @@
+"""Per-conversation counts to scores, and scores to 95 % intervals by a bootstrap over groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+LEVEL = 0.95
+_DRAWS_AT_ONCE = 4_000_000  # groups drawn per chunk of resamples: bounds the memory at some 100 MB
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One metric in the form that lets it be summed over any set of conversations.
+
+    Attributes:
+        metric: Name in the results, e.g. "accuracy".
+        counts: Sufficient statistics of each conversation, (conversations, k); zero where it does not apply.
+        value_of: Sums, (rows, k), to the metric, (rows,), NaN where it is undefined.
+        applies: Which conversations the metric is about, (conversations,).
+        undefined: Why the metric has no value when `value_of` gives NaN.
+    """
+
+    metric: str
+    counts: NDArray[Any]
+    value_of: Callable[[Floats], Floats]
+    applies: Flags
+    undefined: str
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Percentile bounds of a score, or the reason why there are none; `replicates` are the resampled values."""
+
+    low: float | None
+    high: float | None
+    reason: str | None
+    replicates: Floats | None = None
+
+
+def mean_measure(metric: str, values: NDArray[Any], applies: Flags, undefined: str) -> Measure:
+    """The plain mean of `values`, (conversations,), over the conversations it applies to."""
+    counts = np.stack([np.where(applies, values, 0.0), applies], axis=1).astype(np.float64)
+    return Measure(metric, counts, first_over_second, applies, undefined)
+
+
+def first_over_second(sums: Floats) -> Floats:
+    """Column 0 over column 1, NaN where column 1 is zero."""
+    return ratio(sums[:, 0], sums[:, 1])
+
+
+def ratio(numerator: Floats, denominator: Floats) -> Floats:
+    """Element-wise quotient, NaN where the denominator is zero."""
+    quotient: Floats = np.full(numerator.shape, np.nan)
+    np.divide(numerator, denominator, out=quotient, where=denominator != 0)
+    return quotient
+
+
+def mean_of_defined(values: Floats) -> Floats:
+    """Mean over the columns that are not NaN, (rows, k) -> (rows,); NaN where all are."""
+    is_defined = ~np.isnan(values)
+    return ratio(np.where(is_defined, values, 0.0).sum(axis=1), is_defined.sum(axis=1).astype(np.float64))
+
+
+def value(measure: Measure, rows: Flags | None = None) -> float | None:
+    """The metric over the chosen conversations, None when it is undefined there."""
+    counts = measure.counts if rows is None else measure.counts[rows]
+    found = float(measure.value_of(counts.sum(axis=0, dtype=np.float64)[None])[0])
+    return None if np.isnan(found) else found
+
+
+def intervals(
+    measures: Sequence[Measure], groups: Sequence[str], *, resamples: int, seed: int, rows: Flags | None = None
+) -> list[Interval]:
+    """Percentile bootstrap intervals, one per measure, with whole groups drawn with replacement.
+
+    Conversations of one patient, exam or video resemble each other, so groups are the independent units (Davison and
+    Hinkley, Bootstrap Methods and their Application, 1997, section 3.8: resample clusters, keep what is inside).
+
+    Args:
+        measures: All over the same conversations.
+        groups: The group of each conversation.
+        resamples: How often to draw; 0 gives no intervals.
+        seed: Same seed, same intervals.
+        rows: Restrict to these conversations, (conversations,).
+    """
+    if not measures:
+        return []
+    chosen = np.ones(len(groups), dtype=np.bool_) if rows is None else rows
+    names = np.asarray(groups, dtype=object)[chosen]
+    index_of = {name: index for index, name in enumerate(dict.fromkeys(names))}
+    codes = np.fromiter((index_of[name] for name in names), dtype=np.int64, count=len(names))
+    if resamples == 0 or len(index_of) < 2:
+        reason = _no_interval(resamples, len(index_of), len(names))
+        return [Interval(None, None, reason) for _ in measures]
+    sums = np.concatenate([_group_sums(m.counts[chosen], codes, len(index_of)) for m in measures], axis=1)
+    totals = resampled_sums(sums, resamples=resamples, seed=seed)
+    bounds = np.cumsum([0, *(m.counts.shape[1] for m in measures)])
+    return [
+        _percentiles(measure.value_of(totals[:, start:stop]))
+        for measure, start, stop in zip(measures, bounds[:-1], bounds[1:], strict=True)
+    ]
+
+
+def resampled_sums(sums: Floats, *, resamples: int, seed: int) -> Floats:
+    """Column sums over groups drawn with replacement: (groups, k) -> (resamples, k)."""
+    count = sums.shape[0]
+    generator = np.random.default_rng(seed)
+    chunk = max(1, _DRAWS_AT_ONCE // count)
+    parts = []
+    for start in range(0, resamples, chunk):
+        size = min(chunk, resamples - start)
+        drawn = generator.integers(0, count, size=(size, count), dtype=np.int64)
+        drawn += np.arange(size, dtype=np.int64)[:, None] * count
+        times = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)
+        parts.append(times.astype(np.float64) @ sums)
+    return np.concatenate(parts)
+
+
+def mean_interval(parts: Sequence[Interval]) -> Interval:
+    """The interval of an unweighted mean of scores whose groups were drawn independently of each other."""
+    replicates = [part.replicates for part in parts if part.replicates is not None]
+    if len(replicates) < len(parts):
+        return Interval(None, None, next(part.reason for part in parts if part.replicates is None))
+    return _percentiles(np.mean(replicates, axis=0))
+
+
+def _group_sums(counts: NDArray[Any], codes: NDArray[np.int64], count: int) -> Floats:
+    columns = [np.bincount(codes, weights=column, minlength=count) for column in counts.T]
+    return np.stack(columns, axis=1)
+
+
+def _percentiles(replicates: Floats) -> Interval:
+    defined = replicates[~np.isnan(replicates)]
+    if defined.size == 0:
+        return Interval(None, None, "no interval: the score is undefined in every resample")
+    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(low), float(high), None, replicates)
+
+
+def _no_interval(resamples: int, groups: int, conversations: int) -> str:
+    if resamples == 0:
+        return "no interval: bootstrap switched off (0 resamples)"
+    if groups == 0:
+        return "no interval: nothing to score"
+    return f"no interval: all {conversations} conversations belong to one group, so nothing can be resampled"

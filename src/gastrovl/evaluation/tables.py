@@ -1,0 +1,209 @@
+"""Results to tables in the layout of Tables 4 to 6 of He et al. 2025, with what those lack: interval, n, baseline."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gastrovl.core.files import write_text
+from gastrovl.core.types import Score, Split, Task
+from gastrovl.evaluation.results import ALL, MEAN, Results
+from gastrovl.evaluation.tasks import HEADLINE
+
+NAMES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "acc@0.3": "acc@IoU 0.3",
+    "acc@0.5": "acc@IoU 0.5",
+    "acc@0.75": "acc@IoU 0.75",
+    "acc@0.5_single": "acc@IoU 0.5, one true box",
+    "mean_iou": "mean IoU",
+    "centre_hit": "centre hit",
+    "box_recall@0.5": "box recall, IoU 0.5",
+    "box_f1@0.5": "box F1, IoU 0.5",
+    "presence_recall": "present: answered with a box",
+    "absence_rejection": 'absent: answered "absent"',
+    "presence_balanced": "present and absent, mean",
+    "bleu4": "BLEU-4",
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+}
+_DATASETS = {ALL: "all", MEAN: "mean of datasets"}
+NO_VALUE = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text cells with a heading; `totals` are the rows that sum others up, `first_number` the first numeric column."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    first_number: int
+    totals: frozenset[int] = frozenset()
+
+
+def overall_table(scores: Sequence[Score]) -> Table:
+    """Table 4: one row a task, for each split its headline score, n, unread replies and best baseline."""
+    splits = _splits(scores)
+    heads = [h for s in splits for h in (f"{s}, % [95 % CI]", "n", "unread", "best baseline, %")]
+    rows = []
+    for task in _tasks(scores):
+        cells = [task.value, NAMES[HEADLINE[task]]]
+        for split in splits:
+            score = _find(scores, task, HEADLINE[task], ALL, split)
+            cells += _cells(score) if score else [NO_VALUE] * 4
+        rows.append(tuple(cells))
+    return Table("Overall by task", ("task", "metric", *heads), tuple(rows), first_number=2)
+
+
+def dataset_table(scores: Sequence[Score], split: Split) -> Table:
+    """Tables 5 and 6: one row a task and dataset, then the total over all conversations and the unweighted mean."""
+    rows: list[tuple[str, ...]] = []
+    totals: set[int] = set()
+    for task in _tasks(scores):
+        for score in _chosen(scores, split, task, HEADLINE[task]):
+            if score.dataset in _DATASETS:
+                totals.add(len(rows))
+            rows.append((task.value, _DATASETS.get(score.dataset, score.dataset), NAMES[score.metric], *_cells(score)))
+    columns = ("task", "dataset", "metric", "score, % [95 % CI]", "n", "unread", "best baseline, %")
+    return Table(f"By dataset, {split}", columns, tuple(rows), first_number=3, totals=frozenset(totals))
+
+
+def metric_table(scores: Sequence[Score], split: Split) -> Table:
+    """Every metric over all conversations of a split."""
+    chosen = [score for score in scores if score.split is split and score.dataset == ALL]
+    rows = tuple((score.task.value, NAMES[score.metric], *_cells(score)) for score in chosen)
+    columns = ("task", "metric", "score, % [95 % CI]", "n", "unread", "best baseline, %")
+    return Table(f"All metrics, {split}", columns, rows, first_number=2)
+
+
+def all_tables(scores: Sequence[Score]) -> list[Table]:
+    """The overall table, then for each split the one by dataset and the one of all metrics."""
+    by_split = [table for s in _splits(scores) for table in (dataset_table(scores, s), metric_table(scores, s))]
+    return [overall_table(scores), *by_split]
+
+
+def write_tables(folder: Path, results: Results) -> None:
+    """Write tables.md, tables.csv and tables.tex into a folder."""
+    tables = all_tables(results.scores)
+    write_text(folder / "tables.md", to_markdown(tables, results))
+    write_text(folder / "tables.csv", to_csv(results.scores))
+    write_text(folder / "tables.tex", "\n\n".join(to_latex(table) for table in tables) + "\n")
+
+
+def reading_notes(results: Results) -> list[str]:
+    """What a reader of the tables needs to know, one sentence or two each."""
+    undefined = [
+        f"{score.task} {NAMES[score.metric]} ({score.split}, {_DATASETS.get(score.dataset, score.dataset)}): "
+        f"{score.reason}."
+        for score in results.scores
+        if score.reason and score.dataset == ALL
+    ]
+    return [
+        "A reply that could not be read counts as wrong.",
+        f"CI: percentile bootstrap over groups (patients, exams or videos), {results.resamples} resamples, "
+        f"seed {results.seed}.",
+        "A baseline answers the same questions blindly, or by a 4x4 colour thumbnail only; the best one is shown.",
+        *results.notes,
+        *undefined,
+    ]
+
+
+def to_markdown(tables: Sequence[Table], results: Results) -> str:
+    """All tables as GitHub Markdown, with the notes that belong to them."""
+    parts = [f"# Scores of {', '.join(results.models) or 'no model'}"]
+    for table in tables:
+        marks = ["---" if i < table.first_number else "---:" for i in range(len(table.columns))]
+        lines = [table.columns, marks, *(_bold(row, i in table.totals) for i, row in enumerate(table.rows))]
+        body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        parts.append(f"## {table.title}\n\n{body}")
+    parts.append("\n".join(f"- {note}" for note in reading_notes(results)))
+    return "\n\n".join(parts) + "\n"
+
+
+def to_csv(scores: Sequence[Score]) -> str:
+    """One row a score, fractions unrounded; `table` is the paper's table that the row belongs to, empty for others."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["table", *Score.model_fields])
+    for score in scores:
+        cells = score.model_dump(mode="json")
+        writer.writerow([_paper_table(score), *("" if cell is None else cell for cell in cells.values())])
+    return stream.getvalue()
+
+
+def to_latex(table: Table) -> str:
+    """One table for a paper; needs the package booktabs."""
+    alignment = "".join("l" if i < table.first_number else "r" for i in range(len(table.columns)))
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\begin{{tabular}}{{{alignment}}}",
+        r"\toprule",
+        _latex_row(table.columns),
+        r"\midrule",
+    ]
+    for index, row in enumerate(table.rows):
+        if index and row[0] != table.rows[index - 1][0] and table.totals:
+            lines.append(r"\midrule")
+        lines.append(_latex_row(row))
+    lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{_latex(table.title)}.}}", r"\end{table}"]
+    return "\n".join(lines)
+
+
+def percent(value: float | None) -> str:
+    """A fraction as a percentage with one decimal."""
+    return NO_VALUE if value is None else f"{100 * value:.1f}"
+
+
+def _cells(score: Score) -> list[str]:
+    interval = "" if score.low is None else f" [{percent(score.low)}, {percent(score.high)}]"
+    rival = NO_VALUE if score.baseline is None else f"{percent(score.baseline)} ({score.baseline_name})"
+    return [percent(score.value) + interval, str(score.n), str(score.n_unparsed), rival]
+
+
+def _paper_table(score: Score) -> str:
+    if score.metric != HEADLINE[score.task]:
+        return ""
+    return "4" if score.dataset == ALL else {Split.VAL: "5", Split.TEST: "6"}.get(score.split, "")
+
+
+def _tasks(scores: Sequence[Score]) -> list[Task]:
+    present = {score.task for score in scores}
+    return [task for task in Task if task in present]
+
+
+def _splits(scores: Sequence[Score]) -> list[Split]:
+    present = {score.split for score in scores}
+    return [split for split in Split if split in present]
+
+
+def _chosen(scores: Sequence[Score], split: Split, task: Task, metric: str) -> list[Score]:
+    return [score for score in scores if (score.split, score.task, score.metric) == (split, task, metric)]
+
+
+def _find(scores: Sequence[Score], task: Task, metric: str, dataset: str, split: Split) -> Score | None:
+    return next((score for score in _chosen(scores, split, task, metric) if score.dataset == dataset), None)
+
+
+def _bold(row: Sequence[str], is_total: bool) -> list[str]:
+    return [f"**{cell}**" if is_total and index < 4 else cell for index, cell in enumerate(row)]
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join(_latex(cell) for cell in cells) + r" \\"
+
+
+def _latex(text: str) -> str:
+    escaped = text.replace("\\", r"\textbackslash{}")
+    for character in "&%$#_{}":
+        if character in "{}" and r"\textbackslash{}" in escaped:
+            continue
+        escaped = escaped.replace(character, "\\" + character)
+    return escaped.replace(NO_VALUE, "--").replace("~", r"\textasciitilde{}").replace("^", r"\textasciicircum{}")

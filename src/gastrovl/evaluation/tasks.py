@@ -1,0 +1,82 @@
+"""A task and the answers given to it, to the measures that score them and the verdict on each answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gastrovl.clinical.answers import BoxAnswer, LabelAnswer, ParseFailure, TextAnswer
+from gastrovl.core.types import Conversation, Task
+from gastrovl.evaluation import classification, language, localisation
+from gastrovl.evaluation.items import Answer
+from gastrovl.evaluation.statistics import Flags, Measure
+
+HEADLINE = {
+    Task.CLS: "accuracy",
+    Task.REC: "acc@0.5",
+    Task.REG: "accuracy",
+    Task.CAP: "rougeL",
+    Task.VQA: "rougeL",
+    Task.REPORT: "rougeL",
+}
+LABEL_TASKS = (Task.CLS, Task.REG)
+
+
+def measures_of(task: Task, asked: Sequence[Conversation], answers: Sequence[Answer]) -> list[Measure]:
+    """All measures of a task over its questions and answers, in order of report.
+
+    Raises:
+        MissingExtraError: A text task, and the libraries that score texts are not installed.
+    """
+    if task in LABEL_TASKS:
+        return classification.measures(true_labels(asked), given_labels(answers))
+    if task is Task.REC:
+        return localisation.measures(true_boxes(asked), given_boxes(answers))
+    return language.measures([references(one) for one in asked], given_texts(answers))
+
+
+def is_right(conversation: Conversation, answer: Answer) -> bool | None:
+    """Whether an answer counts in the headline accuracy of its task; None for texts, which are not right or wrong.
+
+    REC: every box paired at IoU >= 0.5 and none in surplus, or "absent" where the object is.
+    """
+    if conversation.task in LABEL_TASKS:
+        return true_labels([conversation]) == given_labels([answer])
+    if conversation.task is not Task.REC:
+        return None
+    boxes = given_boxes([answer])[0]
+    if not conversation.target.boxes:
+        return boxes == ()
+    return localisation.overlap(localisation.as_asked(conversation.target.boxes), boxes or ()).worst >= 0.5
+
+
+def true_labels(asked: Sequence[Conversation]) -> list[classification.Labels]:
+    return [frozenset(one.target.terms) for one in asked]
+
+
+def given_labels(answers: Sequence[Answer]) -> list[classification.Labels | None]:
+    return [frozenset(answer.terms) if isinstance(answer, LabelAnswer) else None for answer in answers]
+
+
+def true_boxes(asked: Sequence[Conversation]) -> list[localisation.Boxes]:
+    return [localisation.as_asked(one.target.boxes) for one in asked]
+
+
+def given_boxes(answers: Sequence[Answer]) -> list[localisation.Boxes | None]:
+    return [tuple(answer.boxes) if isinstance(answer, BoxAnswer) else None for answer in answers]
+
+
+def references(conversation: Conversation) -> language.References:
+    """The true text and its equally good wordings."""
+    turn = conversation.turns[-1]
+    return (turn.text, *turn.alternatives)
+
+
+def given_texts(answers: Sequence[Answer]) -> list[str | None]:
+    return [answer.text if isinstance(answer, TextAnswer) else None for answer in answers]
+
+
+def unparsed(answers: Sequence[Answer]) -> Flags:
+    """Which answers could not be read, (answers,)."""
+    return np.array([isinstance(answer, ParseFailure) for answer in answers], dtype=np.bool_)
