@@ -4,6 +4,7 @@
 PYTHON ?= python3
 PIP_ARGS ?=
 PYTEST_ARGS ?=
+DEMO_ARGS ?=
 WORKERS ?= 2
 
 VENV := .venv
@@ -23,7 +24,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(ALL_READY) ## The whole pipeline on drawn images; result in runs/demo/index.html
-	$(BIN)/gastrovl demo -o runs/demo
+	$(BIN)/gastrovl demo -o runs/demo $(DEMO_ARGS)
 
 smoke: $(ALL_READY) ## The demo at its smallest size: shows that every stage runs, not that it learns
 	$(BIN)/gastrovl demo --smoke -o runs/smoke --overwrite

@@ -34,7 +34,7 @@ LIBRARIES: dict[str, set[str]] = {
     "core": FOUNDATION | {"PIL"},
     "clinical": FOUNDATION,
     "data": FOUNDATION | {"PIL", "imagehash"},
-    "evaluation": FOUNDATION | {"PIL", "matplotlib", "jinja2", "sacrebleu", "rouge_score"},
+    "evaluation": FOUNDATION | {"PIL", "matplotlib", "jinja2", "sacrebleu", "rouge_score", "nltk"},
     "model": FOUNDATION | {"PIL", "torch", "transformers", "tokenizers", "peft", "safetensors"},
     "training": FOUNDATION | {"PIL", "torch", "transformers", "accelerate", "safetensors"},
     "inference": FOUNDATION | {"PIL", "torch", "transformers"},
@@ -48,6 +48,7 @@ HOME_OF = {
     "jinja2": "evaluation/page.py",
     "sacrebleu": "evaluation/language.py",
     "rouge_score": "evaluation/language.py",
+    "nltk": "evaluation/language.py",  # comes with rouge_score
 }
 TORCH_FREE = {"core", "clinical", "data", "evaluation", "cli"}
 UNPICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

@@ -1,4 +1,4 @@
-"""Every YAML under configs/ is a working example: it loads as its type, and a slip of the pen in it is caught."""
+"""Every config we ship is a working example: it loads as its type, and a slip of the pen in it is caught."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import pytest
 from gastrovl.core.config import load_config
 from gastrovl.core.errors import ConfigError
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-FILES = sorted(CONFIGS.rglob("*.yaml"))
+REPOSITORY = Path(__file__).resolve().parents[1]
+CONFIGS = REPOSITORY / "configs"
+DEMOS = sorted((REPOSITORY / "src" / "gastrovl").glob("*.yaml"))  # packaged, so that `gastrovl demo` works anywhere
+FILES = [*sorted(CONFIGS.rglob("*.yaml")), *DEMOS]
 # Folder of configs/ -> the type that its files load as.
 KINDS = {
     "data": ("gastrovl.data.build", "BuildConfig"),
@@ -21,18 +23,22 @@ KINDS = {
 
 
 def kind_of(path):
-    module, name = KINDS[path.relative_to(CONFIGS).parts[0]]
+    module, name = KINDS["run" if path in DEMOS else path.relative_to(CONFIGS).parts[0]]
     return getattr(import_module(module), name)
 
 
 def short(path):
-    return str(path.relative_to(CONFIGS))
+    return str(path.relative_to(REPOSITORY))
 
 
 def test_every_folder_of_configs_has_a_type_and_holds_an_example():
     folders = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
     assert folders == set(KINDS)
-    assert {path.relative_to(CONFIGS).parts[0] for path in FILES} == set(KINDS)
+    assert {path.relative_to(CONFIGS).parts[0] for path in CONFIGS.rglob("*.yaml")} == set(KINDS)
+
+
+def test_the_demo_is_packaged_in_both_sizes():
+    assert [path.name for path in DEMOS] == ["demo.yaml", "demo_smoke.yaml"]
 
 
 def test_configs_holds_nothing_but_yaml_in_folders():

@@ -7,19 +7,25 @@ heavy is imported inside the command that needs it, so that `gastrovl --help` an
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
-from contextlib import suppress
-from importlib import import_module
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
+from gastrovl.cli.ask import ask
+from gastrovl.cli.data import app as data_app
+from gastrovl.cli.demo import demo
+from gastrovl.cli.evaluate import evaluate
+from gastrovl.cli.predict import predict
+from gastrovl.cli.run import run
+from gastrovl.cli.tokenizer import tokenizer
+from gastrovl.cli.train import train
 from gastrovl.core.errors import GastroVLError
 
 NOTICE = "Research use only: not a medical device. Every output is a draft; a physician decides."
-COMMANDS = ("demo", "run", "train", "predict", "ask", "evaluate", "tokenizer")
+COMMANDS: tuple[Callable[..., Any], ...] = (demo, run, train, predict, ask, evaluate, tokenizer)
 USER_ERROR = 2
 _OUTSIDE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
@@ -51,16 +57,11 @@ def _options(
 
 
 def _register() -> None:
-    # INTERIM, while the commands are being written: what is absent is left out
-    with suppress(ModuleNotFoundError):
-        data_app = import_module("gastrovl.cli.data").app
-        for info in data_app.registered_commands:
-            info.epilog = NOTICE
-        app.add_typer(data_app, name="data", epilog=NOTICE)
-    for name in COMMANDS:
-        with suppress(ModuleNotFoundError):
-            command = getattr(import_module(f"gastrovl.cli.{name}"), name)
-            app.command(name, epilog=NOTICE)(command)
+    for info in data_app.registered_commands:
+        info.epilog = NOTICE
+    app.add_typer(data_app, name="data", epilog=NOTICE)
+    for command in COMMANDS:
+        app.command(command.__name__, epilog=NOTICE)(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -76,9 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         if error.errno not in _OUTSIDE:
             raise  # a mistake of this program, whose traceback is worth reading
-        _complain(
-            f"{error.filename or 'output'}: {error.strerror}; choose another place, or free space and rights there"
-        )
+        _complain(f"{error.filename or 'output'}: {error.strerror}; choose another place, or free space and rights there")
     raise SystemExit(USER_ERROR)
 
 
