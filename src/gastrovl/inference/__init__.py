@@ -1,0 +1,1 @@
+"""A checkpoint and images to replies with a confidence."""

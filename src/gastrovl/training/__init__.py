@@ -1,0 +1,1 @@
+"""Align, then instruct: conversations and images to a checkpoint, on one device or many."""

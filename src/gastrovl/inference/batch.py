@@ -1,0 +1,108 @@
+"""A file of conversations to a file of predictions: batched by task and length, resumable at any point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from gastrovl.core import records
+from gastrovl.core.errors import OutputError, PredictionError, RecordError
+from gastrovl.core.images import open_image
+from gastrovl.core.types import Conversation, Prediction, Task
+from gastrovl.inference.predictor import Predictor, Question
+
+# Room for the longest honest answer of a task; a reply that runs on is cut and says so in `stop_reason`.
+MAX_NEW_TOKENS = {Task.CLS: 64, Task.REC: 192, Task.REG: 48, Task.CAP: 192, Task.VQA: 192, Task.REPORT: 768}
+
+
+def predict_file(
+    predictor: Predictor,
+    conversations: Path,
+    output: Path,
+    *,
+    batch_size: int = 32,
+    is_replaced: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Answer every conversation of a JSONL file; returns how many were answered now.
+
+    Replies are appended to `<output>.partial` batch by batch; a later call goes on behind the last whole line. The
+    finished file is in the order of the conversations and takes its name at once.
+
+    Raises:
+        OutputError: `output` exists and `is_replaced` is False.
+        PredictionError: The partial file answers other conversations or was made by another model.
+        RecordError, ImageError: The conversations or an image are broken.
+    """
+    conversations, output = Path(conversations), Path(output)
+    if output.exists() and not is_replaced:
+        raise OutputError(f"{output} exists already; choose another -o, or pass --overwrite")
+    asked = {conversation.id: conversation for conversation in records.read_records(conversations, Conversation)}
+    if not asked:
+        raise RecordError(f"{conversations}: holds no conversation")
+    partial = output.with_name(output.name + ".partial")
+    done = _done(partial, asked, predictor.card.name)
+    left = sorted(
+        (conversation for name, conversation in asked.items() if name not in done),
+        key=lambda conversation: (conversation.task, conversation.image.path, conversation.id),
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with partial.open("a", encoding="utf-8") as stream:
+        for batch in _batches(left, batch_size):
+            for prediction in _answer(predictor, batch, conversations.parent):
+                done[prediction.conversation_id] = prediction
+                stream.write(records.to_line(prediction) + "\n")
+            stream.flush()
+            if progress:
+                progress(len(done), len(asked))
+    records.write_records(output, (done[name] for name in asked))
+    partial.unlink()
+    return len(left)
+
+
+def _answer(predictor: Predictor, batch: list[Conversation], folder: Path) -> Iterator[Prediction]:
+    questions = [
+        Question(
+            open_image(folder / conversation.image.path),
+            tuple((turn.role, turn.text) for turn in conversation.turns[:-1]),
+        )
+        for conversation in batch
+    ]
+    replies = predictor.answer(questions, MAX_NEW_TOKENS[batch[0].task])
+    for conversation, reply in zip(batch, replies, strict=True):
+        yield Prediction(
+            conversation_id=conversation.id,
+            text=reply.text,
+            confidence=reply.confidence,
+            model=predictor.card.name,
+            seconds=reply.seconds,
+            stop_reason=reply.stop_reason,
+        )
+
+
+def _batches(conversations: list[Conversation], size: int) -> Iterator[list[Conversation]]:
+    """Batches of one task each."""
+    for task in Task:
+        of_task = [conversation for conversation in conversations if conversation.task == task]
+        for start in range(0, len(of_task), size):
+            yield of_task[start : start + size]
+
+
+def _done(partial: Path, asked: dict[str, Conversation], model: str) -> dict[str, Prediction]:
+    """Predictions of an interrupted run; a last line cut off in the middle is removed from the file."""
+    if not partial.is_file():
+        return {}
+    text = partial.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    done: dict[str, Prediction] = {}
+    for number, line in enumerate(whole.splitlines(), start=1):
+        prediction = records.from_line(line, Prediction, f"{partial}:{number}")
+        if prediction.conversation_id not in asked or prediction.model != model:
+            raise PredictionError(
+                f"{partial}:{number}: answers {prediction.conversation_id!r} by model {prediction.model!r}, which is not "
+                f"what is asked now (model {model!r}); delete the file to start over"
+            )
+        done[prediction.conversation_id] = prediction
+    if whole != text:
+        partial.write_text(whole, encoding="utf-8")
+    return done

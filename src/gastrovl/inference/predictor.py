@@ -1,0 +1,114 @@
+"""A loaded checkpoint that answers questions about images, several at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+
+from gastrovl.core.images import open_image
+from gastrovl.inference.confidence import GreedyConfidence
+from gastrovl.model.checkpoint import CheckpointCard, load_checkpoint
+from gastrovl.model.gastrovl import GastroVLForConditionalGeneration
+from gastrovl.model.processor import GastroVLProcessor
+
+NOTICE = "Research software: this is a draft by a model, not a diagnosis. A physician decides."
+
+
+@dataclass(frozen=True)
+class Question:
+    """An image and a dialogue about it that ends with a user turn; `turns` are (role, text)."""
+
+    image: Image.Image
+    turns: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the model said.
+
+    Attributes:
+        confidence: Geometric mean of the tokens' probabilities, in (0, 1]; not calibrated.
+        seconds: The batch's wall-clock time divided by its size.
+        stop_reason: `end` when the model finished, `length` when it was cut at the token limit.
+    """
+
+    text: str
+    confidence: float
+    seconds: float
+    stop_reason: Literal["end", "length"]
+
+
+class Predictor:
+    """Answers greedily; load once, ask often. One model holds all tasks, the words choose."""
+
+    def __init__(
+        self, model: GastroVLForConditionalGeneration, processor: GastroVLProcessor, card: CheckpointCard
+    ) -> None:
+        self.model, self.processor, self.card = model, processor, card
+
+    @classmethod
+    def load(cls, folder: Path, device: str | None = None) -> Predictor:
+        """Read a checkpoint folder; `device` defaults to a GPU when there is one.
+
+        Raises:
+            CheckpointError: The folder is incomplete or of another version.
+        """
+        chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        model, processor, card = load_checkpoint(Path(folder))
+        return cls(model.to(chosen), processor, card)
+
+    def ask(self, image: Path, text: str, max_new_tokens: int = 160) -> Reply:
+        """One question about one image file.
+
+        Raises:
+            ImageError: The image cannot be read.
+        """
+        return self.answer([Question(open_image(image), (("user", text),))], max_new_tokens)[0]
+
+    @torch.inference_mode()
+    def answer(self, questions: Sequence[Question], max_new_tokens: int) -> list[Reply]:
+        """Greedy replies to a batch of questions, in their order."""
+        started = time.perf_counter()
+        inputs = self._inputs(questions)
+        confidence = GreedyConfidence()
+        generated = self.model.generate(
+            **inputs,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            logits_processor=[confidence],
+            pad_token_id=self.processor.tokenizer.pad_token_id,
+            eos_token_id=self.processor.tokenizer.eos_token_id,
+        )
+        rows = generated[:, inputs["input_ids"].shape[1] :].tolist()
+        end = self.processor.tokenizer.eos_token_id
+        lengths = [row.index(end) + 1 if end in row else len(row) for row in rows]
+        seconds = (time.perf_counter() - started) / len(questions)
+        return [
+            Reply(
+                text=self.processor.decode(row[:length]),
+                confidence=sure,
+                seconds=seconds,
+                stop_reason="end" if end in row else "length",
+            )
+            for row, length, sure in zip(rows, lengths, confidence.of_replies(lengths), strict=True)
+        ]
+
+    def _inputs(self, questions: Sequence[Question]) -> dict[str, torch.Tensor]:
+        prompts = [self.processor.encode_prompt(question.turns) for question in questions]
+        length = max(len(prompt) for prompt in prompts)
+        pad = int(self.processor.tokenizer.pad_token_id)
+        squares = np.stack([self.processor.square(question.image) for question in questions])
+        tensors = {
+            "input_ids": torch.tensor([[pad] * (length - len(prompt)) + prompt for prompt in prompts]),
+            "attention_mask": torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts]),
+            "pixel_values": self.processor.pixels(squares),
+        }
+        return {name: tensor.to(self.model.device) for name, tensor in tensors.items()}

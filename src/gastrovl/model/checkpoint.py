@@ -1,0 +1,141 @@
+"""A checkpoint folder: safetensors, config, tokenizer, image processor and our own card of what it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, LlavaConfig, LlavaProcessor
+
+from gastrovl.core.config import Config
+from gastrovl.core.errors import CheckpointError
+from gastrovl.core.files import write_text
+from gastrovl.model.config import GastroVLConfig, ModelConfig
+from gastrovl.model.gastrovl import GastroVLForConditionalGeneration, compose
+from gastrovl.model.presets import resolve
+from gastrovl.model.processor import GastroVLProcessor
+from gastrovl.model.tokenizer import load_tokenizer
+from gastrovl.model.vision import image_processor, tower_shape
+
+VERSION = 1
+CARD_NAME = "gastrovl.json"
+
+
+class CheckpointCard(Config):
+    """What a checkpoint is. `name` stands in every prediction; `version` is the layout's."""
+
+    version: int = VERSION
+    name: str
+    image_tokens: int
+    image_size_px: int
+
+
+def build_model(config: ModelConfig, seed: int) -> tuple[GastroVLForConditionalGeneration, GastroVLProcessor]:
+    """A model and its processor from a description; random parts are drawn from `seed`."""
+    config = resolve(config)
+    assert config.vision and config.language and config.connector and config.image_size_px is not None
+    assert config.tokenizer and config.chat_template and config.feature_layer is not None
+    tokenizer = load_tokenizer(config.tokenizer, config.chat_template)
+    torch.manual_seed(seed)
+    model = compose(
+        config.vision,
+        config.language,
+        config.connector,
+        vocabulary=len(tokenizer),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        image_size_px=config.image_size_px,
+        feature_layer=config.feature_layer,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    pixels = image_processor(config.vision.path, model.config.vision_config, config.image_size_px)
+    return model, GastroVLProcessor(tokenizer, pixels, model.config.image_seq_length)
+
+
+def save_checkpoint(
+    folder: Path, model: GastroVLForConditionalGeneration, processor: GastroVLProcessor, name: str
+) -> None:
+    """Write a whole model; with a linear or MLP connector the folder is a plain LLaVA checkpoint."""
+    folder = Path(folder)
+    model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
+    model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
+    model.save_pretrained(folder)
+    if isinstance(model.config, GastroVLConfig):
+        processor.tokenizer.save_pretrained(folder)
+        processor.image_processor.save_pretrained(folder)
+    else:
+        _name_llava(folder)
+        _llava_processor(model.config, processor).save_pretrained(folder)
+    card = CheckpointCard(name=name, image_tokens=processor.image_tokens, image_size_px=processor.image_size_px)
+    write_text(folder / CARD_NAME, card.model_dump_json(indent=2) + "\n")
+
+
+def load_checkpoint(
+    folder: Path, dtype: torch.dtype = torch.float32
+) -> tuple[GastroVLForConditionalGeneration, GastroVLProcessor, CheckpointCard]:
+    """Model (in evaluation mode), processor and card of a checkpoint folder.
+
+    Raises:
+        CheckpointError: A file is missing, or the layout is of another version.
+    """
+    folder = Path(folder)
+    card = _read_card(folder)
+    for needed in ("config.json", "model.safetensors", "tokenizer.json"):
+        if not (folder / needed).is_file() and not (needed == "model.safetensors" and _is_sharded(folder)):
+            raise CheckpointError(
+                f"{folder / needed}: no such file; the checkpoint is incomplete, copy or train it again"
+            )
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    if not isinstance(config, LlavaConfig):
+        raise CheckpointError(f"{folder}: config.json has model_type {config.model_type!r}; expected llava or gastrovl")
+    model = GastroVLForConditionalGeneration.from_pretrained(
+        folder, config=config, dtype=dtype, local_files_only=True, use_safetensors=True
+    )
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    pixels = AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
+    return model.eval(), GastroVLProcessor(tokenizer, pixels, card.image_tokens), card
+
+
+def _read_card(folder: Path) -> CheckpointCard:
+    path = folder / CARD_NAME
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; expected a checkpoint folder written by `gastrovl train`")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        found = content.get("version")
+        if found != VERSION:
+            raise CheckpointError(
+                f"{path}: checkpoint layout version {found!r}, this gastrovl reads version {VERSION}; "
+                "use the gastrovl release that wrote it, or train again"
+            )
+        return CheckpointCard.model_validate(content)
+    except (ValueError, AttributeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path}: not a checkpoint card ({error}); copy or train the checkpoint again") from error
+
+
+def _is_sharded(folder: Path) -> bool:
+    return (folder / "model.safetensors.index.json").is_file()
+
+
+def _name_llava(folder: Path) -> None:
+    """Name plain LLaVA as the architecture, so that transformers, vLLM and SGLang pick their own class."""
+    path = folder / "config.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["architectures"] = ["LlavaForConditionalGeneration"]
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def _llava_processor(config: LlavaConfig, processor: GastroVLProcessor) -> Any:
+    shape = tower_shape(config.vision_config, processor.image_size_px)
+    return LlavaProcessor(
+        image_processor=processor.image_processor,
+        tokenizer=processor.tokenizer,
+        patch_size=config.vision_config.patch_size,
+        vision_feature_select_strategy=config.vision_feature_select_strategy,
+        chat_template=processor.tokenizer.chat_template,
+        num_additional_image_tokens=shape.prefix,
+    )

@@ -1,0 +1,111 @@
+"""What a model is made of: the YAML description, and the Hugging Face config of models with a pooling connector."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+from transformers import AutoConfig, LlavaConfig
+
+from gastrovl.core.config import Config
+from gastrovl.core.errors import ConfigError
+
+ConnectorKind = Literal["linear", "mlp", "pool", "query"]
+PLAIN_CONNECTORS = ("linear", "mlp")
+
+
+class PartConfig(Config):
+    """A pretrained part, or the shape of one that starts from random weights.
+
+    Attributes:
+        path: Local folder of a Hugging Face model; its weights, config and preprocessing are used.
+        config: `model_type` and the fields of that transformers config class, for random weights.
+    """
+
+    path: str | None = None
+    config: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _one_of(self) -> PartConfig:
+        if (self.path is None) == (self.config is None):
+            raise ValueError("give either `path` (a local folder with weights) or `config` (random weights), not both")
+        if self.config is not None and "model_type" not in self.config:
+            raise ValueError("`config` needs `model_type`, e.g. siglip_vision_model or llama")
+        return self
+
+
+class ConnectorConfig(Config):
+    """How vision features become language-model tokens.
+
+    Attributes:
+        kind: `linear` and `mlp` keep all N_v tokens and are plain LLaVA; `pool` averages them onto `grids`;
+            `query` reads them with `queries` learned queries.
+        grids: Side lengths of the pooled grids, e.g. (14, 7, 1) for ColonGPT's 246 tokens.
+        queries: Number of learned queries (N_v').
+    """
+
+    kind: ConnectorKind = "mlp"
+    grids: tuple[int, ...] = (14, 7, 1)
+    queries: int = Field(default=64, gt=0)
+
+
+class LoraConfig(Config):
+    """Low-rank adapters on the language model (Hu et al., ICLR 2022). `target` is a regular expression of layer names."""
+
+    rank: int = Field(default=128, gt=0)
+    alpha: float = 256.0
+    dropout: float = Field(default=0.05, ge=0, lt=1)
+    target: str = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|dense|fc1|fc2|gate_proj|up_proj|down_proj)"
+
+
+class ModelConfig(Config):
+    """A whole model.
+
+    Attributes:
+        preset: Name in `gastrovl.model.presets`; other keys replace the preset's.
+        vision, language, connector, lora: The parts.
+        feature_layer: Which hidden state of the tower is used (-1: last, -2: last but one).
+        tokenizer: `gastrovl` for the one that is shipped, else a local folder.
+        chat_template: Name of a template in `model/chat_templates`.
+        image_size_px: Side of the square the tower sees; None takes the tower's own.
+    """
+
+    preset: str | None = None
+    vision: PartConfig | None = None
+    language: PartConfig | None = None
+    connector: ConnectorConfig | None = None
+    lora: LoraConfig | None = None
+    feature_layer: int | None = None
+    tokenizer: str | None = None
+    chat_template: str | None = None
+    image_size_px: int | None = None
+
+
+class GastroVLConfig(LlavaConfig):
+    """A LLaVA config whose connector changes the number of tokens, so that plain transformers cannot hold it."""
+
+    model_type = "gastrovl"
+    connector_kind: str = "pool"
+    connector_grids: list[int] | None = None
+    connector_queries: int = 64
+
+
+AutoConfig.register("gastrovl", GastroVLConfig)
+
+
+def part_hf_config(part: PartConfig) -> Any:
+    """The transformers config of a part.
+
+    Raises:
+        ConfigError: The model type is unknown to the installed transformers.
+    """
+    if part.path is not None:
+        config = AutoConfig.from_pretrained(part.path, local_files_only=True)
+        return getattr(config, "vision_config", config) if "vision" not in config.model_type else config
+    assert part.config is not None
+    fields = dict(part.config)
+    model_type = fields.pop("model_type")
+    try:
+        return AutoConfig.for_model(model_type, **fields)
+    except ValueError as error:
+        raise ConfigError(f"model_type {model_type!r} is not known to the installed transformers: {error}") from error

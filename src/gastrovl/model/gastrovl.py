@@ -1,0 +1,316 @@
+"""The model: vision tokens stand where the image tokens are, the language model answers, only answers carry loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, AutoModelForCausalLM, LlavaConfig, LlavaForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.llava.modeling_llava import (
+    LlavaCausalLMOutputWithPast,
+    LlavaModel,
+    LlavaMultiModalProjector,
+    LlavaPreTrainedModel,
+)
+
+from gastrovl.core.errors import ConfigError, ModelInputError
+from gastrovl.model.config import PLAIN_CONNECTORS, ConnectorConfig, GastroVLConfig, PartConfig, part_hf_config
+from gastrovl.model.grounding import GroundingHead, GroundingTargets
+from gastrovl.model.projector import PooledProjector, QueryProjector
+from gastrovl.model.vision import TowerShape, load_tower, tower_shape, tower_tokens
+
+IGNORED = -100  # label of positions without loss, as everywhere in transformers
+
+
+class GastroVLModel(LlavaModel):
+    """LLaVA's trunk with any tower and any connector."""
+
+    def __init__(self, config: LlavaConfig) -> None:
+        LlavaPreTrainedModel.__init__(self, config)
+        self.shape = tower_shape(config.vision_config, config.vision_config.image_size)
+        self.vision_tower = AutoModel.from_config(config.vision_config)
+        if self.shape.is_convolutional:
+            self.vision_tower.to(memory_format=torch.channels_last)
+        self.multi_modal_projector = _connector(config, self.shape)
+        self.language_model = AutoModel.from_config(config.text_config)
+        self.post_init()
+
+    def get_image_features(
+        self,
+        pixel_values: Tensor,
+        vision_feature_layer: int | list[int] | None = None,
+        vision_feature_select_strategy: str | None = None,
+        image_sizes: Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> BaseModelOutputWithPooling:
+        """Projected features of normalised images, (images, 3, side, side), as a list of (tokens, text width) each.
+
+        The other arguments exist because plain LLaVA passes them; layer and selection come from the config.
+        """
+        del vision_feature_layer, vision_feature_select_strategy, image_sizes, return_dict
+        features = tower_tokens(self.vision_tower, self.shape, pixel_values, self.config.vision_feature_layer)
+        projected = self.multi_modal_projector(features.to(next(self.multi_modal_projector.parameters()).dtype))
+        return BaseModelOutputWithPooling(last_hidden_state=features, pooler_output=list(projected))
+
+
+class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
+    """LLaVA with a choice of connectors, several dialogues a row, and a head that runs on answer positions only.
+
+    With a `linear` or `mlp` connector, config and weights are plain LLaVA; with `pool` or `query` the config is a
+    GastroVLConfig and needs this package.
+    """
+
+    def __init__(self, config: LlavaConfig) -> None:
+        LlavaPreTrainedModel.__init__(self, config)
+        self.model = GastroVLModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.grounding: GroundingHead | None = None
+        self.post_init()
+
+    def add_grounding_head(self) -> None:
+        """Give the model the training-time head; `drop_grounding_head` takes it away before a checkpoint is written.
+
+        Raises:
+            ConfigError: The connector's tokens form no grid.
+        """
+        projector = self.model.multi_modal_projector
+        if isinstance(projector, QueryProjector):
+            raise ConfigError(
+                "grounding_weight needs image tokens on a grid; connector `query` has none, use mlp or pool"
+            )
+        side = projector.grids[0] if isinstance(projector, PooledProjector) else self.model.shape.grid_side
+        self.grounding = GroundingHead(self.config.text_config.hidden_size, side * side)
+
+    def drop_grounding_head(self) -> None:
+        """Remove the training-time head."""
+        self.grounding = None
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        label_weights: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        caption_ids: Tensor | None = None,
+        caption_mask: Tensor | None = None,
+        contrastive_weight: float = 0.0,
+        grounding: GroundingTargets | None = None,
+        grounding_weight: float = 0.0,
+        answer_weight: float = 1.0,
+        use_cache: bool | None = None,
+        cache_position: Tensor | None = None,
+        logits_to_keep: int | Tensor = 0,
+        return_dict: bool | None = None,
+    ) -> LlavaCausalLMOutputWithPast:
+        """Logits of every position, or, when `labels` are given, the loss and the logits of answer positions only.
+
+        Args:
+            input_ids: (rows, length), the image token repeated once per vision token.
+            pixel_values: (images, 3, side, side), in the order of their tokens.
+            attention_mask: (rows, length), or (rows, 1, length, length) True where a position may look.
+            labels: (rows, length), the token itself where it is part of an answer and IGNORED elsewhere.
+            label_weights: (rows, length), weight of each label; 1 when left out.
+            num_items_in_batch: Divisor of the summed loss (the weights' sum over all accumulated batches).
+            caption_ids, caption_mask: (rows, caption length), texts to contrast with the rows' images.
+            contrastive_weight: Weight of that InfoNCE term.
+            grounding, grounding_weight: Targets and weight of the grounding head's loss.
+            answer_weight: Weight of the answers' cross-entropy; at 0 the language model does not run at all.
+
+        Returns:
+            With labels: `loss` and, unless `answer_weight` is 0, `logits` of shape (answer positions, vocabulary).
+
+        Raises:
+            ModelInputError: `labels` mark no answer at all (a silent NaN otherwise).
+        """
+        del return_dict
+        if labels is None:
+            return super().forward(
+                input_ids=input_ids,
+                pixel_values=pixel_values,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                inputs_embeds=inputs_embeds,
+                logits_to_keep=logits_to_keep,
+                use_cache=use_cache,
+            )
+        if input_ids is None or pixel_values is None or attention_mask is None or position_ids is None:
+            raise ModelInputError("labels need input_ids, pixel_values, attention_mask and position_ids beside them")
+        features = self.model.get_image_features(pixel_values)
+        images = torch.stack(features.pooler_output)
+        loss, logits = images.sum() * 0.0, None
+        if answer_weight:
+            logits = self._answer_logits(input_ids, images, attention_mask, position_ids, labels)
+            is_answer = labels[:, 1:] != IGNORED
+            weights = None if label_weights is None else label_weights[:, 1:][is_answer]
+            loss = answer_weight * answer_loss(logits, labels[:, 1:][is_answer], weights, num_items_in_batch)
+        if contrastive_weight and caption_ids is not None and caption_mask is not None:
+            texts = self.model.language_model(input_ids=caption_ids, attention_mask=caption_mask, use_cache=False)
+            text = masked_mean(texts.last_hidden_state, caption_mask)
+            loss = loss + contrastive_weight * info_nce(images.mean(dim=1), text)
+        if grounding_weight and grounding is not None and self.grounding is not None:
+            words = masked_mean(self.get_input_embeddings()(grounding.term_ids), grounding.term_mask)
+            loss = loss + grounding_weight * self.grounding(images, words, grounding)
+        return LlavaCausalLMOutputWithPast(loss=loss, logits=logits, image_hidden_states=images)
+
+    def _answer_logits(
+        self, input_ids: Tensor, images: Tensor, attention_mask: Tensor, position_ids: Tensor, labels: Tensor
+    ) -> Tensor:
+        """Logits that predict each answer token, (answer positions, vocabulary), float32."""
+        embedded = self.get_input_embeddings()(input_ids)
+        merged = merge_image_features(embedded, images, input_ids == self.config.image_token_id)
+        hidden = self.model.language_model(
+            inputs_embeds=merged, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
+        ).last_hidden_state
+        return self.lm_head(hidden[:, :-1][labels[:, 1:] != IGNORED]).float()
+
+
+def merge_image_features(tokens: Tensor, features: Tensor, is_image: Tensor) -> Tensor:
+    """Put projected image features where the image placeholders stand.
+
+    Args:
+        tokens: Token embeddings, (rows, length, width).
+        features: Projector output in prompt order, (images, tokens of an image, width).
+        is_image: True at placeholders, bool, (rows, length).
+
+    Returns:
+        New embeddings, (rows, length, width); `tokens` is not changed.
+
+    Raises:
+        ModelInputError: The number of placeholders differs from that of image tokens.
+    """
+    flat = features.flatten(0, 1).to(tokens.dtype)
+    if int(is_image.sum()) != len(flat):
+        raise ModelInputError(
+            f"{int(is_image.sum())} image placeholders in the text, {len(flat)} image tokens from the connector; "
+            "text and images of this batch were prepared for another model"
+        )
+    return tokens.masked_scatter(is_image.unsqueeze(-1), flat)
+
+
+def answer_loss(logits: Tensor, targets: Tensor, weights: Tensor | None, num_items: Tensor | int | None) -> Tensor:
+    """Cross-entropy of answer tokens: weighted sum over `num_items`, or over the weights' own sum when None.
+
+    Args:
+        logits: (answers, vocabulary). targets, weights: (answers,).
+    """
+    if targets.numel() == 0:
+        raise ModelInputError(
+            "no position of the batch is marked as answer, so there is nothing to learn from; the chat template lacks "
+            "generation marks, or every dialogue was cut before its answer (raise max_length)"
+        )
+    losses = nn.functional.cross_entropy(logits, targets, reduction="none")
+    if weights is None:
+        weights = torch.ones_like(losses)
+    divisor = weights.sum() if num_items is None else num_items
+    return (losses * weights).sum() / divisor
+
+
+def info_nce(images: Tensor, texts: Tensor, temperature: float = 0.07) -> Tensor:
+    """Symmetric contrastive loss between (pairs, width) image and text vectors (CLIP, Radford et al. 2021)."""
+    images = nn.functional.normalize(images.float(), dim=-1)
+    texts = nn.functional.normalize(texts.float(), dim=-1)
+    similarity = images @ texts.T / temperature
+    order = torch.arange(len(images), device=images.device)
+    return (nn.functional.cross_entropy(similarity, order) + nn.functional.cross_entropy(similarity.T, order)) / 2
+
+
+def masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the positions where `mask` is 1: (rows, length, width) to (rows, width)."""
+    weights = mask.unsqueeze(-1).to(hidden.dtype)
+    return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+
+
+def compose(
+    vision: PartConfig,
+    language: PartConfig,
+    connector: ConnectorConfig,
+    *,
+    vocabulary: int,
+    image_token_id: int,
+    image_size_px: int,
+    feature_layer: int,
+    pad_token_id: int,
+    eos_token_id: int,
+) -> GastroVLForConditionalGeneration:
+    """A model from its parts; parts with a `path` bring their weights, the others start at random (torch's seed).
+
+    Raises:
+        ConfigError: A convolutional tower with a connector that has no positions, or an unknown tower.
+    """
+    vision_config = part_hf_config(vision)
+    vision_config.image_size = image_size_px
+    text_config = part_hf_config(language)
+    text_config.vocab_size = max(vocabulary, text_config.vocab_size if language.path else 0)
+    text_config.pad_token_id, text_config.eos_token_id = pad_token_id, eos_token_id
+    shape = tower_shape(vision_config, image_size_px)
+    if connector.kind in PLAIN_CONNECTORS and shape.is_convolutional:
+        raise ConfigError(
+            f"connector {connector.kind!r} with the convolutional tower {vision_config.model_type!r}: its maps carry no "
+            "positions, and plain LLaVA cannot read them; use connector `pool` or `query`"
+        )
+    config = _llava_config(vision_config, text_config, connector, shape, image_token_id, feature_layer)
+    model = GastroVLForConditionalGeneration(config)
+    if connector.kind == "linear":
+        _make_identity(model.model.multi_modal_projector.linear_2)
+    if vision.path:
+        model.model.vision_tower.load_state_dict(load_tower(vision.path).state_dict())
+    if language.path:
+        _take_language_weights(model, language.path)
+    return model
+
+
+def _llava_config(
+    vision_config: Any, text_config: Any, connector: ConnectorConfig, shape: TowerShape, image_token_id: int, layer: int
+) -> LlavaConfig:
+    fields: dict[str, Any] = {
+        "vision_config": vision_config,
+        "text_config": text_config,
+        "image_token_index": image_token_id,
+        "vision_feature_layer": layer,
+        "vision_feature_select_strategy": "default" if shape.prefix == 1 else "full",
+        "tie_word_embeddings": bool(text_config.tie_word_embeddings),
+    }
+    if connector.kind in PLAIN_CONNECTORS:
+        activation = "linear" if connector.kind == "linear" else "gelu"
+        return LlavaConfig(**fields, image_seq_length=shape.tokens, projector_hidden_act=activation)
+    tokens = connector.queries if connector.kind == "query" else sum(side * side for side in connector.grids)
+    return GastroVLConfig(
+        **fields,
+        image_seq_length=tokens,
+        connector_kind=connector.kind,
+        connector_grids=list(connector.grids),
+        connector_queries=connector.queries,
+    )
+
+
+def _connector(config: LlavaConfig, shape: TowerShape) -> nn.Module:
+    text_width = config.text_config.hidden_size
+    if not isinstance(config, GastroVLConfig):
+        return LlavaMultiModalProjector(config)
+    if config.connector_kind == "query":
+        return QueryProjector(shape.width, text_width, shape.grid_side, config.connector_queries)
+    return PooledProjector(shape.width, text_width, shape.grid_side, tuple(config.connector_grids or ()))
+
+
+def _make_identity(layer: Any) -> None:
+    """LLaVA's projector has two layers; a single linear one is that with an identity behind it, which never trains."""
+    with torch.no_grad():
+        layer.weight.copy_(torch.eye(layer.in_features))
+        layer.bias.zero_()
+
+
+def _take_language_weights(model: GastroVLForConditionalGeneration, path: str) -> None:
+    donor = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, use_safetensors=True)
+    vocabulary = model.lm_head.out_features
+    if donor.get_input_embeddings().num_embeddings < vocabulary:
+        donor.resize_token_embeddings(vocabulary)
+    model.model.language_model.load_state_dict(donor.get_decoder().state_dict())
+    model.lm_head.load_state_dict(donor.get_output_embeddings().state_dict())

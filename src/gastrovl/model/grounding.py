@@ -1,0 +1,93 @@
+"""A training-time head that makes image tokens say what they show and where its box lies; no checkpoint keeps it.
+
+A language model that starts from random weights gives the tower almost no gradient: it first learns to talk without
+looking. This head asks the same image tokens the language model reads, with linear readouts only: which term each image
+and each cell shows (similarity to the term's own word embeddings, sigmoid loss as in SigLIP, Zhai et al. 2023) and the
+box around each cell (L1 + generalised IoU as in DETR, Carion et al. 2020). What it learns is then linearly readable for
+the language model's attention.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+UNKNOWN = -1.0
+
+
+@dataclass
+class GroundingTargets:
+    """What is known about a batch of images.
+
+    Attributes:
+        term_ids, term_mask: Token ids of every term's name, (terms, longest), padded where the mask is 0.
+        image_terms: (images, terms) in {0, 1} or UNKNOWN.
+        cell_terms: (images, cells, terms) in {0, 1} or UNKNOWN; cells row by row from the top left.
+        cell_boxes: (images, cells, 4) as fractions x0, y0, x1, y1; NaN where a cell lies in no box.
+    """
+
+    term_ids: Tensor
+    term_mask: Tensor
+    image_terms: Tensor
+    cell_terms: Tensor
+    cell_boxes: Tensor
+
+
+class GroundingHead(nn.Module):
+    """Linear readouts of image tokens, (images, tokens, width); only the first `cells` tokens form the grid."""
+
+    def __init__(self, width: int, cells: int) -> None:
+        super().__init__()
+        self.cells = cells
+        self.word = nn.Linear(width, width)
+        self.summary = nn.Linear(width, width)
+        self.attention = nn.Linear(width, 1)
+        self.box = nn.Linear(width, 4)
+        self.scale = nn.Parameter(torch.tensor([2.3, 2.3]))
+        self.bias = nn.Parameter(torch.tensor([-3.0, -3.0]))
+
+    def forward(self, tokens: Tensor, words: Tensor, targets: GroundingTargets) -> Tensor:
+        """The summed loss.
+
+        Args:
+            words: Mean word embedding of each term, (terms, width).
+        """
+        cells = tokens[:, : self.cells].float()
+        words = nn.functional.normalize(words.float(), dim=-1)
+        weights = self.attention(cells).softmax(dim=1)
+        image = nn.functional.normalize(self.summary((weights * cells).sum(dim=1)), dim=-1)
+        image_logits = image @ words.T * self.scale[0].exp() + self.bias[0]
+        cell_logits = nn.functional.normalize(self.word(cells), dim=-1) @ words.T * self.scale[1].exp() + self.bias[1]
+        boxes = self.box(cells).sigmoid()
+        return (
+            _known_bce(image_logits, targets.image_terms)
+            + 5.0 * _known_bce(cell_logits, targets.cell_terms)
+            + box_loss(boxes, targets.cell_boxes)
+        )
+
+
+def box_loss(boxes: Tensor, truth: Tensor) -> Tensor:
+    """Five times L1 plus one minus generalised IoU, averaged over cells that lie in a box; zero when none does.
+
+    Args:
+        boxes, truth: (images, cells, 4) as fractions; NaN in `truth` where there is no box.
+    """
+    is_known = ~truth.isnan().any(dim=-1)
+    if not is_known.any():
+        return boxes.sum() * 0.0
+    guess, true = boxes[is_known], truth[is_known]
+    low, high = torch.minimum(guess[:, :2], guess[:, 2:]), torch.maximum(guess[:, :2], guess[:, 2:])
+    overlap = (torch.minimum(high, true[:, 2:]) - torch.maximum(low, true[:, :2])).clamp(min=0).prod(dim=-1)
+    union = (high - low).prod(dim=-1) + (true[:, 2:] - true[:, :2]).prod(dim=-1) - overlap
+    cover = (torch.maximum(high, true[:, 2:]) - torch.minimum(low, true[:, :2])).prod(dim=-1)
+    giou = overlap / union.clamp(min=1e-6) - (cover - union) / cover.clamp(min=1e-6)
+    return 5.0 * (guess - true).abs().mean() + (1.0 - giou).mean()
+
+
+def _known_bce(logits: Tensor, truth: Tensor) -> Tensor:
+    is_known = truth != UNKNOWN
+    if not is_known.any():
+        return logits.sum() * 0.0
+    return nn.functional.binary_cross_entropy_with_logits(logits[is_known], truth[is_known])

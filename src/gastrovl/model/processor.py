@@ -1,0 +1,100 @@
+"""Conversations and images to tensors: one place for the prompt, the answer mask and the pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from gastrovl.core.errors import ModelInputError
+from gastrovl.model.tokenizer import IMAGE_TOKEN
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """Token ids of one dialogue, whether each is part of an answer, and how many stand up to the last image token."""
+
+    ids: list[int]
+    is_answer: list[bool]
+    prefix: int
+
+
+class GastroVLProcessor:
+    """Tokenizer and image processor of one model, used alike in training, inference and export.
+
+    Attributes:
+        image_tokens: How many times the image token is repeated for one image.
+    """
+
+    def __init__(self, tokenizer: Any, image_processor: Any, image_tokens: int) -> None:
+        self.tokenizer = tokenizer
+        self.image_processor = image_processor
+        self.image_tokens = image_tokens
+        self.image_token_id: int = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+
+    @property
+    def image_size_px(self) -> int:
+        return int(self.image_processor.size["height"])
+
+    def encode_dialogue(self, turns: Sequence[tuple[str, str]]) -> Dialogue:
+        """A whole dialogue of (role, text) turns, the image before the first user turn.
+
+        Image tokens are repeated before the template is applied: transformers < 5.18 loses the answer mask otherwise.
+
+        Raises:
+            ModelInputError: The chat template marks no answer.
+        """
+        encoded = self.tokenizer.apply_chat_template(
+            self._messages(turns), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+        )
+        ids, mask = encoded["input_ids"], encoded["assistant_masks"]
+        if not any(mask):
+            raise ModelInputError(
+                "the chat template marks no answer tokens; put the assistant's words between `{% generation %}` and "
+                "`{% endgeneration %}`"
+            )
+        return Dialogue(ids, [bool(flag) for flag in mask], self._prefix(ids))
+
+    def encode_prompt(self, turns: Sequence[tuple[str, str]]) -> list[int]:
+        """Token ids of a dialogue that ends with a user turn, ready for an answer."""
+        encoded = self.tokenizer.apply_chat_template(
+            self._messages(turns), tokenize=True, return_dict=True, add_generation_prompt=True
+        )
+        return list(encoded["input_ids"])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of generated ids, special tokens left out, stripped."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
+
+    def square(self, image: Image.Image, side: int | None = None) -> NDArray[np.uint8]:
+        """The image squashed to a square, uint8 (side, side, 3); the model's own size when `side` is None."""
+        side = side or self.image_size_px
+        resample = Image.Resampling(int(self.image_processor.resample))
+        return np.asarray(image.convert("RGB").resize((side, side), resample, reducing_gap=3.0))
+
+    def pixels(self, squares: NDArray[np.uint8]) -> Tensor:
+        """Normalised pixels of squares, (images, side, side, 3) uint8 to (images, 3, side, side) float32."""
+        mean = torch.tensor(self.image_processor.image_mean).view(1, 3, 1, 1)
+        deviation = torch.tensor(self.image_processor.image_std).view(1, 3, 1, 1)
+        return (torch.from_numpy(squares).permute(0, 3, 1, 2).float() / 255 - mean) / deviation
+
+    def _messages(self, turns: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+        messages = [{"role": role, "content": text} for role, text in turns]
+        if not messages or messages[0]["role"] != "user":
+            raise ModelInputError(
+                "a dialogue starts with a user turn; found " + (messages[0]["role"] if messages else "none")
+            )
+        for message in messages:
+            if IMAGE_TOKEN in message["content"]:
+                raise ModelInputError(f"a turn holds {IMAGE_TOKEN!r}; the image's place is set here, not in the text")
+        messages[0]["content"] = IMAGE_TOKEN * self.image_tokens + "\n" + messages[0]["content"]
+        return messages
+
+    def _prefix(self, ids: list[int]) -> int:
+        return len(ids) - ids[::-1].index(self.image_token_id)

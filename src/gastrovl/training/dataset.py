@@ -1,0 +1,211 @@
+"""Conversation files to packed rows: one row per image, wording and view drawn anew each epoch from one seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from gastrovl.core import boxtext, records
+from gastrovl.core.errors import RecordError
+from gastrovl.core.images import open_image
+from gastrovl.core.positions import mentions_position
+from gastrovl.core.types import Box, Conversation, Task, Turn
+from gastrovl.model.processor import GastroVLProcessor
+from gastrovl.training.augment import View, draw_view
+from gastrovl.training.config import AugmentConfig, StageConfig
+from gastrovl.training.grounding import RowTargets, TermIndex
+from gastrovl.training.packing import PackedRow, collate, pack
+
+_CROP_MARGIN = 1.25  # cached squares are this much larger than the model's when windows are cut from them
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training item. `tasks` names the task of each packed dialogue, in order."""
+
+    square: NDArray[np.uint8]
+    packed: PackedRow
+    tasks: tuple[Task, ...]
+    caption: list[int]
+    grounding: RowTargets | None
+
+
+class ImageStore:
+    """Images of conversation files as squares in memory, decoded once."""
+
+    def __init__(self, folder: Path, side: int, processor: GastroVLProcessor) -> None:
+        self.folder, self.side, self.processor = folder, side, processor
+        self._squares: dict[str, NDArray[np.uint8]] = {}
+
+    def load(self, paths: Sequence[str], progress: Callable[[int, int], None] | None = None) -> None:
+        """Decode `paths`; `progress` is told (done, all)."""
+        for number, path in enumerate(paths, start=1):
+            self.square(path)
+            if progress:
+                progress(number, len(paths))
+
+    def square(self, path: str) -> NDArray[np.uint8]:
+        """The image as uint8 (side, side, 3)."""
+        if path not in self._squares:
+            image = open_image(self.folder / path)
+            self._squares[path] = self.processor.square(image, self.side)
+        return self._squares[path]
+
+
+class RowDataset(Dataset[Row]):
+    """Rows of one stage; the same (seed, epoch, index) gives the same row whichever process asks."""
+
+    def __init__(
+        self,
+        conversations: Sequence[Conversation],
+        images: ImageStore,
+        processor: GastroVLProcessor,
+        stage: StageConfig,
+        *,
+        seed: int,
+        max_length: int,
+        augment: AugmentConfig | None,
+        is_training: bool,
+        terms: TermIndex | None = None,
+        grid_side: int = 0,
+    ) -> None:
+        self.terms, self.grid_side = terms, grid_side
+        self.images, self.processor, self.stage = images, processor, stage
+        self.seed, self.max_length, self.augment, self.is_training = seed, max_length, augment, is_training
+        self.epoch = 0
+        grouped: dict[str, list[Conversation]] = {}
+        for conversation in conversations:
+            if conversation.task in stage.tasks:
+                grouped.setdefault(conversation.image.path, []).append(conversation)
+        if not grouped:
+            raise RecordError(
+                f"stage {stage.name!r}: no conversation of {', '.join(stage.tasks)} in the data it was given"
+            )
+        self.groups = list(grouped.values())
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer; wording and views of the epoch follow from it."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, index: int) -> Row:
+        group = self.groups[index]
+        rng = np.random.default_rng((self.seed, self.epoch if self.is_training else 0, index))
+        square = self.images.square(group[0].image.path)
+        if not self.is_training:
+            return self._row(group, group, self._resized(square), View(), rng)
+        view = draw_view(rng, boxes_said(group), self.augment) if self.augment else View()
+        kept = [conversation for conversation in group if _survives(conversation, view)]
+        if not kept:  # only captions with positions: show the image as it is
+            view, kept = View(), group
+        if self.stage.dialogues_per_image is not None and len(kept) > self.stage.dialogues_per_image:
+            chosen = sorted(rng.permutation(len(kept))[: self.stage.dialogues_per_image])
+            kept = [kept[number] for number in chosen]
+        pixels = view.render(square, self.processor.image_size_px) if self.augment else self._resized(square)
+        return self._row(kept, group, pixels, view, rng)
+
+    def _resized(self, square: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        side = self.processor.image_size_px
+        return square if square.shape[0] == side else View().render(square, side)
+
+    def _row(
+        self,
+        group: list[Conversation],
+        everything: list[Conversation],
+        square: NDArray[np.uint8],
+        view: View,
+        rng: np.random.Generator,
+    ) -> Row:
+        said = [(conversation, self._words(conversation, view, rng)) for conversation in group]
+        dialogues = [self.processor.encode_dialogue(turns) for _, turns in said]
+        weights = [self.stage.task_weights.get(conversation.task, 1.0) for conversation, _ in said]
+        packed = pack(dialogues, weights, self.max_length)
+        count = max(packed.segments)
+        caption: list[int] = []
+        if self.stage.contrastive_weight:
+            captions = [turns[-1][1] for conversation, turns in said if conversation.task == Task.CAP]
+            caption = self.processor.tokenizer.encode(captions[0], add_special_tokens=False) if captions else []
+        grounding = self.terms.targets(everything, view.move, self.grid_side) if self.terms else None
+        return Row(square, packed, tuple(conversation.task for conversation, _ in said[:count]), caption, grounding)
+
+    def _words(self, conversation: Conversation, view: View, rng: np.random.Generator) -> list[tuple[str, str]]:
+        turns: list[tuple[str, str]] = []
+        for turn in conversation.turns:
+            text = _draw_wording(turn, rng) if self.is_training else turn.text
+            if view.moves_boxes:
+                moved = boxtext.map_boxes(text, view.move)
+                assert moved is not None, "views keep every box"
+                text = moved
+            turns.append((turn.role, text))
+        return turns
+
+
+class Collator:
+    """Rows to the tensors of one batch."""
+
+    def __init__(self, processor: GastroVLProcessor, terms: TermIndex | None) -> None:
+        self.processor, self.terms = processor, terms
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+        pad = int(self.processor.tokenizer.pad_token_id)
+        batch: dict[str, Any] = collate([row.packed for row in rows], pad)
+        batch["pixel_values"] = self.processor.pixels(np.stack([row.square for row in rows]))
+        if all(row.caption for row in rows):
+            batch |= _padded_captions([row.caption for row in rows], pad)
+        grounding = [row.grounding for row in rows if row.grounding is not None]
+        if self.terms and len(grounding) == len(rows):
+            batch["grounding"] = self.terms.batch(grounding, self.processor)
+        return batch
+
+
+def load_conversations(path: Path) -> list[Conversation]:
+    """All conversations of a JSONL file.
+
+    Raises:
+        RecordError: The file is broken or empty.
+    """
+    conversations = list(records.read_records(path, Conversation))
+    if not conversations:
+        raise RecordError(f"{path}: holds no conversation")
+    return conversations
+
+
+def cached_side(processor: GastroVLProcessor, augment: AugmentConfig | None) -> int:
+    """Side of the squares kept in memory, in pixels."""
+    side = processor.image_size_px
+    return round(side * _CROP_MARGIN) if augment and augment.smallest_crop < 1 else side
+
+
+def boxes_said(group: Sequence[Conversation]) -> list[Box]:
+    """Every box that questions or answers of an image name."""
+    return [box for conversation in group for box in conversation.target.boxes]
+
+
+def _survives(conversation: Conversation, view: View) -> bool:
+    """Whether the words stay true in the view: a stated position does not survive a moved image."""
+    if not view.moves_boxes:
+        return True
+    return not any(mentions_position(turn.text) for turn in conversation.turns if turn.role == "assistant")
+
+
+def _draw_wording(turn: Turn, rng: np.random.Generator) -> str:
+    choice = int(rng.integers(len(turn.alternatives) + 1))
+    return turn.text if choice == 0 else turn.alternatives[choice - 1]
+
+
+def _padded_captions(captions: list[list[int]], pad: int) -> dict[str, Tensor]:
+    length = max(len(ids) for ids in captions)
+    return {
+        "caption_ids": torch.tensor([ids + [pad] * (length - len(ids)) for ids in captions]),
+        "caption_mask": torch.tensor([[1] * len(ids) + [0] * (length - len(ids)) for ids in captions]),
+    }

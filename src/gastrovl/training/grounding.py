@@ -1,0 +1,102 @@
+"""Conversations about an image to what its cells show: the targets of the grounding head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gastrovl.core.errors import RecordError
+from gastrovl.core.types import Box, Conversation, Task
+from gastrovl.model.grounding import UNKNOWN, GroundingTargets
+from gastrovl.model.processor import GastroVLProcessor
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class RowTargets:
+    """Of one image: `image_terms` (terms,), `cell_terms` (cells, terms), `cell_boxes` (cells, 4)."""
+
+    image_terms: Floats
+    cell_terms: Floats
+    cell_boxes: Floats
+
+
+class TermIndex:
+    """The terms that a training set speaks of, with their names, in a fixed order."""
+
+    def __init__(self, conversations: Sequence[Conversation]) -> None:
+        names: dict[str, str] = {}
+        for conversation in conversations:
+            if conversation.task in (Task.CLS, Task.REG):
+                said = conversation.answer.split("; ")
+                if len(said) == len(conversation.target.terms):
+                    names.update(zip(conversation.target.terms, said, strict=True))
+        if not names:
+            raise RecordError(
+                "grounding_weight needs CLS or REG conversations, from which the terms' names are read; found none"
+            )
+        self.terms = tuple(sorted(names))
+        self.names = tuple(names[term] for term in self.terms)
+        self._place = {term: number for number, term in enumerate(self.terms)}
+
+    def targets(self, group: Sequence[Conversation], move: Callable[[Box], Box | None], grid_side: int) -> RowTargets:
+        """What is known of one image from its conversations; `move` takes a box into the view that is shown.
+
+        A CLS answer names everything an image shows, so other terms are absent from it. A term that is present but has
+        no box in the source stays unknown cell by cell.
+        """
+        count, cells = len(self.terms), grid_side * grid_side
+        image_terms = np.full(count, UNKNOWN, dtype=np.float32)
+        cell_terms = np.full((cells, count), UNKNOWN, dtype=np.float32)
+        cell_boxes = np.full((cells, 4), np.nan, dtype=np.float32)
+        for conversation in group:
+            if conversation.task == Task.CLS:
+                image_terms[:] = 0.0
+                present = [self._place[term] for term in conversation.target.terms if term in self._place]
+                image_terms[present] = 1.0
+                absent = [place for place in range(count) if place not in present]
+                cell_terms[:, absent] = 0.0
+        sizes = np.full(cells, np.inf)
+        for conversation in group:
+            if conversation.task == Task.REC and conversation.target.terms[0] in self._place:
+                place = self._place[conversation.target.terms[0]]
+                cell_terms[:, place] = 0.0
+                for box in conversation.target.boxes:
+                    moved = move(box)
+                    if moved is not None:
+                        inside = _cells_inside(moved, grid_side)
+                        cell_terms[inside, place] = 1.0
+                        smaller = inside & (sizes > moved.area)
+                        cell_boxes[smaller] = moved.xyxy
+                        sizes[smaller] = moved.area
+        return RowTargets(image_terms, cell_terms, cell_boxes)
+
+    def batch(self, rows: Sequence[RowTargets], processor: GastroVLProcessor) -> GroundingTargets:
+        """The targets of several images, with the terms' names as token ids."""
+        ids = [processor.tokenizer.encode(" " + name, add_special_tokens=False) for name in self.names]
+        length = max(len(row) for row in ids)
+        pad = int(processor.tokenizer.pad_token_id)
+        return GroundingTargets(
+            term_ids=torch.tensor([row + [pad] * (length - len(row)) for row in ids]),
+            term_mask=torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in ids]),
+            image_terms=torch.from_numpy(np.stack([row.image_terms for row in rows])),
+            cell_terms=torch.from_numpy(np.stack([row.cell_terms for row in rows])),
+            cell_boxes=torch.from_numpy(np.stack([row.cell_boxes for row in rows])),
+        )
+
+
+def _cells_inside(box: Box, grid_side: int) -> NDArray[np.bool_]:
+    """Which cells have their centre in the box, (cells,); at least the one that holds the box's own centre."""
+    centres = (np.arange(grid_side) + 0.5) / grid_side
+    columns = (centres >= box.x0) & (centres <= box.x1)
+    rows = (centres >= box.y0) & (centres <= box.y1)
+    inside = rows[:, None] & columns[None, :]
+    row = min(int((box.y0 + box.y1) / 2 * grid_side), grid_side - 1)
+    column = min(int((box.x0 + box.x1) / 2 * grid_side), grid_side - 1)
+    inside[row, column] = True
+    return inside.reshape(-1)

@@ -1,0 +1,97 @@
+"""All dialogues about one image in one row: the image once, each dialogue seeing only the image and itself.
+
+Gradients equal those of one row per dialogue (a test holds this), because block mask and restarted positions give every
+dialogue exactly what it would see alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gastrovl.core.errors import ModelInputError
+from gastrovl.model.gastrovl import IGNORED
+from gastrovl.model.processor import Dialogue
+
+_PADDING = -1
+_SHARED = 0
+
+
+@dataclass(frozen=True)
+class PackedRow:
+    """One row: ids, positions, segments (0 the shared image prefix, k the k-th dialogue), labels and their weights."""
+
+    ids: list[int]
+    positions: list[int]
+    segments: list[int]
+    labels: list[int]
+    weights: list[float]
+
+
+def pack(dialogues: Sequence[Dialogue], weights: Sequence[float], max_length: int) -> PackedRow:
+    """Put dialogues of one image behind their common prefix; those that no longer fit are left out.
+
+    Raises:
+        ModelInputError: The prefixes differ, or not even the first dialogue fits into `max_length`.
+    """
+    prefix = dialogues[0].ids[: dialogues[0].prefix]
+    ids, positions = list(prefix), list(range(len(prefix)))
+    segments, labels, label_weights = [_SHARED] * len(prefix), [IGNORED] * len(prefix), [0.0] * len(prefix)
+    for number, (dialogue, weight) in enumerate(zip(dialogues, weights, strict=True), start=1):
+        if dialogue.ids[: dialogue.prefix] != prefix:
+            raise ModelInputError(
+                "dialogues of one row start with different tokens; expected the same image and template"
+            )
+        own, is_answer = dialogue.ids[dialogue.prefix :], dialogue.is_answer[dialogue.prefix :]
+        if len(ids) + len(own) > max_length:
+            break
+        ids += own
+        positions += range(len(prefix), len(prefix) + len(own))
+        segments += [number] * len(own)
+        labels += [token if flag else IGNORED for token, flag in zip(own, is_answer, strict=True)]
+        label_weights += [weight if flag else 0.0 for flag in is_answer]
+    if segments[-1] == _SHARED:
+        raise ModelInputError(
+            f"a dialogue of {len(dialogues[0].ids)} tokens does not fit into max_length {max_length}; raise it"
+        )
+    return PackedRow(ids, positions, segments, labels, label_weights)
+
+
+def collate(rows: Sequence[PackedRow], pad_token_id: int) -> dict[str, Tensor]:
+    """Rows of different length as one batch, padded on the right.
+
+    Returns:
+        input_ids, position_ids, labels, label_weights: (rows, length); attention_mask: (rows, 1, length, length), bool.
+    """
+    length = max(len(row.ids) for row in rows)
+
+    def padded(values: list[list[int]] | list[list[float]], fill: float, dtype: torch.dtype) -> Tensor:
+        return torch.tensor([list(value) + [fill] * (length - len(value)) for value in values], dtype=dtype)
+
+    segments = padded([row.segments for row in rows], _PADDING, torch.long)
+    return {
+        "input_ids": padded([row.ids for row in rows], pad_token_id, torch.long),
+        "position_ids": padded([row.positions for row in rows], 0, torch.long),
+        "labels": padded([row.labels for row in rows], IGNORED, torch.long),
+        "label_weights": padded([row.weights for row in rows], 0.0, torch.float32),
+        "attention_mask": block_mask(segments),
+    }
+
+
+def block_mask(segments: Tensor) -> Tensor:
+    """Where each position may look: itself and earlier positions of its own dialogue or of the shared prefix.
+
+    Args:
+        segments: (rows, length); 0 shared, k > 0 the k-th dialogue, -1 padding.
+
+    Returns:
+        (rows, 1, length, length), True where allowed. Padding looks at itself only, so that no row is empty.
+    """
+    length = segments.shape[1]
+    queries, keys = segments.unsqueeze(2), segments.unsqueeze(1)
+    earlier = torch.ones(length, length, dtype=torch.bool).tril()
+    allowed = earlier & ((keys == queries) | (keys == _SHARED)) & (keys != _PADDING) & (queries != _PADDING)
+    return (allowed | torch.eye(length, dtype=torch.bool)).unsqueeze(1)
