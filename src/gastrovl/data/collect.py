@@ -9,11 +9,12 @@ from pathlib import Path
 from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.errors import ConfigError
 from gastrovl.data.annotation import Annotation
-from gastrovl.data.config import BuildConfig, SourceChoice, source_folder, spread
+from gastrovl.data.config import BuildConfig, DrawnOptions, SourceChoice, source_folder, spread
 from gastrovl.data.harmonise import Harmonised, LabelledImage, check_labels, check_rules, harmonise
 from gastrovl.data.images import BrokenImage, ImageFolder, list_images
 from gastrovl.data.quality import Look, look_at_all, stop_at_broken
 from gastrovl.data.source import SourceDescription, load_source, read_annotations
+from gastrovl.data.synthetic import write_drawn_set
 
 Progress = Callable[[str, int, int], None]  # (step, done, total)
 
@@ -51,48 +52,44 @@ def collect(
     Raises:
         ConfigError, SourceError, LabelError, ImageError: Something is wrong; nothing has been written.
     """
-    described = [_describe(choice, taxonomy, data_root) for choice in config.sources]
-    names = [description.name for description, _, _ in described]
+    described = [_describe(choice, taxonomy) for choice in config.sources]
+    names = [description.name for description, _ in described]
     double = sorted({name for name in names if names.count(name) > 1})
     if double:
         raise ConfigError(f"sources: {', '.join(double)} is listed twice; expected every source once")
-    roots = []
-    for choice, (description, _, root) in zip(config.sources, described, strict=True):
-        roots.append(root if root else _draw(choice, drawn / description.name, progress))
+    roots = [
+        _draw(choice.synthetic, drawn / description.name, progress)
+        if choice.synthetic
+        else source_folder(choice, data_root)
+        for choice, (description, _) in zip(config.sources, described, strict=True)
+    ]
     folders: list[ImageFolder] = []
     found: list[list[Annotation]] = []
-    for (description, _, _), root in zip(described, roots, strict=True):
+    for (description, _), root in zip(described, roots, strict=True):
         images = list_images(root, description.images, max_px=config.quality.max_px)
         folders.append(images)
         found.append(list(read_annotations(description, root, images)))
-    check_labels([description for description, _, _ in described], found, taxonomy)
+    check_labels([description for description, _ in described], found, taxonomy)
     sources = [
         _select(description, file, root, images, annotations, taxonomy, choice.limit)
-        for choice, (description, file, _), root, images, annotations in zip(
+        for choice, (description, file), root, images, annotations in zip(
             config.sources, described, roots, folders, found, strict=True
         )
     ]
     return sources, _look(sources, config, progress)
 
 
-def _describe(
-    choice: SourceChoice, taxonomy: Taxonomy, data_root: Path | None
-) -> tuple[SourceDescription, Path, Path | None]:
+def _describe(choice: SourceChoice, taxonomy: Taxonomy) -> tuple[SourceDescription, Path]:
     description, file = load_source(choice.description or "drawn")
     check_rules(description, taxonomy, str(file))
-    return description, file, None if choice.synthetic else source_folder(choice, data_root)
+    return description, file
 
 
-def _draw(choice: SourceChoice, folder: Path, progress: Progress) -> Path:
-    from gastrovl.data.synthetic import write_drawn_set
+def _draw(options: DrawnOptions, folder: Path, progress: Progress) -> Path:
+    def show(done: int, total: int) -> None:
+        progress("drawing images", done, total)
 
-    assert choice.synthetic is not None
-    return write_drawn_set(
-        folder,
-        choice.synthetic.images,
-        choice.synthetic.seed,
-        progress=lambda done, total: progress("drawing images", done, total),
-    )
+    return write_drawn_set(folder, options.images, options.seed, progress=show)
 
 
 def _select(

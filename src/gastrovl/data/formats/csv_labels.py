@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+import io
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +12,7 @@ from gastrovl.core.config import Config
 from gastrovl.core.errors import SourceError
 from gastrovl.core.types import Box
 from gastrovl.data.annotation import Annotation, box_of_pixels, parse_numbers
-from gastrovl.data.formats.textlines import require_file
+from gastrovl.data.formats.textlines import read_utf8, require_file
 from gastrovl.data.images import ImageFile, ImageFolder
 
 
@@ -45,29 +46,27 @@ def read(root: Path, options: Options, images: ImageFolder) -> Iterator[Annotati
         SourceError: The table is missing, lacks a column, or a row is too short.
     """
     path = require_file(root / options.file)
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        rows = csv.DictReader(stream, delimiter=options.delimiter)
-        _check_columns(path, rows.fieldnames or (), options)
-        for row in rows:
-            where = f"{path}:{rows.line_num}"
-            image = images.find(_cell(row, options.image, where), where)
-            if image is None:
-                continue
-            cell = _cell(row, options.label, where)
-            labels = cell.split(options.label_delimiter) if options.label_delimiter else [cell]
-            for label in labels:
-                yield Annotation(
-                    image,
-                    label.strip(),
-                    where,
-                    box=_box(row, options, image, where),
-                    group=_cell(row, options.group, where) if options.group else None,
-                    split=_cell(row, options.split, where) if options.split else None,
-                )
+    rows = csv.DictReader(io.StringIO(read_utf8(path), newline=""), delimiter=options.delimiter)
+    _check_columns(path, rows.fieldnames or (), options)
+    for row in rows:
+        where = f"{path}:{rows.line_num}"
+        image = images.find(_cell(row, options.image, where), where)
+        if image is None:
+            continue
+        cell = _cell(row, options.label, where)
+        labels = cell.split(options.label_delimiter) if options.label_delimiter else [cell]
+        for label in labels:
+            yield Annotation(
+                image,
+                label.strip(),
+                where,
+                box=_box(row, options, image, where),
+                group=_cell(row, options.group, where) if options.group else None,
+                split=_cell(row, options.split, where) if options.split else None,
+            )
 
 
-def _check_columns(path: Path, found: object, options: Options) -> None:
-    names = list(found) if isinstance(found, list | tuple) else []
+def _check_columns(path: Path, names: Sequence[str], options: Options) -> None:
     wanted = [options.image, options.label, options.group, options.split, *(options.box or ())]
     missing = [name for name in wanted if name is not None and name not in names]
     if missing:

@@ -14,7 +14,7 @@ from typing import Any
 from gastrovl.core.config import Config
 from gastrovl.core.errors import SourceError
 from gastrovl.data.annotation import Annotation, box_of_pixels
-from gastrovl.data.formats.textlines import require_file
+from gastrovl.data.formats.textlines import read_utf8, require_file
 from gastrovl.data.images import ImageFile, ImageFolder
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -33,7 +33,7 @@ def read(root: Path, options: Options, images: ImageFolder) -> Iterator[Annotati
         SourceError: The file is missing, is not JSON of this form, or a box or size is wrong.
     """
     path = require_file(root / options.file)
-    text = path.read_text(encoding="utf-8")
+    text = read_utf8(path)
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:

@@ -36,18 +36,27 @@ def require_folder(path: Path) -> Path:
     return path
 
 
+def read_utf8(path: Path) -> str:
+    """The text of an annotation file, without a byte order mark.
+
+    Raises:
+        SourceError: The file is not UTF-8 text.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise SourceError(
+            f"{path}:{line}: not UTF-8 text ({error.reason}); expected an annotation file. Save it as UTF-8"
+        ) from error
+
+
 def numbered_rows(path: Path) -> Iterator[tuple[str, str]]:
     """("file:line", row) of every row that is not blank.
 
     Raises:
         SourceError: The file is not UTF-8 text.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SourceError(
-            f"{path}: not UTF-8 text ({error.reason}); expected rows of an annotation. Save it as UTF-8"
-        ) from error
-    for number, row in enumerate(text.splitlines(), start=1):
+    for number, row in enumerate(read_utf8(path).splitlines(), start=1):
         if row.strip():
             yield f"{path}:{number}", row.strip()

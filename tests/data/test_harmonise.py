@@ -1,0 +1,133 @@
+"""Source labels to terms: all mapped, excluded with a reason, or refused with the whole list."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gastrovl.clinical.taxonomy import Taxonomy
+from gastrovl.core.errors import LabelError
+from gastrovl.core.types import Box, Task
+from gastrovl.data.annotation import Annotation
+from gastrovl.data.harmonise import check_labels, check_rules, harmonise
+from gastrovl.data.images import ImageFile
+from gastrovl.data.source import SourceDescription
+
+TAXONOMY = Taxonomy.load()
+LEFT, RIGHT = Box(x0=0, y0=0, x1=0.4, y1=1), Box(x0=0.6, y0=0, x1=1, y1=1)
+
+
+def source(labels):
+    return SourceDescription(
+        name="own",
+        title="Own",
+        licence="CC0",
+        citation="none",
+        images=("*.png",),
+        annotations=({"format": "class_folders"},),
+        labels=labels,
+    )
+
+
+def image(name):
+    return ImageFile(Path(name), name, (100, 100))
+
+
+def said(picture, label, box=None, **more):
+    return Annotation(picture, label, f"labels.csv:{len(label)}", box=box, **more)
+
+
+def test_all_boxes_of_a_term_become_one_finding():
+    a = image("a.png")
+    rules = {"BE": "barretts_esophagus", "barrett": "barretts_esophagus"}
+    found = harmonise(
+        source(rules), [a], [said(a, "BE", LEFT), said(a, "barrett", RIGHT), said(a, "BE", LEFT)], TAXONOMY
+    )
+    (finding,) = found.images[0].findings
+    assert (finding.term, finding.boxes, finding.origin) == ("barretts_esophagus", (LEFT, RIGHT), "BE; barrett")
+
+
+def test_findings_stand_in_taxonomy_order():
+    a = image("a.png")
+    rules = {"polyp": "polyp_unspecified", "BE": "barretts_esophagus"}
+    found = harmonise(source(rules), [a], [said(a, "polyp", LEFT), said(a, "BE", RIGHT)], TAXONOMY)
+    assert [finding.term for finding in found.images[0].findings] == ["barretts_esophagus", "polyp_unspecified"]
+
+
+def test_a_lesion_lies_at_the_one_site_in_view():
+    a = image("a.png")
+    rules = {"antrum": "antrum", "pylorus": "pylorus", "polyp": "gastric_polyp"}
+    one = harmonise(source(rules), [a], [said(a, "antrum"), said(a, "polyp", LEFT)], TAXONOMY).images[0]
+    assert {finding.term: finding.site for finding in one.findings} == {"antrum": None, "gastric_polyp": "antrum"}
+    two = harmonise(source(rules), [a], [said(a, "antrum"), said(a, "pylorus"), said(a, "polyp")], TAXONOMY).images[0]
+    assert {finding.site for finding in two.findings} == {None}
+
+
+def test_a_rule_may_state_site_and_grade():
+    a = image("a.png")
+    rules = {"LA-A": {"term": "esophagitis_la_a", "grade": "A", "site": "lower_esophagus"}}
+    (finding,) = harmonise(source(rules), [a], [said(a, "LA-A")], TAXONOMY).images[0].findings
+    assert (finding.grade, finding.site) == ("A", "lower_esophagus")
+
+
+def test_the_tasks_of_an_image_are_those_all_its_labels_allow():
+    a = image("a.png")
+    rules = {"polyp": {"term": "polyp_unspecified", "tasks": ["REC", "REG"]}, "BE": "barretts_esophagus"}
+    found = harmonise(source(rules), [a], [said(a, "polyp", LEFT), said(a, "BE", RIGHT)], TAXONOMY)
+    assert found.images[0].tasks == {Task.REC, Task.REG}
+
+
+def test_excluded_and_silent_images_are_told_apart():
+    kept, left_out, silent = image("a.png"), image("b.png"), image("c.png")
+    rules = {"antrum": "antrum", "stool": {"exclude": "lower GI"}}
+    found = harmonise(
+        source(rules), [kept, left_out, silent], [said(kept, "antrum"), said(left_out, "stool")], TAXONOMY
+    )
+    assert [labelled.image for labelled in found.images] == [kept]
+    assert (found.excluded, found.silent) == ([left_out], [silent])
+
+
+def test_every_label_that_occurs_is_listed_with_its_fate():
+    a = image("a.png")
+    rules = {"antrum": "antrum", "stool": {"exclude": "lower GI"}, "never": "pylorus"}
+    found = harmonise(source(rules), [a], [said(a, "antrum"), said(a, "stool"), said(a, "stool")], TAXONOMY)
+    assert [(use.label, use.term, use.reason, use.images, use.annotations) for use in found.uses] == [
+        ("antrum", "antrum", None, 1, 1),
+        ("stool", None, "lower GI", 1, 2),
+    ]
+
+
+def test_unknown_labels_stop_with_all_of_them_over_all_sources():
+    a, b = image("a.png"), image("b.png")
+    first, second = source({"antrum": "antrum"}), source({"BE": "barretts_esophagus"})
+    with pytest.raises(LabelError) as caught:
+        check_labels(
+            [first, second], [[said(a, "antrun"), said(b, "antrun")], [said(a, "BE"), said(b, "xyzzy")]], TAXONOMY
+        )
+    message = str(caught.value)
+    assert "2 labels are not in the label map" in message
+    assert "'antrun', 2 times, first in labels.csv:6; nearest terms: antrum" in message
+    assert "'xyzzy', 1 times, first in labels.csv:5; no term comes near" in message
+    assert "`label: {exclude: reason}`" in message
+
+
+def test_a_synonym_is_suggested_for_an_unknown_label():
+    with pytest.raises(LabelError, match=r"nearest terms: .*z_line"):
+        check_labels([source({})], [[said(image("a.png"), "squamocolumnar-junction")]], TAXONOMY)
+
+
+def test_rules_with_unknown_terms_are_listed_together():
+    wrong = source({"a": "antrun", "b": {"term": "antrum", "site": "stomack"}, "c": "antrum"})
+    with pytest.raises(LabelError) as caught:
+        check_rules(wrong, TAXONOMY, "own.yaml")
+    assert "own.yaml: found 2 ids" in str(caught.value)
+    assert "labels.a: term 'antrun'; nearest terms: antrum" in str(caught.value)
+    assert "labels.b: site 'stomack'" in str(caught.value)
+
+
+def test_one_image_in_two_official_splits_is_refused():
+    a = image("a.png")
+    rows = [said(a, "antrum", split="train"), said(a, "antrum", split="test")]
+    with pytest.raises(LabelError, match=r"image a\.png is in split 'test' and elsewhere in 'train'"):
+        harmonise(source({"antrum": "antrum"}), [a], rows, TAXONOMY)

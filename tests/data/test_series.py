@@ -1,0 +1,87 @@
+"""Group keys from names, and numbered series cut where neighbours look least alike."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gastrovl.core.errors import SourceError
+from gastrovl.data.images import ImageFile
+from gastrovl.data.quality import Look
+from gastrovl.data.series import cut_series, group_keys
+from gastrovl.data.source import GroupRule
+
+
+def frames(names, colours=None, sizes=None):
+    """Images called `names` whose colour histograms have their one peak at `colours`."""
+    images, looks = [], {}
+    for index, name in enumerate(names):
+        size = sizes[index] if sizes else (100, 100)
+        images.append(ImageFile(Path(name), name, size))
+        histogram = np.zeros(96)
+        histogram[colours[index] if colours else 0] = 1.0
+        looks[Path(name)] = Look("0" * 64, np.zeros(0, dtype=bool), histogram, rotated=False)
+    return images, looks
+
+
+def test_the_groups_of_the_pattern_make_the_key():
+    images, looks = frames(["P7_exam2_001.jpg", "P7_exam2_002.jpg", "P8_exam1_001.jpg"])
+    assert group_keys(images, looks, GroupRule(pattern="^(P[0-9]+)_(exam[0-9]+)")) == [
+        "P7/exam2",
+        "P7/exam2",
+        "P8/exam1",
+    ]
+
+
+def test_a_pattern_without_groups_keys_by_what_it_matches():
+    images, looks = frames(["P7_1.jpg"])
+    assert group_keys(images, looks, GroupRule(pattern="^P[0-9]+")) == ["P7"]
+
+
+def test_a_name_that_does_not_match_is_refused():
+    images, looks = frames(["P7_1.jpg", "other.jpg"])
+    with pytest.raises(SourceError, match=r"other\.jpg: the name 'other\.jpg' does not match `group\.pattern` '\^P'"):
+        group_keys(images, looks, GroupRule(pattern="^P"))
+
+
+def test_a_series_is_cut_where_the_colour_changes():
+    images, looks = frames([f"A{n}.jpg" for n in range(6)], colours=[0, 0, 0, 0, 5, 5])
+    rule = GroupRule(pattern="^(A)(?P<number>[0-9]+)", series=4)
+    assert group_keys(images, looks, rule) == ["A/0000-0003"] * 4 + ["A/0004-0005"] * 2
+
+
+def test_a_series_is_cut_where_the_frame_size_changes():
+    sizes = [(100, 100)] * 2 + [(120, 100)] * 3
+    images, looks = frames([f"A{n}.jpg" for n in range(5)], sizes=sizes)
+    rule = GroupRule(pattern="^(A)(?P<number>[0-9]+)", series=3)
+    assert group_keys(images, looks, rule) == ["A/0000-0001"] * 2 + ["A/0002-0004"] * 3
+
+
+def test_frames_are_ordered_by_number_and_prefixes_kept_apart():
+    images, looks = frames(["A10.jpg", "A9.jpg", "B9.jpg"])
+    rule = GroupRule(pattern="^([A-Z])(?P<number>[0-9]+)", series=2)
+    assert group_keys(images, looks, rule) == ["A/0009-0010", "A/0009-0010", "B/0009-0009"]
+
+
+def test_a_short_series_is_not_cut():
+    assert cut_series([0.0, 0.9], longest=3) == []
+
+
+def test_the_cuts_with_the_least_summed_likeness_are_taken():
+    # five frames, runs of two at most: cuts after frames 1, 3 (0.1 + 0.2) beat 2, 4 (0.9 + 0.8) and 2, 3 (0.9 + 0.2)
+    assert cut_series([0.1, 0.9, 0.2, 0.8], longest=2) == [1, 3]
+
+
+def test_of_equal_sums_the_fewest_cuts_are_taken():
+    assert len(cut_series([0.0] * 9, longest=5)) == 1
+
+
+@given(st.lists(st.floats(0, 1), max_size=40), st.integers(2, 9))
+def test_no_run_is_longer_than_asked(likeness, longest):
+    ends = [0, *cut_series(likeness, longest), len(likeness) + 1]
+    assert all(0 < b - a <= longest for a, b in pairwise(ends))
