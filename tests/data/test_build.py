@@ -248,6 +248,7 @@ def test_progress_counts_every_step_to_its_end(build, config):
     build(config(), progress=lambda step, done, total: heard.append((step, done, total)))
     assert [row for row in heard if row[1] == row[2]] == [
         ("checking images", 12, 12),
+        ("comparing images", 16, 16),  # chunks of the hash
         ("writing conversations", 12, 12),
         ("storing images", 12, 12),
     ]

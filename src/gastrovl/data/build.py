@@ -83,7 +83,7 @@ def build_dataset(
         drawn = folder / ".drawn"
         sources, looks = collect(config, taxonomy, data_root=data_root, drawn=drawn, progress=report)
         rows = _rows(sources, looks)
-        pairs = _look_alikes(rows, config)
+        pairs = _look_alikes(rows, config, report)
         rows, pairs, samples, dropped = _divide(rows, pairs, config)
         conversations = _conversations(rows, samples, config, taxonomy, report)
         _store_images(rows, config.images, folder, report)
@@ -100,11 +100,16 @@ def _rows(sources: Sequence[CollectedSource], looks: dict[Path, Look]) -> list[_
     return rows
 
 
-def _look_alikes(rows: Sequence[_Row], config: BuildConfig) -> list[tuple[int, int, int]]:
+def _look_alikes(rows: Sequence[_Row], config: BuildConfig, report: Progress) -> list[tuple[int, int, int]]:
     """(i, j, bits that differ) of near-duplicate rows."""
-    if config.quality.near_duplicate_bits is None:
+    bits = config.quality.near_duplicate_bits
+    if bits is None:
         return []
-    return near_duplicates(np.stack([row.look.bits for row in rows]), config.quality.near_duplicate_bits)
+
+    def show(done: int, total: int) -> None:
+        report("comparing images", done, total)
+
+    return near_duplicates(np.stack([row.look.bits for row in rows]), bits, show)
 
 
 def _divide(

@@ -116,7 +116,9 @@ def stop_at_broken(broken: list[BrokenImage]) -> None:
         )
 
 
-def near_duplicates(hashes: NDArray[np.bool_], max_bits: int) -> list[tuple[int, int, int]]:
+def near_duplicates(
+    hashes: NDArray[np.bool_], max_bits: int, progress: Callable[[int, int], None] | None = None
+) -> list[tuple[int, int, int]]:
     """Pairs (i, j, distance) with i < j whose hashes differ in at most `max_bits` of 256 bits, exact and complete.
 
     Multi-index hashing (Norouzi et al., CVPR 2012): the hash is cut into 16 chunks of 16 bits; when two hashes differ
@@ -125,6 +127,7 @@ def near_duplicates(hashes: NDArray[np.bool_], max_bits: int) -> list[tuple[int,
     Args:
         hashes: (images, 256).
         max_bits: Below 48, so that a chunk differs in at most 2 bits.
+        progress: Called with (chunks done, chunks in all) after each chunk.
     """
     chunks = HASH_BITS // CHUNK_BITS
     weights = 1 << np.arange(CHUNK_BITS)
@@ -148,6 +151,8 @@ def near_duplicates(hashes: NDArray[np.bool_], max_bits: int) -> list[tuple[int,
                 found.update(
                     zip(zip(i[near].tolist(), j[near].tolist(), strict=True), distance[near].tolist(), strict=True)
                 )
+        if progress:
+            progress(chunk + 1, chunks)
     return sorted((i, j, bits) for (i, j), bits in found.items())
 
 
