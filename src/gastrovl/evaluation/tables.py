@@ -35,6 +35,13 @@ NAMES = {
 }
 _DATASETS = {ALL: "all", MEAN: "mean of datasets"}
 NO_VALUE = "–"
+_LATEX = {
+    **{character: "\\" + character for character in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    NO_VALUE: "--",
+}
 
 
 @dataclass(frozen=True)
@@ -201,9 +208,4 @@ def _latex_row(cells: Sequence[str]) -> str:
 
 
 def _latex(text: str) -> str:
-    escaped = text.replace("\\", r"\textbackslash{}")
-    for character in "&%$#_{}":
-        if character in "{}" and r"\textbackslash{}" in escaped:
-            continue
-        escaped = escaped.replace(character, "\\" + character)
-    return escaped.replace(NO_VALUE, "--").replace("~", r"\textasciitilde{}").replace("^", r"\textasciicircum{}")
+    return "".join(_LATEX.get(character, character) for character in text)
