@@ -230,6 +230,12 @@ def test_only_exhaustive_labels_are_asked_for_in_vain(build, config, source):
     assert [c for c in conversations_of(silent) if c.task is Task.REC and not c.target.boxes] == []
 
 
+def test_a_label_that_the_source_never_boxes_is_not_asked_for_in_vain(build, config):
+    folder = build(config({"exhaustive": True}, conversations={"absent_per_image": 2}))
+    asked = {term for item in conversations_of(folder) if item.task is Task.REC for term in item.target.terms}
+    assert asked == {"gastric_polyp"}
+
+
 def test_limit_takes_images_spread_over_the_source(build, config):
     settings = config()
     limited = settings.model_copy(update={"sources": (settings.sources[0].model_copy(update={"limit": 4}),)})

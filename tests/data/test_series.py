@@ -56,10 +56,10 @@ def test_a_series_is_cut_where_the_colour_changes():
 
 
 def test_a_series_is_cut_where_the_frame_size_changes():
-    sizes = [(100, 100)] * 2 + [(120, 100)] * 3
+    sizes = [(100, 100)] * 3 + [(120, 100)] * 2
     images, looks = frames([f"A{n}.jpg" for n in range(5)], sizes=sizes)
     rule = GroupRule(pattern="^(A)(?P<number>[0-9]+)", series=3)
-    assert group_keys(images, looks, rule) == ["A/0000-0001"] * 2 + ["A/0002-0004"] * 3
+    assert group_keys(images, looks, rule) == ["A/0000-0002"] * 3 + ["A/0003-0004"] * 2
 
 
 def test_frames_are_ordered_by_number_and_prefixes_kept_apart():

@@ -54,6 +54,7 @@ def test_with_one_label_given_the_whole_name_is_the_image(read_masks):
 
 def test_pixels_that_touch_at_a_corner_are_one_component():
     assert len(component_boxes(mask_of("#..", ".#.", "..#"))) == 1
+    assert len(component_boxes(mask_of("..#", ".#.", "#.."))) == 1
 
 
 def test_pixels_one_apart_are_two_components():
