@@ -99,8 +99,8 @@ def _done(partial: Path, asked: dict[str, Conversation], model: str) -> dict[str
         prediction = records.from_line(line, Prediction, f"{partial}:{number}")
         if prediction.conversation_id not in asked or prediction.model != model:
             raise PredictionError(
-                f"{partial}:{number}: answers {prediction.conversation_id!r} by model {prediction.model!r}, which is not "
-                f"what is asked now (model {model!r}); delete the file to start over"
+                f"{partial}:{number}: answers {prediction.conversation_id!r} by model {prediction.model!r}, which is "
+                f"not what is asked now (model {model!r}); delete the file to start over"
             )
         done[prediction.conversation_id] = prediction
     if whole != text:

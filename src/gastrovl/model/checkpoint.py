@@ -35,8 +35,13 @@ class CheckpointCard(Config):
 def build_model(config: ModelConfig, seed: int) -> tuple[GastroVLForConditionalGeneration, GastroVLProcessor]:
     """A model and its processor from a description; random parts are drawn from `seed`."""
     config = resolve(config)
-    assert config.vision and config.language and config.connector and config.image_size_px is not None
-    assert config.tokenizer and config.chat_template and config.feature_layer is not None
+    assert config.vision is not None
+    assert config.language is not None
+    assert config.connector is not None
+    assert config.image_size_px is not None
+    assert config.feature_layer is not None
+    assert config.tokenizer is not None
+    assert config.chat_template is not None
     tokenizer = load_tokenizer(config.tokenizer, config.chat_template)
     torch.manual_seed(seed)
     model = compose(

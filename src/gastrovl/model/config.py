@@ -50,7 +50,11 @@ class ConnectorConfig(Config):
 
 
 class LoraConfig(Config):
-    """Low-rank adapters on the language model (Hu et al., ICLR 2022). `target` is a regular expression of layer names."""
+    """Low-rank adapters on the language model (Hu et al., ICLR 2022).
+
+    Attributes:
+        target: Regular expression that a layer's whole name matches.
+    """
 
     rank: int = Field(default=128, gt=0)
     alpha: float = 256.0

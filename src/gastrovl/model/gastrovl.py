@@ -129,7 +129,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         Raises:
             ModelInputError: `labels` mark no answer at all (a silent NaN otherwise).
         """
-        del return_dict
+        del return_dict, cache_position  # `generate` may pass them; the language model works both out itself
         if labels is None:
             return super().forward(
                 input_ids=input_ids,
@@ -253,8 +253,8 @@ def compose(
     shape = tower_shape(vision_config, image_size_px)
     if connector.kind in PLAIN_CONNECTORS and shape.is_convolutional:
         raise ConfigError(
-            f"connector {connector.kind!r} with the convolutional tower {vision_config.model_type!r}: its maps carry no "
-            "positions, and plain LLaVA cannot read them; use connector `pool` or `query`"
+            f"connector {connector.kind!r} with the convolutional tower {vision_config.model_type!r}: its maps carry "
+            "no positions, and plain LLaVA cannot read them; use connector `pool` or `query`"
         )
     config = _llava_config(vision_config, text_config, connector, shape, image_token_id, feature_layer)
     model = GastroVLForConditionalGeneration(config)

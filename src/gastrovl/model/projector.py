@@ -41,7 +41,7 @@ class PooledProjector(nn.Module):
 
 
 class QueryProjector(nn.Module):
-    """Read the feature grid with learned queries through one cross-attention block (as in BLIP-2's Q-Former, one layer)."""
+    """Read the feature grid with learned queries through one cross-attention block (BLIP-2's Q-Former, one layer)."""
 
     def __init__(self, vision_width: int, text_width: int, grid_side: int, queries: int, heads: int = 8) -> None:
         super().__init__()

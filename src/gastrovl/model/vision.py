@@ -89,8 +89,8 @@ def tower_tokens(tower: nn.Module, shape: TowerShape, pixels: Tensor, layer: int
     features = features[:, shape.prefix :]
     if features.shape[1] != shape.tokens:
         raise ModelInputError(
-            f"the vision tower gave {features.shape[1]} tokens for pixels {tuple(pixels.shape)}, expected {shape.tokens}; "
-            "the images were prepared with another size than the model's image_size_px"
+            f"the vision tower gave {features.shape[1]} tokens for pixels {tuple(pixels.shape)}, expected "
+            f"{shape.tokens}; the images were prepared with another size than the model's image_size_px"
         )
     return features
 

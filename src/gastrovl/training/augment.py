@@ -19,7 +19,7 @@ IDENTITY_GAINS = (1.0, 1.0, 1.0)
 
 @dataclass(frozen=True)
 class View:
-    """A window of the image, then mirrored, then recoloured: value * gain * brightness, spread around grey by contrast."""
+    """A window of the image, then mirrored, then recoloured: value * gain, then spread around grey by contrast."""
 
     window: Box = WHOLE
     is_mirrored_x: bool = False

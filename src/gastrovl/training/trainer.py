@@ -26,6 +26,9 @@ from gastrovl.training.stages import frozen_modules, parameter_groups
 class GastroTrainer(Trainer):
     """Trains one stage. Distribution, resume, schedules and trackers are the parent's work."""
 
+    optimizer: Any
+    control: Any
+
     def __init__(
         self, model: Any, args: TrainingArguments, stage: StageConfig, train: RowDataset, val: RowDataset | None
     ) -> None:
