@@ -77,7 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         if error.errno not in _OUTSIDE:
             raise  # a mistake of this program, whose traceback is worth reading
-        _complain(f"{error.filename or 'output'}: {error.strerror}; choose another place, or free space and rights there")
+        _complain(
+            f"{error.filename or 'output'}: {error.strerror}; choose another place, or free space and rights there"
+        )
     raise SystemExit(USER_ERROR)
 
 
