@@ -12,7 +12,7 @@ from gastrovl.core.errors import ImageError, OutputError, PredictionError, Recor
 from gastrovl.core.types import Score, Split, Task
 from gastrovl.evaluation.evaluate import evaluate, score_items
 from gastrovl.evaluation.items import read_conversations, read_items
-from gastrovl.evaluation.results import SCHEMA, read_results, results_schema
+from gastrovl.evaluation.results import SCHEMA, read_results, results_schema, write_schema
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -103,7 +103,15 @@ def test_results_survive_the_way_through_the_file(perfect):
 
 def test_the_schema_of_results_names_every_field(perfect):
     content = json.loads((perfect[1] / "results.json").read_text("utf-8"))
-    assert list(results_schema()["properties"]) == list(content)
+    schema = results_schema()
+    assert list(schema["properties"]) == list(content)
+    assert set(content) - set(schema["required"]) == {"notes"}
+
+
+def test_the_published_schema_is_the_one_of_the_code(repository, tmp_path):
+    published = repository / "docs" / "reference" / "schemas" / "results.schema.json"
+    remedy = "run `python -m gastrovl.evaluation.results docs/reference/schemas` and commit the result"
+    assert published.read_bytes() == write_schema(tmp_path).read_bytes(), remedy
 
 
 def test_the_folder_holds_tables_plots_and_a_manifest_with_hashes(perfect):

@@ -28,7 +28,24 @@ def test_one_group_has_no_interval_and_says_why():
     [found] = intervals([share([1, 0, 1])], ["p1", "p1", "p1"], resamples=100, seed=7)
     assert (found.low, found.high) == (None, None)
     assert found.reason is not None
-    assert "all 3 conversations belong to one group" in found.reason
+    assert "all conversations belong to one group" in found.reason
+
+
+def test_groups_count_only_where_the_metric_applies():
+    applies = np.array([True, True, False, False])
+    measure = mean_measure("share", np.array([1.0, 0.0, 0.0, 0.0]), applies, "nothing there")
+    [found] = intervals([measure], ["p1", "p1", "p2", "p3"], resamples=50, seed=7)
+    assert found.low is None
+
+
+def test_an_interval_from_few_groups_is_given_with_a_warning():
+    few, enough = (
+        intervals([share([1, 0] * count)], [f"p{i}" for i in range(2 * count)], resamples=50, seed=7)[0]
+        for count in (4, 5)
+    )
+    assert few.low is not None
+    assert few.reason == "the interval rests on 8 groups only, so it is too narrow"
+    assert enough.reason is None
 
 
 def test_no_resamples_give_no_interval_and_say_why():

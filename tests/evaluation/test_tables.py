@@ -52,7 +52,12 @@ def test_the_overall_table_has_a_row_a_task_and_val_before_test(scores):
 
 
 def test_an_undefined_score_is_a_dash_and_not_a_zero(scores):
-    assert overall_table(scores).rows[1][2:7] == ("–", "–", "–", "–", "–")
+    assert overall_table(scores).rows[1][2:7] == ("–", "–", "–", "–", "– †")
+
+
+def test_a_score_with_a_reason_to_doubt_it_carries_the_mark():
+    table = overall_table([score(reason="the interval rests on 2 groups only")])
+    assert table.rows[0][2] == "91.4 [88.0, 94.0] †"
 
 
 def test_the_dataset_table_ends_each_task_with_its_totals(scores):
@@ -97,4 +102,4 @@ def test_markdown_shows_every_table_with_as_many_cells_as_columns(scores):
         lines = [line for line in block.splitlines() if line.startswith("|")]
         assert len({line.count("|") for line in lines}) <= 1
     assert "- mind the gap." in text
-    assert "- REC acc@IoU 0.5 (test, all): nothing to find." in text
+    assert "- † nothing to find: REC acc@IoU 0.5 of all (test)." in text

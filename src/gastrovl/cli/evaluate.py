@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
+
+from gastrovl.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from gastrovl.evaluation.tables import Table
@@ -33,13 +34,7 @@ def evaluate(
     from gastrovl.evaluation.tables import overall_table
 
     console = Console()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        step = bar.add_task("reading", total=None)
-
-        def show(what: str, done: int, total: int) -> None:
-            bar.update(step, description=what, completed=done, total=total)
-
+    with progress_bar() as show:
         results = run_evaluation(
             predictions,
             conversations,

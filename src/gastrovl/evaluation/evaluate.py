@@ -115,7 +115,7 @@ def score_items(
     parts = []
     for done, ((split, task), some) in enumerate(blocks.items()):
         if progress:
-            progress(f"scoring {task} {split}", done, len(blocks))
+            progress("scoring", done, len(blocks))
         parts.append(_part(task, split, some, train, thumbnails, taxonomy, resamples=resamples, seed=seed))
     if progress:
         progress("scoring", len(blocks), len(blocks))

@@ -108,11 +108,13 @@ def _context(folder: Path, results: dict[Split, Results], shown: Split, seed: in
     scores = [score for split in reversed(_SPLITS) if split in results for score in results[split].scores]
     loss, course, n_broken = _curves(folder / "train" / "log.jsonl")
     stages = _stages(folder)
+    sections = [_section(folder, split, one) for split, one in results.items()]
     return {
         "title": f"GastroVL run: {folder.resolve().name}",
         "models": sorted({model for one in results.values() for model in one.models}),
         "overall": overall_table(scores),
-        "sections": [_section(folder, split, one) for split, one in results.items()],
+        "lead": next((picture for picture in sections[0].pictures if picture.is_wide), None),
+        "sections": sections,
         "baselines": [_baseline_table(one, split) for split, one in results.items()],
         "replies": _reply_table(results),
         "unread": _unread(results),
@@ -172,7 +174,7 @@ def _reply_table(results: dict[Split, Results]) -> Table:
 
 def _unread(results: dict[Split, Results]) -> list[str]:
     return [
-        f"{replies.task} {split}: {reason} ({count} times)"
+        f"{replies.task} {split}: {reason} ({count})"
         for split, one in results.items()
         for replies in one.replies
         for reason, count in replies.reasons.items()

@@ -132,15 +132,7 @@ def _draw_bars(axes: Any, task: Task, scores: Sequence[Score]) -> None:
                 linewidth=2.4,
                 label="best trivial baseline" if place == len(scores) - 1 else None,
             )
-        is_inside = value >= 9
-        axes.text(
-            place,
-            2 if is_inside else max(high, value) + 1.5,
-            f"{value:.0f}" if score.value is not None else "–",
-            ha="center",
-            color="white" if is_inside and score.dataset == ALL else "#1f2937",
-        )
-    names = [score.dataset if score.value is not None else f"{score.dataset} (none)" for score in scores]
+    names = [f"{s.dataset}: {_percent(s.value):.0f}" if s.value is not None else f"{s.dataset}: –" for s in scores]
     axes.set_xticks(range(len(scores)), names, rotation=30, ha="right", rotation_mode="anchor")
     axes.set_title(f"{task}: {NAMES[HEADLINE[task]]}", fontsize=10)
     axes.set_ylim(0, 108)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -109,11 +110,17 @@ class Results(Record):
 
 def results_schema() -> dict[str, Any]:
     """The JSON schema of a results file, tag included."""
-    schema = Results.model_json_schema()
-    schema["$id"] = SCHEMA
+    schema = Results.model_json_schema(mode="serialization")
     schema["properties"] = {"schema": {"const": SCHEMA, "type": "string"}, **schema["properties"]}
     schema["required"] = ["schema", *schema["required"]]
-    return schema
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA, **schema}
+
+
+def write_schema(folder: Path) -> Path:
+    """Write `results.schema.json`; returns its path."""
+    path = Path(folder) / "results.schema.json"
+    write_text(path, json.dumps(results_schema(), indent=2, ensure_ascii=False) + "\n")
+    return path
 
 
 def write_results(path: Path, results: Results) -> None:
@@ -144,3 +151,11 @@ def read_results(path: Path) -> Results:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise RecordError(f"{path}: {field}: {first['msg']}; evaluate again") from error
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(
+            "usage: python -m gastrovl.evaluation.results FOLDER    (writes the JSON schema of results.json there)"
+        )
+    print(write_schema(Path(sys.argv[1])))

@@ -13,6 +13,7 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 LEVEL = 0.95
+FEW_GROUPS = 10  # below, a cluster bootstrap is known to be overconfident (Cameron, Gelbach and Miller 2008)
 _DRAWS_AT_ONCE = 4_000_000  # groups drawn per chunk of resamples: bounds the memory at some 100 MB
 
 
@@ -37,7 +38,10 @@ class Measure:
 
 @dataclass(frozen=True)
 class Interval:
-    """Percentile bounds of a score, or the reason why there are none; `replicates` are the resampled values."""
+    """Percentile bounds of a score; `reason` says why there are none, or why they deserve little trust.
+
+    `replicates` are the resampled values, (resamples,).
+    """
 
     low: float | None
     high: float | None
@@ -97,15 +101,17 @@ def intervals(
     names = np.asarray(groups, dtype=object)[chosen]
     index_of = {name: index for index, name in enumerate(dict.fromkeys(names))}
     codes = np.fromiter((index_of[name] for name in names), dtype=np.int64, count=len(names))
-    if resamples == 0 or len(index_of) < 2:
-        reason = _no_interval(resamples, len(index_of), len(names))
-        return [Interval(None, None, reason) for _ in measures]
+    counts = [len(np.unique(codes[measure.applies[chosen]])) for measure in measures]
+    if resamples == 0:
+        return [Interval(None, None, "no interval: bootstrap switched off (0 resamples)") for _ in measures]
+    if max(counts) < 2:
+        return [_without(count) for count in counts]
     sums = np.concatenate([_group_sums(m.counts[chosen], codes, len(index_of)) for m in measures], axis=1)
     totals = resampled_sums(sums, resamples=resamples, seed=seed)
     bounds = np.cumsum([0, *(m.counts.shape[1] for m in measures)])
     return [
-        _percentiles(measure.value_of(totals[:, start:stop]))
-        for measure, start, stop in zip(measures, bounds[:-1], bounds[1:], strict=True)
+        _without(count) if count < 2 else _percentiles(measure.value_of(totals[:, start:stop]), _doubt(count))
+        for measure, start, stop, count in zip(measures, bounds[:-1], bounds[1:], counts, strict=True)
     ]
 
 
@@ -129,7 +135,8 @@ def mean_interval(parts: Sequence[Interval]) -> Interval:
     replicates = [part.replicates for part in parts if part.replicates is not None]
     if len(replicates) < len(parts):
         return Interval(None, None, next(part.reason for part in parts if part.replicates is None))
-    return _percentiles(np.mean(replicates, axis=0))
+    doubts = [part.reason for part in parts if part.reason]
+    return _percentiles(np.mean(replicates, axis=0), f"in part, {doubts[0]}" if doubts else None)
 
 
 def _group_sums(counts: NDArray[Any], codes: NDArray[np.int64], count: int) -> Floats:
@@ -137,17 +144,19 @@ def _group_sums(counts: NDArray[Any], codes: NDArray[np.int64], count: int) -> F
     return np.stack(columns, axis=1)
 
 
-def _percentiles(replicates: Floats) -> Interval:
+def _percentiles(replicates: Floats, reason: str | None) -> Interval:
     defined = replicates[~np.isnan(replicates)]
     if defined.size == 0:
         return Interval(None, None, "no interval: the score is undefined in every resample")
     low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(low), float(high), None, replicates)
+    return Interval(float(low), float(high), reason, replicates)
 
 
-def _no_interval(resamples: int, groups: int, conversations: int) -> str:
-    if resamples == 0:
-        return "no interval: bootstrap switched off (0 resamples)"
-    if groups == 0:
-        return "no interval: nothing to score"
-    return f"no interval: all {conversations} conversations belong to one group, so nothing can be resampled"
+def _without(groups: int) -> Interval:
+    what = "nothing to score" if groups == 0 else "all conversations belong to one group, so nothing can be resampled"
+    return Interval(None, None, f"no interval: {what}")
+
+
+def _doubt(groups: int) -> str | None:
+    """Why an interval is narrower than it should be, where it is."""
+    return None if groups >= FEW_GROUPS else f"the interval rests on {groups} groups only, so it is too narrow"

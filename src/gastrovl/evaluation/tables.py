@@ -35,12 +35,14 @@ NAMES = {
 }
 _DATASETS = {ALL: "all", MEAN: "mean of datasets"}
 NO_VALUE = "–"
+DOUBT = "†"  # beside a score whose `reason` is told below the table
 _LATEX = {
     **{character: "\\" + character for character in "&%$#_{}"},
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     NO_VALUE: "--",
+    DOUBT: r"\dag{}",
 }
 
 
@@ -106,19 +108,20 @@ def write_tables(folder: Path, results: Results) -> None:
 
 def reading_notes(results: Results) -> list[str]:
     """What a reader of the tables needs to know, one sentence or two each."""
-    undefined = [
-        f"{score.task} {NAMES[score.metric]} ({score.split}, {_DATASETS.get(score.dataset, score.dataset)}): "
-        f"{score.reason}."
-        for score in results.scores
-        if score.reason and score.dataset == ALL
-    ]
+    reasons: dict[str, list[str]] = {}
+    for score in results.scores:
+        if score.reason and (score.dataset == ALL or score.metric == HEADLINE[score.task]):
+            where = (
+                f"{score.task} {NAMES[score.metric]} of {_DATASETS.get(score.dataset, score.dataset)} ({score.split})"
+            )
+            reasons.setdefault(score.reason, []).append(where)
     return [
         "A reply that could not be read counts as wrong.",
         f"CI: percentile bootstrap over groups (patients, exams or videos), {results.resamples} resamples, "
         f"seed {results.seed}.",
         "A baseline answers the same questions blindly, or by a 4x4 colour thumbnail only; the best one is shown.",
         *results.notes,
-        *undefined,
+        *(f"{DOUBT} {reason}: {', '.join(places)}." for reason, places in reasons.items()),
     ]
 
 
@@ -172,7 +175,8 @@ def percent(value: float | None) -> str:
 def _cells(score: Score) -> list[str]:
     interval = "" if score.low is None else f" [{percent(score.low)}, {percent(score.high)}]"
     rival = NO_VALUE if score.baseline is None else f"{percent(score.baseline)} ({score.baseline_name})"
-    return [percent(score.value) + interval, str(score.n), str(score.n_unparsed), rival]
+    doubt = f" {DOUBT}" if score.reason else ""
+    return [percent(score.value) + interval + doubt, str(score.n), str(score.n_unparsed), rival]
 
 
 def _paper_table(score: Score) -> str:
