@@ -45,8 +45,9 @@ format: $(DEV_READY) ## Rewrite the code in the house format
 bench: $(ALL_READY) ## Run every script in benchmarks/
 	@set -e; for script in $(sort $(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python "$$script"; done
 
-schemas: $(ALL_READY) ## Write the JSON schemas of the record files to docs/reference/schemas
+schemas: $(ALL_READY) ## Write the JSON schemas of records and results to docs/reference/schemas
 	$(BIN)/python -m gastrovl.core.records docs/reference/schemas
+	$(BIN)/python -c 'from gastrovl.evaluation.results import write_schema; print(write_schema("docs/reference/schemas"))'
 
 define install
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo \
