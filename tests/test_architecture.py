@@ -6,7 +6,9 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -144,6 +146,22 @@ def test_optional_libraries_are_imported_inside_functions():
         if name.partition(".")[0] in HOME_OF
     ]
     assert not found, "\n".join(found)
+
+
+def test_every_library_that_is_imported_is_declared():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *(one for extra in extras.values() for one in extra)]
+    declared = {re.split(r"[\[<>=]", one, maxsplit=1)[0].lower().replace("_", "-") for one in wanted}
+    declared.add("nltk")  # rouge-score's own word stemmer, which its scorer takes as an argument
+    providers = metadata.packages_distributions()
+    found = sorted(
+        f"{_at(path, line)}: {top}"
+        for path in CODE
+        for line, top in _third_party(path)
+        if not {name.lower().replace("_", "-") for name in providers.get(top, [])} & declared
+    )
+    assert not found, "add to pyproject.toml:\n" + "\n".join(found)
 
 
 def test_torch_free_layers_import_on_a_machine_without_torch():
