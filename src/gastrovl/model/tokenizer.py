@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerFast
 
 from gastrovl.core.errors import ConfigError
 
@@ -16,6 +16,13 @@ IMAGE_TOKEN = "<image>"
 SHIPPED = "gastrovl"
 _PAD, _END = "<|pad|>", "<|end|>"
 _SPECIAL = [_PAD, _END, "<|user|>", "<|assistant|>", IMAGE_TOKEN]
+# What a chat template writes around turns. The first ends an answer, so generation has to stop there; a template that
+# is not listed ends answers with the tokenizer's own end token.
+_MARKS = {
+    "gastrovl": [_END, "<|user|>", "<|assistant|>"],
+    "chatml": ["<|im_end|>", "<|im_start|>"],
+    "llama3": ["<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"],
+}
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int = 2048) -> PreTrainedTokenizerFast:
@@ -44,22 +51,33 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = 2048) -> PreTrainedT
 
 
 def load_tokenizer(name: str, chat_template: str) -> Any:
-    """The shipped tokenizer (`gastrovl`) or one in a local folder, with image token, padding and chat template set.
+    """The shipped tokenizer (`gastrovl`) or one in a local folder, made ready for a chat template.
+
+    Image token, padding token and the template's own marks are single tokens afterwards, and the end token is the mark
+    that ends an answer: a model that is taught one mark and waits for another never stops.
 
     Raises:
-        ConfigError: There is no such folder or template, or the template marks no answers.
+        ConfigError: There is no such folder or template, or the template needs an end token the tokenizer lacks.
     """
     folder = shipped_tokenizer_folder() if name == SHIPPED else Path(name)
     if not folder.is_dir():
         raise ConfigError(
             f"tokenizer {name!r}: no such folder; give {SHIPPED!r} or a local Hugging Face tokenizer folder"
         )
+    template, marks = read_chat_template(chat_template), _MARKS.get(chat_template, [])
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    if IMAGE_TOKEN not in tokenizer.get_vocab():
-        tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]})
+    if new := [AddedToken(word, special=True) for word in [IMAGE_TOKEN, *marks] if word not in tokenizer.get_vocab()]:
+        tokenizer.add_tokens(new, special_tokens=True)
+    if marks:
+        tokenizer.eos_token = marks[0]
+    if tokenizer.eos_token is None:
+        raise ConfigError(
+            f"tokenizer {name!r} has no end token, which chat_template {chat_template!r} ends answers with; "
+            f"take one of {', '.join(_MARKS)}, which bring their own"
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.chat_template = read_chat_template(chat_template)
+    tokenizer.chat_template = template
     return tokenizer
 
 
