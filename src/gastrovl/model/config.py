@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -69,7 +70,8 @@ class ModelConfig(Config):
         preset: Name in `gastrovl.model.presets`; other keys replace the preset's.
         vision, language, connector, lora: The parts.
         feature_layer: Which hidden state of the tower is used (-1: last, -2: last but one).
-        tokenizer: `gastrovl` for the one that is shipped, else a local folder.
+        tokenizer: `gastrovl` for the one that is shipped, else a local folder; a language model with a `path` brings
+            its own when this is left out.
         chat_template: Name of a template in `model/chat_templates`.
         image_size_px: Side of the square the tower sees; None takes the tower's own.
     """
@@ -92,6 +94,7 @@ class GastroVLConfig(LlavaConfig):
     connector_kind: str = "pool"
     connector_grids: list[int] | None = None
     connector_queries: int = 64
+    head_bias: bool = False  # Phi's output layer has one, plain LLaVA's has none
 
 
 AutoConfig.register("gastrovl", GastroVLConfig)
@@ -101,9 +104,11 @@ def part_hf_config(part: PartConfig) -> Any:
     """The transformers config of a part.
 
     Raises:
-        ConfigError: The model type is unknown to the installed transformers.
+        ConfigError: There is no such folder, or the model type is unknown to the installed transformers.
     """
     if part.path is not None:
+        if not (Path(part.path) / "config.json").is_file():
+            raise ConfigError(f"model part {part.path!r}: no config.json there; give a local Hugging Face model folder")
         config = AutoConfig.from_pretrained(part.path, local_files_only=True)
         return getattr(config, "vision_config", config) if "vision" not in config.model_type else config
     assert part.config is not None

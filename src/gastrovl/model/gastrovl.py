@@ -22,6 +22,7 @@ from gastrovl.model.projector import PooledProjector, QueryProjector
 from gastrovl.model.vision import TowerShape, load_tower, tower_shape, tower_tokens
 
 IGNORED = -100  # label of positions without loss, as everywhere in transformers
+_BIASED_HEADS = ("phi",)  # language models whose output layer has a bias
 
 
 class GastroVLModel(LlavaModel):
@@ -65,7 +66,8 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
     def __init__(self, config: LlavaConfig) -> None:
         LlavaPreTrainedModel.__init__(self, config)
         self.model = GastroVLModel(config)
-        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        has_bias = isinstance(config, GastroVLConfig) and config.head_bias
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=has_bias)
         self.grounding: GroundingHead | None = None
         self.post_init()
 
@@ -243,7 +245,7 @@ def compose(
     """A model from its parts; parts with a `path` bring their weights, the others start at random (torch's seed).
 
     Raises:
-        ConfigError: A convolutional tower with a connector that has no positions, or an unknown tower.
+        ConfigError: A part that plain LLaVA cannot hold with a `linear` or `mlp` connector, or an unknown tower.
     """
     vision_config = part_hf_config(vision)
     vision_config.image_size = image_size_px
@@ -251,11 +253,8 @@ def compose(
     text_config.vocab_size = max(vocabulary, text_config.vocab_size if language.path else 0)
     text_config.pad_token_id, text_config.eos_token_id = pad_token_id, eos_token_id
     shape = tower_shape(vision_config, image_size_px)
-    if connector.kind in PLAIN_CONNECTORS and shape.is_convolutional:
-        raise ConfigError(
-            f"connector {connector.kind!r} with the convolutional tower {vision_config.model_type!r}: its maps carry "
-            "no positions, and plain LLaVA cannot read them; use connector `pool` or `query`"
-        )
+    if connector.kind in PLAIN_CONNECTORS:
+        _check_plain(connector, vision_config.model_type, shape, text_config.model_type if language.path else "")
     config = _llava_config(vision_config, text_config, connector, shape, image_token_id, feature_layer)
     model = GastroVLForConditionalGeneration(config)
     if connector.kind == "linear":
@@ -265,6 +264,22 @@ def compose(
     if language.path:
         _take_language_weights(model, language.path)
     return model
+
+
+def _check_plain(connector: ConnectorConfig, tower: str, shape: TowerShape, pretrained_language: str) -> None:
+    """Refuse what plain LLaVA would read wrongly or not at all."""
+    reason = ""
+    if shape.is_convolutional:
+        reason = f"the convolutional tower {tower!r}: its maps carry no positions"
+    elif shape.prefix > 1:
+        reason = f"the tower {tower!r}: its register tokens would be taken for patches"
+    elif pretrained_language in _BIASED_HEADS:
+        reason = f"the weights of a {pretrained_language!r} model: the bias of its output layer would be lost"
+    if reason:
+        raise ConfigError(
+            f"connector {connector.kind!r} makes a plain LLaVA model, which cannot hold {reason}; "
+            "use connector `pool` or `query`"
+        )
 
 
 def _llava_config(
@@ -288,6 +303,7 @@ def _llava_config(
         connector_kind=connector.kind,
         connector_grids=list(connector.grids),
         connector_queries=connector.queries,
+        head_bias=text_config.model_type in _BIASED_HEADS,
     )
 
 

@@ -148,6 +148,8 @@ def resolve(config: ModelConfig) -> ModelConfig:
         raise ConfigError(f"model.preset {config.preset!r} is unknown; known: {', '.join(sorted(PRESETS))}")
     base = PRESETS[config.preset] if config.preset else ModelConfig()
     said = {name: getattr(config, name) for name in config.model_fields_set}
+    if config.language is not None and config.language.path is not None:
+        said.setdefault("tokenizer", config.language.path)  # another's ids would mean other words to these weights
     merged = base.model_copy(update=said)
     needed = ("vision", "language", "connector", "feature_layer", "tokenizer", "chat_template", "image_size_px")
     missing = [name for name in needed if getattr(merged, name) is None]

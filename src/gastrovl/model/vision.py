@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -64,8 +65,10 @@ def tower_shape(config: PreTrainedConfig, image_size_px: int) -> TowerShape:
 
 
 def load_tower(path: str) -> nn.Module:
-    """The vision tower in a local folder; of a two-tower model (CLIP, SigLIP) the vision half."""
+    """The vision tower in a local folder; of a two-tower model (CLIP, SigLIP) or a LLaVA model its vision part."""
     model = AutoModel.from_pretrained(path, local_files_only=True, use_safetensors=True)
+    if hasattr(model, "vision_tower"):
+        return model.vision_tower
     return model.vision_model if hasattr(model, "vision_model") and hasattr(model, "text_model") else model
 
 
@@ -100,9 +103,19 @@ def image_processor(path: str | None, config: PreTrainedConfig, image_size_px: i
 
     A squash, not a centre crop: fractions of the original image stay what they are, so boxes survive. Random-weight
     towers of other families take SigLIP's normalisation (mean and standard deviation 0.5).
+
+    Raises:
+        ConfigError: The folder of a pretrained tower does not say how its images were normalised.
     """
     import transformers
 
+    if path and not any(
+        (Path(path) / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")
+    ):
+        raise ConfigError(
+            f"vision part {path!r}: no preprocessor_config.json there, so the normalisation of its images is unknown; "
+            "copy it from where the weights come from"
+        )
     name = _PIL_PROCESSORS.get(config.model_type, "SiglipImageProcessorPil")
     processor_class = getattr(transformers, name)
     processor = processor_class.from_pretrained(path, local_files_only=True) if path else processor_class()

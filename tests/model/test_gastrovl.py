@@ -1,0 +1,180 @@
+"""The composed model: merging, losses by hand, cached against uncached, what it refuses."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from gastrovl.core.errors import ConfigError, ModelInputError
+from gastrovl.model.checkpoint import build_model
+from gastrovl.model.gastrovl import IGNORED, answer_loss, info_nce, masked_mean, merge_image_features
+
+CONNECTORS = [("mlp", "siglip"), ("linear", "clip"), ("pool", "resnet"), ("query", "siglip")]
+
+
+def a_batch(processor, turns=(("user", "Where is the polyp?"), ("assistant", "[125,250,500,749]"))):
+    dialogue = processor.encode_dialogue(turns)
+    ids = torch.tensor([dialogue.ids])
+    is_answer = torch.tensor([dialogue.is_answer])
+    return {
+        "input_ids": ids,
+        "pixel_values": torch.randn(1, 3, 32, 32),
+        "attention_mask": torch.ones_like(ids),
+        "position_ids": torch.arange(ids.shape[1])[None],
+        "labels": torch.where(is_answer, ids, IGNORED),
+    }
+
+
+def test_image_features_stand_at_the_placeholders_in_order():
+    tokens = torch.zeros(2, 4, 1)
+    is_image = torch.tensor([[True, True, False, False], [False, True, True, False]])
+    features = torch.tensor([[[1.0], [2.0]], [[3.0], [4.0]]])
+
+    merged = merge_image_features(tokens, features, is_image)
+
+    assert merged.squeeze(-1).tolist() == [[1, 2, 0, 0], [0, 3, 4, 0]]
+    assert tokens.sum() == 0
+
+
+def test_a_count_of_placeholders_that_does_not_fit_the_images_is_refused():
+    with pytest.raises(ModelInputError, match="1 image placeholders in the text, 2 image tokens"):
+        merge_image_features(torch.zeros(1, 2, 1), torch.ones(1, 2, 1), torch.tensor([[True, False]]))
+
+
+def test_answer_loss_is_the_weighted_sum_over_the_given_divisor():
+    logits = torch.tensor([[0.0, 0.0], [math.log(3.0), 0.0]])  # probabilities (1/2, 1/2) and (3/4, 1/4)
+    targets, weights = torch.tensor([0, 1]), torch.tensor([1.0, 3.0])
+
+    assert answer_loss(logits, targets, None, None).item() == pytest.approx((math.log(2) + math.log(4)) / 2)
+    assert answer_loss(logits, targets, weights, None).item() == pytest.approx((math.log(2) + 3 * math.log(4)) / 4)
+    assert answer_loss(logits, targets, weights, 10).item() == pytest.approx((math.log(2) + 3 * math.log(4)) / 10)
+
+
+def test_a_batch_without_answers_is_refused_instead_of_giving_nan(tiny_model):
+    model, processor = build_model(tiny_model("mlp"), seed=1)
+    batch = a_batch(processor)
+
+    with pytest.raises(ModelInputError, match="no position of the batch is marked as answer"):
+        model(**batch | {"labels": torch.full_like(batch["labels"], IGNORED)})
+
+
+def test_labels_need_pixels_beside_them(tiny_model):
+    model, processor = build_model(tiny_model("mlp"), seed=1)
+    batch = a_batch(processor)
+    del batch["pixel_values"]
+
+    with pytest.raises(ModelInputError, match="labels need input_ids, pixel_values, attention_mask and position_ids"):
+        model(**batch)
+
+
+def test_contrastive_loss_of_two_pairs_is_as_worked_by_hand():
+    images = torch.tensor([[2.0, 0.0], [0.0, 5.0]])  # lengths do not matter
+    texts = torch.tensor([[1.0, 0.0], [3.0, 3.0]])  # cosines: [[1, s], [0, s]] with s = 1/sqrt(2)
+    s = 1 / math.sqrt(2)
+    by_image = (math.log(1 + math.exp(s - 1)) + math.log(1 + math.exp(-s))) / 2  # rows [1, s] and [0, s]
+    by_text = (math.log(1 + math.exp(-1)) + math.log(2)) / 2  # columns [1, 0] and [s, s]
+
+    loss = info_nce(images, texts, temperature=1.0)
+
+    assert loss.item() == pytest.approx((by_image + by_text) / 2, abs=1e-6)
+
+
+def test_a_masked_mean_leaves_padding_out():
+    hidden = torch.tensor([[[2.0], [4.0], [100.0]], [[7.0], [8.0], [9.0]]])
+
+    assert masked_mean(hidden, torch.tensor([[1, 1, 0], [0, 0, 0]])).tolist() == [[3.0], [0.0]]
+
+
+@pytest.mark.parametrize(("connector", "tower"), CONNECTORS)
+def test_training_and_inference_paths_give_the_same_logits(tiny_model, connector, tower):
+    model, processor = build_model(tiny_model(connector, tower), seed=1)
+    model.eval()
+    batch = a_batch(processor)
+
+    trained = model(**batch).logits
+    labels = batch.pop("labels")
+    plain = model(**batch).logits[:, :-1][labels[:, 1:] != IGNORED]
+
+    assert len(trained) == int((labels != IGNORED).sum())
+    torch.testing.assert_close(trained, plain, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("connector", "tower"), CONNECTORS)
+def test_cached_generation_equals_uncached(tiny_model, connector, tower):
+    model, processor = build_model(tiny_model(connector, tower), seed=2)
+    model.eval()
+    prompt = torch.tensor([processor.encode_prompt([("user", "Describe the image.")])])
+    inputs = {"input_ids": prompt, "attention_mask": torch.ones_like(prompt), "pixel_values": torch.randn(1, 3, 32, 32)}
+    settings = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None, "output_logits": True}
+    settings["suppress_tokens"] = [processor.image_token_id]  # said by chance, it would ask for a second image
+
+    cached, uncached = (
+        model.generate(**inputs, **settings, use_cache=flag, return_dict_in_generate=True) for flag in (True, False)
+    )
+
+    assert cached.sequences.shape[1] == prompt.shape[1] + 12
+    assert torch.equal(cached.sequences, uncached.sequences)
+    torch.testing.assert_close(torch.stack(cached.logits), torch.stack(uncached.logits), rtol=1e-4, atol=1e-5)
+
+
+def test_the_image_matters_to_the_logits(tiny_model):
+    model, processor = build_model(tiny_model("mlp"), seed=1)
+    batch = a_batch(processor)
+    one = model(**batch).logits
+
+    other = model(**batch | {"pixel_values": batch["pixel_values"] + 1.0}).logits
+
+    assert not torch.allclose(one, other, atol=1e-4)
+
+
+def test_without_answer_weight_the_language_model_does_not_run(tiny_model, monkeypatch):
+    model, processor = build_model(tiny_model("mlp"), seed=1)
+    monkeypatch.setattr(model.model.language_model, "forward", lambda *_, **__: pytest.fail("it ran"))
+
+    output = model(**a_batch(processor), answer_weight=0.0)
+
+    assert output.logits is None
+    assert output.loss.item() == 0.0
+
+
+def test_the_contrastive_term_is_added_with_its_weight(tiny_model):
+    model, processor = build_model(tiny_model("mlp"), seed=1)
+    row = a_batch(processor)
+    batch = {name: value.repeat(2, *[1] * (value.ndim - 1)) for name, value in row.items()}
+    batch["pixel_values"] = torch.randn(2, 3, 32, 32)
+    captions = {
+        "caption_ids": torch.tensor([[5, 6, 7], [8, 9, 0]]),
+        "caption_mask": torch.tensor([[1, 1, 1], [1, 1, 0]]),
+    }
+    images = torch.stack(model.model.get_image_features(batch["pixel_values"]).pooler_output).mean(dim=1)
+    hidden = model.model.language_model(captions["caption_ids"], captions["caption_mask"]).last_hidden_state
+    texts = torch.stack([hidden[0].mean(dim=0), hidden[1, :2].mean(dim=0)])
+
+    without = model(**batch, **captions).loss
+    with_it = model(**batch, **captions, contrastive_weight=0.5).loss
+
+    assert (with_it - without).item() == pytest.approx(0.5 * info_nce(images, texts).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("connector", ["linear", "mlp"])
+def test_a_convolutional_tower_needs_a_connector_with_positions(tiny_model, connector):
+    with pytest.raises(ConfigError, match=f"'{connector}' makes a plain LLaVA model.*'resnet'.*`pool` or `query`"):
+        build_model(tiny_model(connector, "resnet"), seed=1)
+
+
+def test_the_second_layer_of_a_linear_connector_is_an_exact_identity(tiny_model):
+    model, _ = build_model(tiny_model("linear"), seed=1)
+    projector, features = model.model.multi_modal_projector, torch.randn(2, 16, 32)
+
+    assert torch.equal(projector.linear_2.weight, torch.eye(32))
+    assert not projector.linear_2.bias.any()
+    torch.testing.assert_close(projector(features), projector.linear_1(features), rtol=0, atol=1e-6)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_one_others(tiny_model):
+    first, again, other = (build_model(tiny_model("mlp"), seed)[0].state_dict() for seed in (1, 1, 2))
+
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["lm_head.weight"], other["lm_head.weight"])
