@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -19,6 +19,7 @@ from gastrovl.core.types import Split
 from gastrovl.data.config import BuildConfig
 from gastrovl.training.config import TrainConfig
 
+MARK_NAME, MARK_SCHEMA = "gastrovl-run.json", "gastrovl/run/1"
 Say = Callable[[str], None]
 Progress = Callable[[str, int, int], None]
 
@@ -83,11 +84,14 @@ def run(
 
 
 def _claim(output: Path, config: RunConfig, is_replaced: bool) -> None:
-    said, mark = config.model_dump(mode="json"), output / "config.json"
+    """Make `output` this run's folder; only a folder that carries our own mark is ever replaced."""
+    said = {"schema": MARK_SCHEMA, "config": config.model_dump(mode="json")}
+    mark = output / MARK_NAME
     if output.is_dir() and any(output.iterdir()):
-        if not mark.is_file():
+        found = _mark(mark)
+        if found.get("schema") != MARK_SCHEMA:
             raise OutputError(f"{output} holds files of something else; choose another -o")
-        is_same = json.loads(mark.read_text(encoding="utf-8")) == said
+        is_same = found == said
         if is_replaced:
             shutil.rmtree(output)
         elif not is_same:
@@ -97,6 +101,14 @@ def _claim(output: Path, config: RunConfig, is_replaced: bool) -> None:
     elif output.is_file():
         raise OutputError(f"{output} is a file; choose another -o")
     write_text(mark, json.dumps(said, indent=2) + "\n")
+
+
+def _mark(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _build(config: RunConfig, folder: Path, data_root: Path | None, progress: Progress | None) -> None:

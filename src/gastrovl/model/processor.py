@@ -73,10 +73,13 @@ class GastroVLProcessor:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
 
     def square(self, image: Image.Image, side: int | None = None) -> NDArray[np.uint8]:
-        """The image squashed to a square, uint8 (side, side, 3); the model's own size when `side` is None."""
+        """The image squashed to a square, uint8 (side, side, 3); the model's own size when `side` is None.
+
+        Resized as the image processor itself does it, so that plain transformers gives the same pixels.
+        """
         side = side or self.image_size_px
         resample = Image.Resampling(int(self.image_processor.resample))
-        return np.asarray(image.convert("RGB").resize((side, side), resample, reducing_gap=3.0))
+        return np.asarray(image.convert("RGB").resize((side, side), resample))
 
     def pixels(self, squares: NDArray[np.uint8]) -> Tensor:
         """Normalised pixels of squares, (images, side, side, 3) uint8 to (images, 3, side, side) float32."""

@@ -65,7 +65,10 @@ def load_tokenizer(name: str, chat_template: str) -> Any:
             f"tokenizer {name!r}: no such folder; give {SHIPPED!r} or a local Hugging Face tokenizer folder"
         )
     template, marks = read_chat_template(chat_template), _MARKS.get(chat_template, [])
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"tokenizer {name!r}: the folder holds no Hugging Face tokenizer ({error})") from error
     if new := [AddedToken(word, special=True) for word in [IMAGE_TOKEN, *marks] if word not in tokenizer.get_vocab()]:
         tokenizer.add_tokens(new, special_tokens=True)
     if marks:

@@ -59,7 +59,7 @@ class View:
 
 def draw_view(rng: np.random.Generator, boxes: Sequence[Box], config: AugmentConfig) -> View:
     """A random view that keeps every one of `boxes` whole."""
-    side = rng.uniform(config.smallest_crop, 1.0)
+    side = rng.uniform(config.smallest_crop, 1.0) if config.smallest_crop < 1 else 1.0
     x0, x1 = _window(rng, side, *((min(b.x0 for b in boxes), max(b.x1 for b in boxes)) if boxes else (1.0, 0.0)))
     y0, y1 = _window(rng, side, *((min(b.y0 for b in boxes), max(b.y1 for b in boxes)) if boxes else (1.0, 0.0)))
     brightness = rng.uniform(1 - config.colour, 1 + config.colour)
@@ -76,6 +76,8 @@ def draw_view(rng: np.random.Generator, boxes: Sequence[Box], config: AugmentCon
 
 def _window(rng: np.random.Generator, side: float, low: float, high: float) -> tuple[float, float]:
     """One axis of a window of length `side` that covers [low, high] (empty when low > high)."""
+    if side == 1.0:
+        return 0.0, 1.0
     if low > high:
         start = rng.uniform(0.0, 1.0 - side)
         return start, start + side

@@ -54,6 +54,8 @@ class StageConfig(Config):
         contrastive_weight: Weight of an image-caption InfoNCE term (needs CAP).
         grounding_weight: Weight of the loss that makes image tokens say what they show and where (needs CLS and REC).
         task_weights: Weight of a task's answer tokens; 1 when left out.
+        digit_weights: Weights of the three digits of a box coordinate in an answer. The last digit is one part in a
+            thousand, mostly noise that a short training should not spend its gradient on.
     """
 
     name: Annotated[str, Field(pattern="^[a-z0-9-]+$")]
@@ -72,6 +74,7 @@ class StageConfig(Config):
     contrastive_weight: Annotated[float, Field(ge=0)] = 0.0
     grounding_weight: Annotated[float, Field(ge=0)] = 0.0
     task_weights: dict[Task, Positive] = Field(default_factory=dict)
+    digit_weights: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
 
     @model_validator(mode="after")
     def _check(self) -> StageConfig:

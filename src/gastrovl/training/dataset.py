@@ -22,7 +22,7 @@ from gastrovl.model.processor import GastroVLProcessor
 from gastrovl.training.augment import View, draw_view
 from gastrovl.training.config import AugmentConfig, StageConfig
 from gastrovl.training.grounding import RowTargets, TermIndex
-from gastrovl.training.packing import PackedRow, collate, pack
+from gastrovl.training.packing import PackedRow, collate, pack, weigh_digits
 
 _CROP_MARGIN = 1.25  # cached squares are this much larger than the model's when windows are cut from them
 
@@ -80,6 +80,7 @@ class RowDataset(Dataset[Row]):
         self.terms, self.grid_side = terms, grid_side
         self.images, self.processor, self.stage = images, processor, stage
         self.seed, self.max_length, self.augment, self.is_training = seed, max_length, augment, is_training
+        self._digit_ids = frozenset(processor.tokenizer.convert_tokens_to_ids(list("0123456789")))
         self.epoch = 0
         grouped: dict[str, list[Conversation]] = {}
         for conversation in conversations:
@@ -130,6 +131,8 @@ class RowDataset(Dataset[Row]):
         dialogues = [self.processor.encode_dialogue(turns) for _, turns in said]
         weights = [self.stage.task_weights.get(conversation.task, 1.0) for conversation, _ in said]
         packed = pack(dialogues, weights, self.max_length)
+        if set(self.stage.digit_weights) != {1.0}:
+            packed = weigh_digits(packed, self._digit_ids, self.stage.digit_weights)
         count = max(packed.segments)
         caption: list[int] = []
         if self.stage.contrastive_weight:

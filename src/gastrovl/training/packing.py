@@ -7,7 +7,7 @@ dialogue exactly what it would see alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -58,6 +58,23 @@ def pack(dialogues: Sequence[Dialogue], weights: Sequence[float], max_length: in
             f"a dialogue of {len(dialogues[0].ids)} tokens does not fit into max_length {max_length}; raise it"
         )
     return PackedRow(ids, positions, segments, labels, label_weights)
+
+
+def weigh_digits(row: PackedRow, digit_ids: frozenset[int], factors: Sequence[float]) -> PackedRow:
+    """The row with the weight of each answered digit multiplied by the factor of its place in its number.
+
+    Args:
+        digit_ids: Token ids of the ten digits.
+        factors: Of the first, second and third digit; digits beyond keep the last one's.
+    """
+    weights, place = list(row.weights), 0
+    for position, (token, label) in enumerate(zip(row.ids, row.labels, strict=True)):
+        if label == IGNORED or token not in digit_ids:
+            place = 0
+            continue
+        weights[position] *= factors[min(place, len(factors) - 1)]
+        place += 1
+    return replace(row, weights=weights)
 
 
 def collate(rows: Sequence[PackedRow], pad_token_id: int) -> dict[str, Tensor]:

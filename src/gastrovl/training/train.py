@@ -191,7 +191,7 @@ def _run_stage(
             max_length=config.max_length,
             augment=config.augment if is_training else None,
             is_training=is_training,
-            terms=terms if is_training else None,
+            terms=terms,
             grid_side=grid_side,
         )
         if part

@@ -45,7 +45,7 @@ class GastroTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW over the open parts, each at its own rate."""
         if self.optimizer is None:
-            self.optimizer = torch.optim.AdamW(parameter_groups(model or self.model, self.stage), betas=(0.9, 0.98))
+            self.optimizer = torch.optim.AdamW(parameter_groups(model or self.model, self.stage), betas=(0.9, 0.98), fused=True)
         return self.optimizer
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
@@ -89,20 +89,30 @@ class GastroTrainer(Trainer):
         """Validation by task under teacher forcing: loss, exact answers, and for REC mean IoU of single boxes.
 
         An answer is exact under teacher forcing if and only if greedy decoding would give it, so CLS and REG
-        accuracies are those of greedy decoding.
+        accuracies are those of greedy decoding. A stage without answers reports the grounding loss alone.
         """
         del ignore_keys
         dataset = eval_dataset or self.eval_dataset
         loader = DataLoader(dataset, batch_size=self.args.eval_batch_size, collate_fn=list)
-        collator = Collator(dataset.processor, None)
+        collator = Collator(dataset.processor, dataset.terms)
         tally: dict[str, list[float]] = defaultdict(list)
         self.model.eval()
         for rows in loader:
-            self._tally(rows, collator(rows), dataset, tally)
+            batch = collator(rows)
+            if "grounding" in batch:
+                tally["grounding_loss"].append(self._grounding_loss(batch))
+            if self.stage.answer_weight:
+                self._tally(rows, batch, dataset, tally)
         metrics = {f"{metric_key_prefix}_{name}": math.fsum(values) / len(values) for name, values in tally.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    @torch.no_grad()
+    def _grounding_loss(self, batch: dict[str, Any]) -> float:
+        inputs = self._prepare_inputs(batch)
+        with self.compute_loss_context_manager():
+            return float(self.model(**inputs, answer_weight=0.0, grounding_weight=1.0).loss)
 
     @torch.no_grad()
     def _tally(
