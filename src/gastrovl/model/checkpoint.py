@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, LlavaConfig, LlavaProcessor
 
 from gastrovl.core.config import Config
@@ -83,7 +84,7 @@ def load_checkpoint(
     """Model (in evaluation mode), processor and card of a checkpoint folder.
 
     Raises:
-        CheckpointError: A file is missing, or the layout is of another version.
+        CheckpointError: A file is missing or broken, weights and config differ, or the layout is of another version.
     """
     folder = Path(folder)
     card = _read_card(folder)
@@ -92,15 +93,39 @@ def load_checkpoint(
             raise CheckpointError(
                 f"{folder / needed}: no such file; the checkpoint is incomplete, copy or train it again"
             )
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    if not isinstance(config, LlavaConfig):
-        raise CheckpointError(f"{folder}: config.json has model_type {config.model_type!r}; expected llava or gastrovl")
-    model = GastroVLForConditionalGeneration.from_pretrained(
-        folder, config=config, dtype=dtype, local_files_only=True, use_safetensors=True
-    )
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    pixels = AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        if not isinstance(config, LlavaConfig):
+            raise CheckpointError(
+                f"{folder}: config.json has model_type {config.model_type!r}; expected llava or gastrovl"
+            )
+        model = _read_weights(folder, config, dtype)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        pixels = AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
+    except (OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{folder}: cannot be read ({error}); copy or train the checkpoint again") from error
     return model.eval(), GastroVLProcessor(tokenizer, pixels, card.image_tokens), card
+
+
+def _read_weights(folder: Path, config: LlavaConfig, dtype: torch.dtype) -> GastroVLForConditionalGeneration:
+    """The model with every weight of the folder; transformers would draw what is missing at random and go on."""
+    try:
+        model, report = GastroVLForConditionalGeneration.from_pretrained(
+            folder, config=config, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{folder}: the file model.safetensors is damaged ({error}); copy or train the checkpoint again"
+        ) from error
+    for kind, verb in (("missing_keys", "lack"), ("unexpected_keys", "hold more than the config says:")):
+        if names := sorted(report[kind]):
+            raise CheckpointError(
+                f"{folder}: the weights {verb} {names[0]} and {len(names) - 1} more; "
+                "config.json and weights are of different models, copy or train the checkpoint again"
+            )
+    return model
 
 
 def _read_card(folder: Path) -> CheckpointCard:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -104,7 +105,7 @@ def part_hf_config(part: PartConfig) -> Any:
     """The transformers config of a part.
 
     Raises:
-        ConfigError: There is no such folder, or the model type is unknown to the installed transformers.
+        ConfigError: There is no such folder, or the installed transformers knows no such model type or field.
     """
     if part.path is not None:
         if not (Path(part.path) / "config.json").is_file():
@@ -115,6 +116,12 @@ def part_hf_config(part: PartConfig) -> Any:
     fields = dict(part.config)
     model_type = fields.pop("model_type")
     try:
-        return AutoConfig.for_model(model_type, **fields)
+        default = AutoConfig.for_model(model_type)
     except ValueError as error:
         raise ConfigError(f"model_type {model_type!r} is not known to the installed transformers: {error}") from error
+    for name in fields:
+        if not hasattr(default, name):  # transformers keeps it and builds the default shape, often of billions
+            nearest = difflib.get_close_matches(name, default.to_dict(), n=1, cutoff=0.5)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            raise ConfigError(f"model_type {model_type!r} knows no {name!r}{hint}")
+    return AutoConfig.for_model(model_type, **fields)

@@ -64,8 +64,8 @@ class GroundingHead(nn.Module):
         cell_logits = nn.functional.normalize(self.word(cells), dim=-1) @ words.T * self.scale[1].exp() + self.bias[1]
         boxes = self.box(cells).sigmoid()
         return (
-            _known_bce(image_logits, targets.image_terms)
-            + 5.0 * _known_bce(cell_logits, targets.cell_terms)
+            balanced_bce(image_logits, targets.image_terms)
+            + balanced_bce(cell_logits, targets.cell_terms)
             + box_loss(boxes, targets.cell_boxes)
             + digit_loss(self.digits(cells).unflatten(-1, (4, _READ_DIGITS, 10)), targets.cell_boxes)
         )
@@ -106,8 +106,14 @@ def digit_loss(logits: Tensor, truth: Tensor) -> Tensor:
     return nn.functional.cross_entropy(logits[is_known].reshape(-1, 10), digits.reshape(-1))
 
 
-def _known_bce(logits: Tensor, truth: Tensor) -> Tensor:
-    is_known = truth != UNKNOWN
-    if not is_known.any():
-        return logits.sum() * 0.0
-    return nn.functional.binary_cross_entropy_with_logits(logits[is_known], truth[is_known])
+def balanced_bce(logits: Tensor, truth: Tensor) -> Tensor:
+    """Binary cross-entropy, the mean over what is there plus the mean over what is not; unknown entries do not count.
+
+    One cell in twenty lies in a lesion, and of one term only: a plain mean would learn to say no.
+
+    Args:
+        logits, truth: Of one shape; truth in {0, 1} or UNKNOWN.
+    """
+    losses = nn.functional.binary_cross_entropy_with_logits(logits, truth.clamp(min=0.0), reduction="none")
+    halves = [losses[truth == value].mean() for value in (0.0, 1.0) if (truth == value).any()]
+    return torch.stack(halves).sum() if halves else logits.sum() * 0.0
