@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
+from gastrovl.core.errors import ConfigError
 from gastrovl.model.config import LoraConfig
 
 
@@ -11,7 +13,7 @@ def add_lora(model: Any, config: LoraConfig) -> Any:
     """Wrap `model` in a PEFT model; the connector stays whole and trainable beside the adapters.
 
     Raises:
-        ValueError: `config.target` matches no layer (from PEFT, naming the pattern).
+        ConfigError: `config.target` matches no layer.
     """
     from peft import LoraConfig as PeftLoraConfig
     from peft import get_peft_model
@@ -23,7 +25,12 @@ def add_lora(model: Any, config: LoraConfig) -> Any:
         target_modules=config.target,
         modules_to_save=["multi_modal_projector"],
     )
-    return get_peft_model(model, peft_config)
+    with warnings.catch_warnings():  # PEFT asks transformers >= 5.20 for an attribute by its former name
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        try:
+            return get_peft_model(model, peft_config)
+        except ValueError as error:
+            raise ConfigError(f"model.lora.target {config.target!r}: adapters cannot be placed ({error})") from error
 
 
 def merge(model: Any) -> Any:

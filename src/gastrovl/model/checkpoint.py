@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, LlavaConfig, LlavaProcessor
+from transformers import AutoConfig, AutoTokenizer, LlavaConfig, LlavaProcessor
 
 from gastrovl.core.config import Config
 from gastrovl.core.errors import CheckpointError
@@ -101,7 +101,7 @@ def load_checkpoint(
             )
         model = _read_weights(folder, config, dtype)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        pixels = AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
+        pixels = image_processor(str(folder), config.vision_config, card.image_size_px)
     except (OSError, ValueError, RuntimeError) as error:
         if isinstance(error, CheckpointError):
             raise
@@ -125,6 +125,7 @@ def _read_weights(folder: Path, config: LlavaConfig, dtype: torch.dtype) -> Gast
                 f"{folder}: the weights {verb} {names[0]} and {len(names) - 1} more; "
                 "config.json and weights are of different models, copy or train the checkpoint again"
             )
+    model.model.arrange_tower()
     return model
 
 

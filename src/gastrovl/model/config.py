@@ -119,9 +119,11 @@ def part_hf_config(part: PartConfig) -> Any:
         default = AutoConfig.for_model(model_type)
     except ValueError as error:
         raise ConfigError(f"model_type {model_type!r} is not known to the installed transformers: {error}") from error
+    known = {"rope_scaling", *default.to_dict(), *(getattr(default, "rope_parameters", None) or {})}
     for name in fields:
-        if not hasattr(default, name):  # transformers keeps it and builds the default shape, often of billions
-            nearest = difflib.get_close_matches(name, default.to_dict(), n=1, cutoff=0.5)
+        # transformers takes a misspelt name in silence and builds the default shape, often of billions
+        if name not in known and not hasattr(default, name):
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
             raise ConfigError(f"model_type {model_type!r} knows no {name!r}{hint}")
     return AutoConfig.for_model(model_type, **fields)

@@ -32,11 +32,15 @@ class GastroVLModel(LlavaModel):
         LlavaPreTrainedModel.__init__(self, config)
         self.shape = tower_shape(config.vision_config, config.vision_config.image_size)
         self.vision_tower = AutoModel.from_config(config.vision_config)
-        if self.shape.is_convolutional:
-            self.vision_tower.to(memory_format=torch.channels_last)
+        self.arrange_tower()
         self.multi_modal_projector = _connector(config, self.shape)
         self.language_model = AutoModel.from_config(config.text_config)
         self.post_init()
+
+    def arrange_tower(self) -> None:
+        """Lay out a convolutional tower's weights as CPUs and tensor cores want them; reading weights undoes it."""
+        if self.shape.is_convolutional:
+            self.vision_tower.to(memory_format=torch.channels_last)
 
     def get_image_features(
         self,
@@ -77,13 +81,14 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         Raises:
             ConfigError: The connector's tokens form no grid.
         """
-        projector = self.model.multi_modal_projector
-        if isinstance(projector, QueryProjector):
+        config, side = self.config, self.model.shape.grid_side
+        if isinstance(config, GastroVLConfig) and config.connector_kind == "query":
             raise ConfigError(
                 "grounding_weight needs image tokens on a grid; connector `query` has none, use mlp or pool"
             )
-        side = projector.grids[0] if isinstance(projector, PooledProjector) else self.model.shape.grid_side
-        self.grounding = GroundingHead(self.config.text_config.hidden_size, side * side)
+        if isinstance(config, GastroVLConfig) and config.connector_grids:
+            side = config.connector_grids[0]
+        self.grounding = GroundingHead(config.text_config.hidden_size, side * side)
 
     def drop_grounding_head(self) -> None:
         """Remove the training-time head."""
@@ -252,6 +257,8 @@ def compose(
     text_config = part_hf_config(language)
     text_config.vocab_size = max(vocabulary, text_config.vocab_size if language.path else 0)
     text_config.pad_token_id, text_config.eos_token_id = pad_token_id, eos_token_id
+    # Published weights are often bfloat16; a part built in that would not meet the others, and training keeps float32.
+    vision_config.dtype = text_config.dtype = torch.float32
     shape = tower_shape(vision_config, image_size_px)
     if connector.kind in PLAIN_CONNECTORS:
         _check_plain(connector, vision_config.model_type, shape, text_config.model_type if language.path else "")

@@ -102,7 +102,8 @@ def image_processor(path: str | None, config: PreTrainedConfig, image_size_px: i
     """The Pillow-based image processor of a tower, set to squash any image to a square of `image_size_px`.
 
     A squash, not a centre crop: fractions of the original image stay what they are, so boxes survive. Random-weight
-    towers of other families take SigLIP's normalisation (mean and standard deviation 0.5).
+    towers of other families take SigLIP's normalisation (mean and standard deviation 0.5). The class follows from the
+    tower, because AutoImageProcessor wants torchvision before transformers 5.18.
 
     Raises:
         ConfigError: The folder of a pretrained tower does not say how its images were normalised.
