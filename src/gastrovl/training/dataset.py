@@ -91,6 +91,7 @@ class RowDataset(Dataset[Row]):
                 f"stage {stage.name!r}: no conversation of {', '.join(stage.tasks)} in the data it was given"
             )
         self.groups = list(grouped.values())
+        self._boxes = [boxes_said(group) for group in self.groups] if augment else []
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the trainer; wording and views of the epoch follow from it."""
@@ -105,7 +106,7 @@ class RowDataset(Dataset[Row]):
         square = self.images.square(group[0].image.path)
         if not self.is_training:
             return self._row(group, group, self._resized(square), View(), rng)
-        view = draw_view(rng, boxes_said(group), self.augment) if self.augment else View()
+        view = draw_view(rng, self._boxes[index], self.augment) if self.augment else View()
         kept = [conversation for conversation in group if _survives(conversation, view)]
         if not kept:  # only captions with positions: show the image as it is
             view, kept = View(), group
@@ -190,15 +191,23 @@ def cached_side(processor: GastroVLProcessor, augment: AugmentConfig | None) -> 
 
 
 def boxes_said(group: Sequence[Conversation]) -> list[Box]:
-    """Every box that questions or answers of an image name."""
-    return [box for conversation in group for box in conversation.target.boxes]
+    """Every box that is a target of an image, or stands in any wording of a question or answer about it."""
+    boxes = [box for conversation in group for box in conversation.target.boxes]
+    texts = [text for conversation in group for turn in conversation.turns for text in (turn.text, *turn.alternatives)]
+    said = {found.group(0) for text in texts for found in boxtext.BOX_PATTERN.finditer(text)}
+    return boxes + [boxtext.decode_box(text) for text in sorted(said)]
 
 
 def _survives(conversation: Conversation, view: View) -> bool:
     """Whether the words stay true in the view: a stated position does not survive a moved image."""
     if not view.moves_boxes:
         return True
-    return not any(mentions_position(turn.text) for turn in conversation.turns if turn.role == "assistant")
+    return not any(
+        mentions_position(text)
+        for turn in conversation.turns
+        if turn.role == "assistant"
+        for text in (turn.text, *turn.alternatives)
+    )
 
 
 def _draw_wording(turn: Turn, rng: np.random.Generator) -> str:

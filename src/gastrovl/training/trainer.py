@@ -45,7 +45,9 @@ class GastroTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW over the open parts, each at its own rate."""
         if self.optimizer is None:
-            self.optimizer = torch.optim.AdamW(parameter_groups(model or self.model, self.stage), betas=(0.9, 0.98), fused=True)
+            self.optimizer = torch.optim.AdamW(
+                parameter_groups(model or self.model, self.stage), betas=(0.9, 0.98), fused=True
+            )
         return self.optimizer
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
