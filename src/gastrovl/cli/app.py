@@ -7,6 +7,8 @@ heavy is imported inside the command that needs it, so that `gastrovl --help` an
 from __future__ import annotations
 
 import errno
+import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -70,6 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: Always; code 0 after success, 2 when the user can put it right, else what the command chose.
     """
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # bars of the libraries; ours see it themselves
     try:
         app(args=None if arguments is None else list(arguments), prog_name="gastrovl")
     except GastroVLError as error:

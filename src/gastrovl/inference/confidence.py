@@ -1,26 +1,30 @@
-"""How sure a greedy reply was, read off while it is generated."""
+"""How sure a reply was, read off while it is generated."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
 
-class GreedyConfidence(LogitsProcessor):
-    """Keeps the log-probability of the likeliest token of every step; changes no score.
+class ReplyConfidence(LogitsProcessor):
+    """Keeps the log-probability of every chosen token, as the model gave it before `choose` changed the scores.
 
     The reply's confidence is the geometric mean of these probabilities: uncalibrated, comparable within one model.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, choose: Callable[[Tensor, Tensor], Tensor] | None = None) -> None:
+        self._choose = choose
         self._steps: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Called by `generate` at each step with scores of shape (replies, vocabulary)."""
-        del input_ids
-        self._steps.append(torch.log_softmax(scores.float(), dim=-1).amax(dim=-1).cpu())
-        return scores
+        changed = self._choose(input_ids, scores) if self._choose else scores
+        chosen = changed.argmax(dim=-1, keepdim=True)
+        self._steps.append(torch.log_softmax(scores.float(), dim=-1).gather(1, chosen).squeeze(1).cpu())
+        return changed
 
     def of_replies(self, lengths: list[int]) -> list[float]:
         """The confidence of each reply in (0, 1], given its number of generated tokens."""

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from gastrovl.core.images import open_image
-from gastrovl.inference.confidence import GreedyConfidence
+from gastrovl.inference.boxdigits import BoxDigits
+from gastrovl.inference.confidence import ReplyConfidence
 from gastrovl.model.checkpoint import CheckpointCard, load_checkpoint
 from gastrovl.model.gastrovl import GastroVLForConditionalGeneration
 from gastrovl.model.processor import GastroVLProcessor
@@ -46,7 +47,7 @@ class Reply:
 
 
 class Predictor:
-    """Answers greedily; load once, ask often. One model holds all tasks, the words choose."""
+    """Answers greedily, digits of boxes by their median; load once, ask often. The words choose the task."""
 
     def __init__(
         self, model: GastroVLForConditionalGeneration, processor: GastroVLProcessor, card: CheckpointCard
@@ -77,7 +78,7 @@ class Predictor:
         """Greedy replies to a batch of questions, in their order."""
         started = time.perf_counter()
         inputs = self._inputs(questions)
-        confidence = GreedyConfidence()
+        confidence = ReplyConfidence(BoxDigits(self.processor.tokenizer))
         generated = self.model.generate(
             **inputs,
             max_new_tokens=max_new_tokens,

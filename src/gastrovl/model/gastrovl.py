@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoModel, AutoModelForCausalLM, LlavaConfig, LlavaForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llava.modeling_llava import (
@@ -163,6 +165,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
             text = masked_mean(texts.last_hidden_state, caption_mask)
             loss = loss + contrastive_weight * info_nce(images.mean(dim=1), text)
         if grounding_weight and grounding is not None and self.grounding is not None:
+            grounding = grounding.to(images.device)
             words = masked_mean(self.get_input_embeddings()(grounding.term_ids), grounding.term_mask)
             loss = loss + grounding_weight * self.grounding(images, words, grounding)
         return LlavaCausalLMOutputWithPast(loss=loss, logits=logits, image_hidden_states=images)
@@ -173,10 +176,17 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         """Logits that predict each answer token, (answer positions, vocabulary), float32."""
         embedded = self.get_input_embeddings()(input_ids)
         merged = merge_image_features(embedded, images, input_ids == self.config.image_token_id)
-        hidden = self.model.language_model(
-            inputs_embeds=merged, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
-        ).last_hidden_state
+        with _attention_backend(merged):
+            hidden = self.model.language_model(
+                inputs_embeds=merged, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
+            ).last_hidden_state
         return self.lm_head(hidden[:, :-1][labels[:, 1:] != IGNORED]).float()
+
+
+def _attention_backend(tokens: Tensor) -> AbstractContextManager[Any]:
+    """Plain matrix products for short rows on a CPU, where the fused kernel's backward pass is slower."""
+    is_short_on_cpu = tokens.device.type == "cpu" and tokens.shape[1] <= 512
+    return sdpa_kernel(SDPBackend.MATH) if is_short_on_cpu else nullcontext()
 
 
 def merge_image_features(tokens: Tensor, features: Tensor, is_image: Tensor) -> Tensor:

@@ -35,6 +35,11 @@ class GroundingTargets:
     cell_terms: Tensor
     cell_boxes: Tensor
 
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> GroundingTargets:
+        """The same targets on a device; accelerate calls it for what a batch holds besides tensors."""
+        tensors = (self.term_ids, self.term_mask, self.image_terms, self.cell_terms, self.cell_boxes)
+        return GroundingTargets(*(tensor.to(device, non_blocking=non_blocking) for tensor in tensors))
+
 
 class GroundingHead(nn.Module):
     """Linear readouts of image tokens, (images, tokens, width); only the first `cells` tokens form the grid."""

@@ -20,11 +20,11 @@ NANO = ModelConfig(
     language=PartConfig(
         config={
             "model_type": "llama",
-            "hidden_size": 256,
-            "intermediate_size": 768,
+            "hidden_size": 192,
+            "intermediate_size": 576,
             "num_hidden_layers": 4,
-            "num_attention_heads": 8,
-            "num_key_value_heads": 8,
+            "num_attention_heads": 6,
+            "num_key_value_heads": 6,
             "max_position_embeddings": 2048,
             "tie_word_embeddings": True,
         }

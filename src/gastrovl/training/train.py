@@ -7,6 +7,7 @@ import math
 import os
 import random
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ def train(
     """Run all stages and write a checkpoint to `output`; `resume` goes on where an interrupted run stopped.
 
     Args:
-        show_bar: Draw the trainer's progress bar.
+        show_bar: Draw the trainer's progress bar where standard error is a terminal; elsewhere losses are printed.
         say: Told one line at a time what happens.
         progress: Told (what, done, all) while images are read.
 
@@ -206,7 +207,8 @@ def _run_stage(
     last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
     _cut_log(output / "log.jsonl", stage.name, last)
     trainer.train(resume_from_checkpoint=last)
-    if datasets[1] is not None:
+    is_scored = bool(config.evaluate_every) and trainer.state.global_step % (config.evaluate_every or 1) == 0
+    if datasets[1] is not None and not is_scored:
         trainer.evaluate()
     partial = folder / "weights.partial.safetensors"
     save_model(trainer.accelerator.unwrap_model(trainer.model), str(partial))
@@ -245,7 +247,7 @@ def _arguments(
         remove_unused_columns=False,
         dataloader_num_workers=config.workers,
         dataloader_pin_memory=torch.cuda.is_available(),
-        disable_tqdm=not show_bar,
+        disable_tqdm=not (show_bar and sys.stderr.isatty()),
         ddp_find_unused_parameters=False,
     )
 

@@ -26,7 +26,7 @@ SITES: dict[str, tuple[str, ...]] = {
     "fundus_cardia_retroflexed": _STOMACH,
 }
 LESIONS = tuple(DRAW_LESION)
-MIN_REACH, MAX_REACH = 0.27, 0.56  # half-length of a lesion in scene units (1 is half the shorter image side)
+MIN_REACH, MAX_REACH = 0.33, 0.58  # half-length of a lesion in scene units (1 is half the shorter image side)
 _ALONG_THE_TUBE = {"esophageal_varices", "barretts_esophagus", "esophagitis"}
 
 

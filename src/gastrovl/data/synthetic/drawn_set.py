@@ -15,7 +15,7 @@ from gastrovl.core.types import Box
 from gastrovl.data.synthetic.camera import draw_camera
 from gastrovl.data.synthetic.drawing import SITES, DrawnImage, draw_image
 
-LESION_COUNT_SHARES = (0.35, 0.47, 0.18)  # of frames with no, one and two lesions
+LESION_COUNT_SHARES = (0.36, 0.54, 0.10)  # of frames with no, one and two lesions
 
 
 def write_drawn_set(folder: Path, images: int, seed: int, progress: Callable[[int, int], None] | None = None) -> Path:
