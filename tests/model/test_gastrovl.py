@@ -164,6 +164,11 @@ def test_a_convolutional_tower_needs_a_connector_with_positions(tiny_model, conn
         build_model(tiny_model(connector, "resnet"), seed=1)
 
 
+def test_a_convolutional_tower_gives_its_last_map_only(tiny_model):
+    with pytest.raises(ConfigError, match="feature_layer -2: a convolutional tower gives its last map only"):
+        build_model(tiny_model("pool", "resnet", feature_layer=-2), seed=1)
+
+
 def test_the_second_layer_of_a_linear_connector_is_an_exact_identity(tiny_model):
     model, _ = build_model(tiny_model("linear"), seed=1)
     projector, features = model.model.multi_modal_projector, torch.randn(2, 16, 32)

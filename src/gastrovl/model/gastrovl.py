@@ -270,6 +270,8 @@ def compose(
     # Published weights are often bfloat16; a part built in that would not meet the others, and training keeps float32.
     vision_config.dtype = text_config.dtype = torch.float32
     shape = tower_shape(vision_config, image_size_px)
+    if shape.is_convolutional and feature_layer != -1:
+        raise ConfigError(f"feature_layer {feature_layer}: a convolutional tower gives its last map only; set it to -1")
     if connector.kind in PLAIN_CONNECTORS:
         _check_plain(connector, vision_config.model_type, shape, text_config.model_type if language.path else "")
     config = _llava_config(vision_config, text_config, connector, shape, image_token_id, feature_layer)

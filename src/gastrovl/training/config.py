@@ -81,7 +81,7 @@ class StageConfig(Config):
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(f"stage {self.name!r}: give either `epochs` or `steps`")
         if closed := set(self.rates) - set(self.trains):
-            raise ValueError(f"stage {self.name!r}: rates for parts that do not train: {sorted(closed)}")
+            raise ValueError(f"stage {self.name!r}: rates for parts that do not train: {', '.join(sorted(closed))}")
         if self.contrastive_weight and Task.CAP not in self.tasks:
             raise ValueError(f"stage {self.name!r}: contrastive_weight needs CAP among the tasks")
         if not (self.answer_weight or self.contrastive_weight or self.grounding_weight):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from torch import nn
@@ -10,6 +11,8 @@ from gastrovl.core.errors import ConfigError
 from gastrovl.training.config import Part, StageConfig
 
 _NO_DECAY = ("bias", "norm", "embed", "positions", "queries", "rows", "columns")
+_UNUSED_ENDS = ("post_layernorm", ".head.", "pooler", "vision_tower.layernorm", "post_layer_norm")
+_BLOCK = re.compile(r"\blayers?\.(\d+)\.")
 
 
 def part_of(name: str) -> Part | None:
@@ -90,6 +93,16 @@ def _never_trains(name: str, model: nn.Module) -> bool:
     is_linear = getattr(config, "projector_hidden_act", None) == "linear"
     if is_linear and "multi_modal_projector.linear_2" in name:
         return True
-    return "vision_tower" in name and any(
-        word in name for word in ("post_layernorm", ".head.", "pooler", "vision_tower.layernorm", "post_layer_norm")
+    return "vision_tower" in name and (
+        any(word in name for word in _UNUSED_ENDS) or _is_behind_the_features(name.partition("vision_tower")[2], config)
     )
+
+
+def _is_behind_the_features(name: str, config: Any) -> bool:
+    """Whether a parameter of a transformer tower belongs to a block behind the hidden state that is used."""
+    block = _BLOCK.search(name)
+    blocks = getattr(getattr(config, "vision_config", None), "num_hidden_layers", None)
+    if block is None or blocks is None:
+        return False
+    used: int = config.vision_feature_layer  # index into the hidden states: the embeddings, then one for each block
+    return int(block.group(1)) >= (used if used >= 0 else blocks + 1 + used)
