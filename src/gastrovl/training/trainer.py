@@ -28,6 +28,7 @@ class GastroTrainer(Trainer):
 
     optimizer: Any
     control: Any
+    current_gradient_accumulation_steps: int  # set by the parent: fewer in the last step of an epoch
 
     def __init__(
         self, model: Any, args: TrainingArguments, stage: StageConfig, train: RowDataset, val: RowDataset | None
@@ -50,22 +51,18 @@ class GastroTrainer(Trainer):
             )
         return self.optimizer
 
-    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """One forward and backward; frozen modules keep their running statistics."""
-        model.train()
-        for module in frozen_modules(model):
-            module.eval()
-        return super().training_step(model, inputs, num_items_in_batch)
-
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The stage's weighted losses.
 
         The answers' loss is divided by all answer tokens of the optimiser step; the other two are means over a batch,
-        so they are divided by the number of batches that are added up.
+        so they are divided by the number of batches that are added up. Frozen modules keep their running statistics;
+        they are told here, because the parent puts the whole model into training mode just before.
         """
-        batches = self.args.gradient_accumulation_steps * self.args.world_size
+        for module in frozen_modules(model):
+            module.eval()
+        batches = self.current_gradient_accumulation_steps * self.args.world_size
         inputs = inputs | {
             "answer_weight": self.stage.answer_weight,
             "contrastive_weight": self.stage.contrastive_weight / batches,
@@ -161,7 +158,10 @@ class JsonlLog(TrainerCallback):
 
 def _overlap(dataset: RowDataset, truth: Tensor, guess: Tensor) -> float | None:
     """IoU of one true box with the guessed one; None when the truth is not exactly one box."""
-    true_boxes = boxtext.decode_boxes(dataset.processor.decode(truth.tolist()))
+    try:
+        true_boxes = boxtext.decode_boxes(dataset.processor.decode(truth.tolist()))
+    except BoxTextError:  # a dialogue that says more than boxes
+        return None
     if len(true_boxes) != 1:
         return None
     try:
