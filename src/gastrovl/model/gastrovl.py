@@ -57,9 +57,17 @@ class GastroVLModel(LlavaModel):
         The other arguments exist because plain LLaVA passes them; layer and selection come from the config.
         """
         del vision_feature_layer, vision_feature_select_strategy, image_sizes, return_dict
-        features = tower_tokens(self.vision_tower, self.shape, pixel_values, self.config.vision_feature_layer)
-        projected = self.multi_modal_projector(features.to(next(self.multi_modal_projector.parameters()).dtype))
-        return BaseModelOutputWithPooling(last_hidden_state=features, pooler_output=list(projected))
+        features = self.tower_features(pixel_values)
+        return BaseModelOutputWithPooling(last_hidden_state=features, pooler_output=list(self.project(features)))
+
+    def tower_features(self, pixel_values: Tensor) -> Tensor:
+        """What the tower says of normalised images, (images, 3, side, side) to (images, grid cells, tower width)."""
+        return tower_tokens(self.vision_tower, self.shape, pixel_values, self.config.vision_feature_layer)
+
+    def project(self, features: Tensor) -> Tensor:
+        """Tower features as image tokens, (images, tokens, text width)."""
+        projected: Tensor = self.multi_modal_projector(features.to(next(self.multi_modal_projector.parameters()).dtype))
+        return projected
 
 
 class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
@@ -104,6 +112,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         position_ids: Tensor | None = None,
         past_key_values: Any = None,
         inputs_embeds: Tensor | None = None,
+        tower_features: Tensor | None = None,
         labels: Tensor | None = None,
         label_weights: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
@@ -124,6 +133,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
             input_ids: (rows, length), the image token repeated once per vision token.
             pixel_values: (images, 3, side, side), in the order of their tokens.
             attention_mask: (rows, length), or (rows, 1, length, length) True where a position may look.
+            tower_features: What a frozen tower said of the images before, in the place of `pixel_values`.
             labels: (rows, length), the token itself where it is part of an answer and IGNORED elsewhere.
             label_weights: (rows, length), weight of each label; 1 when left out.
             num_items_in_batch: Divisor of the summed loss (the weights' sum over all accumulated batches).
@@ -150,10 +160,12 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
                 logits_to_keep=logits_to_keep,
                 use_cache=use_cache,
             )
-        if input_ids is None or pixel_values is None or attention_mask is None or position_ids is None:
-            raise ModelInputError("labels need input_ids, pixel_values, attention_mask and position_ids beside them")
-        features = self.model.get_image_features(pixel_values)
-        images = torch.stack(features.pooler_output)
+        if input_ids is None or attention_mask is None or position_ids is None:
+            raise ModelInputError("labels need input_ids, attention_mask and position_ids beside them")
+        if (pixel_values is None) == (tower_features is None):
+            raise ModelInputError("labels need either pixel_values or tower_features beside them")
+        features = self.model.tower_features(pixel_values) if tower_features is None else tower_features
+        images = self.model.project(features)
         loss, logits = images.sum() * 0.0, None
         if answer_weight:
             logits = self._answer_logits(input_ids, images, attention_mask, position_ids, labels)

@@ -99,6 +99,8 @@ class TrainConfig(Config):
         precision: `bfloat16` computes in mixed precision; weights stay float32.
         evaluate_every, save_every, log_every: Optimiser steps between validation, saved states, log lines.
         val_images: At most this many validation images (seeded draw); None takes all.
+        feature_cache_mb: A frozen tower runs once per unaugmented image and what it said is kept
+            in memory, unless that takes more than this many MB; 0 never does.
         workers: Processes that prepare batches; 0 prepares in the main process.
     """
 
@@ -116,6 +118,7 @@ class TrainConfig(Config):
     log_every: Annotated[int, Field(gt=0)] = 10
     val_images: Annotated[int, Field(gt=0)] | None = None
     workers: Annotated[int, Field(ge=0)] = 0
+    feature_cache_mb: Annotated[int, Field(ge=0)] = 2048
     max_length: Annotated[int, Field(gt=0)] = 2048
 
     @model_validator(mode="after")

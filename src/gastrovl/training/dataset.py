@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class Row:
     tasks: tuple[Task, ...]
     caption: list[int]
     grounding: RowTargets | None
+    features: Tensor | None = None
 
 
 class ImageStore:
@@ -76,14 +77,18 @@ class RowDataset(Dataset[Row]):
         is_training: bool,
         terms: TermIndex | None = None,
         grid_side: int = 0,
+        features: Mapping[str, Tensor] | None = None,
     ) -> None:
+        self.features = features or {}
         self.terms, self.grid_side = terms, grid_side
         self.images, self.processor, self.stage = images, processor, stage
         self.seed, self.max_length, self.augment, self.is_training = seed, max_length, augment, is_training
         self._digit_ids = frozenset(processor.tokenizer.convert_tokens_to_ids(list("0123456789")))
         self.epoch = 0
         grouped: dict[str, list[Conversation]] = {}
+        known: dict[str, list[Conversation]] = {}  # what grounding learns from, whatever the stage asks
         for conversation in conversations:
+            known.setdefault(conversation.image.path, []).append(conversation)
             if conversation.task in stage.tasks:
                 grouped.setdefault(conversation.image.path, []).append(conversation)
         if not grouped:
@@ -91,7 +96,8 @@ class RowDataset(Dataset[Row]):
                 f"stage {stage.name!r}: no conversation of {', '.join(stage.tasks)} in the data it was given"
             )
         self.groups = list(grouped.values())
-        self._boxes = [boxes_said(group) for group in self.groups] if augment else []
+        self._known = [known[path] for path in grouped]
+        self._boxes = [boxes_said(group) for group in self._known] if augment else []
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the trainer; wording and views of the epoch follow from it."""
@@ -105,7 +111,7 @@ class RowDataset(Dataset[Row]):
         rng = np.random.default_rng((self.seed, self.epoch if self.is_training else 0, index))
         square = self.images.square(group[0].image.path)
         if not self.is_training:
-            return self._row(group, group, self._resized(square), View(), rng)
+            return self._row(group, self._known[index], self._resized(square), View(), rng)
         view = draw_view(rng, self._boxes[index], self.augment) if self.augment else View()
         kept = [conversation for conversation in group if _survives(conversation, view)]
         if not kept:  # only captions with positions: show the image as it is
@@ -114,7 +120,7 @@ class RowDataset(Dataset[Row]):
             chosen = sorted(rng.permutation(len(kept))[: self.stage.dialogues_per_image])
             kept = [kept[number] for number in chosen]
         pixels = view.render(square, self.processor.image_size_px) if self.augment else self._resized(square)
-        return self._row(kept, group, pixels, view, rng)
+        return self._row(kept, self._known[index], pixels, view, rng)
 
     def _resized(self, square: NDArray[np.uint8]) -> NDArray[np.uint8]:
         side = self.processor.image_size_px
@@ -123,7 +129,7 @@ class RowDataset(Dataset[Row]):
     def _row(
         self,
         group: list[Conversation],
-        everything: list[Conversation],
+        known: list[Conversation],
         square: NDArray[np.uint8],
         view: View,
         rng: np.random.Generator,
@@ -139,8 +145,10 @@ class RowDataset(Dataset[Row]):
         if self.stage.contrastive_weight:
             captions = [turns[-1][1] for conversation, turns in said if conversation.task == Task.CAP]
             caption = self.processor.tokenizer.encode(captions[0], add_special_tokens=False) if captions else []
-        grounding = self.terms.targets(everything, view.move, self.grid_side) if self.terms else None
-        return Row(square, packed, tuple(conversation.task for conversation, _ in said[:count]), caption, grounding)
+        grounding = self.terms.targets(known, view.move, self.grid_side) if self.terms else None
+        tasks = tuple(conversation.task for conversation, _ in said[:count])
+        features = self.features.get(group[0].image.path)
+        return Row(square, packed, tasks, caption, grounding, features)
 
     def _words(self, conversation: Conversation, view: View, rng: np.random.Generator) -> list[tuple[str, str]]:
         turns: list[tuple[str, str]] = []
@@ -163,7 +171,11 @@ class Collator:
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         pad = int(self.processor.tokenizer.pad_token_id)
         batch: dict[str, Any] = collate([row.packed for row in rows], pad)
-        batch["pixel_values"] = self.processor.pixels(np.stack([row.square for row in rows]))
+        features = [row.features for row in rows if row.features is not None]
+        if len(features) == len(rows):
+            batch["tower_features"] = torch.stack(features)
+        else:
+            batch["pixel_values"] = self.processor.pixels(np.stack([row.square for row in rows]))
         if all(row.caption for row in rows):
             batch |= _padded_captions([row.caption for row in rows], pad)
         grounding = [row.grounding for row in rows if row.grounding is not None]

@@ -28,6 +28,7 @@ from gastrovl.model.presets import resolve
 from gastrovl.model.processor import GastroVLProcessor
 from gastrovl.training.config import Part, StageConfig, TrainConfig
 from gastrovl.training.dataset import ImageStore, RowDataset, cached_side, load_conversations
+from gastrovl.training.features import tower_features
 from gastrovl.training.grounding import TermIndex
 from gastrovl.training.stages import describe, open_parts
 from gastrovl.training.trainer import GastroTrainer, JsonlLog
@@ -182,6 +183,7 @@ def _run_stage(
     if stage.grounding_weight:
         terms = TermIndex(train_part.conversations)
         grid_side = math.isqrt(adapters.inner(model).grounding.cells)
+    features = _features(model, stage, train_part, config, say)
     datasets = [
         RowDataset(
             part.conversations,
@@ -194,6 +196,7 @@ def _run_stage(
             is_training=is_training,
             terms=terms,
             grid_side=grid_side,
+            features=features if is_training else None,
         )
         if part
         else None
@@ -215,6 +218,23 @@ def _run_stage(
     partial.replace(weights)
     for state in folder.glob("checkpoint-*"):
         shutil.rmtree(state)
+
+
+def _features(
+    model: Any, stage: StageConfig, part: _Part, config: TrainConfig, say: Say
+) -> dict[str, torch.Tensor] | None:
+    """What the frozen tower says of the training images, or None where the tower learns or the images change."""
+    inner = adapters.inner(model)
+    shape = inner.model.shape
+    paths = sorted({conversation.image.path for conversation in part.conversations})
+    bytes_each = shape.tokens * shape.width * (2 if config.precision == "bfloat16" else 4)
+    if Part.VISION in stage.trains or config.augment or len(paths) * bytes_each > config.feature_cache_mb * 2**20:
+        return None
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    is_mixed = config.precision == "bfloat16"
+    precision = torch.autocast(device, dtype=torch.bfloat16, enabled=is_mixed)
+    say(f"  tower runs once for {len(paths)} images: it is frozen and nothing changes them")
+    return tower_features(inner.to(device), part.images, paths, precision)
 
 
 def _arguments(
