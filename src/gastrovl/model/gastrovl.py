@@ -162,10 +162,11 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
             )
         if input_ids is None or attention_mask is None or position_ids is None:
             raise ModelInputError("labels need input_ids, attention_mask and position_ids beside them")
-        if (pixel_values is None) == (tower_features is None):
-            raise ModelInputError("labels need either pixel_values or tower_features beside them")
-        features = self.model.tower_features(pixel_values) if tower_features is None else tower_features
-        images = self.model.project(features)
+        if tower_features is None:
+            if pixel_values is None:
+                raise ModelInputError("labels need pixel_values or tower_features beside them")
+            tower_features = self.model.tower_features(pixel_values)
+        images = self.model.project(tower_features)
         loss, logits = images.sum() * 0.0, None
         if answer_weight:
             logits = self._answer_logits(input_ids, images, attention_mask, position_ids, labels)
