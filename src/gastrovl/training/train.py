@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from safetensors.torch import load_model, save_model
 from transformers import TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from gastrovl.core.errors import ConfigError, OutputError
 from gastrovl.core.files import sha256_file, write_text
@@ -71,7 +70,7 @@ def train(
         raise ConfigError("train: no conversations given; set `train:` to a JSONL file of conversations")
     train_set = load_conversations(Path(config.train))
     val_set = _some_images(load_conversations(Path(config.val)), config) if config.val else []
-    _claim(output, config, resume)
+    _check_output(output, config, resume)
     model, processor = _start(config)
     say(
         f"model {config.name}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, "
@@ -83,27 +82,28 @@ def train(
     val_part = None
     if val_set and config.val:
         val_part = _read_images(val_set, Path(config.val), processor.image_size_px, processor, progress)
+    write_text(output / "run.json", config.model_dump_json(indent=2) + "\n")  # from here on there is a run to resume
     for number, stage in enumerate(config.stages, start=1):
         _run_stage(model, processor, stage, number, train_part, val_part, config, output, show_bar, say)
     model = adapters.merge(model)
     model.drop_grounding_head()
     save_checkpoint(output, model, processor, config.name)
-    shutil.rmtree(output / "stages")
     write_manifest(
         output, stage="train", config=config.model_dump(mode="json"), seed=config.seed, inputs=_hashes(config)
     )
+    shutil.rmtree(output / "stages")  # last: until the manifest stands, a resumed run needs them
     return output
 
 
-def _claim(output: Path, config: TrainConfig, resume: bool) -> None:
-    """Make `output` this run's folder, or check that it is already and may go on."""
+def _check_output(output: Path, config: TrainConfig, resume: bool) -> None:
+    """Check that `output` is free for this run, or is this run's already and may go on."""
     said = config.model_dump_json(indent=2)
     mark = output / "run.json"
+    if output.is_file():
+        raise OutputError(f"{output} is a file; choose another -o")
     if not output.exists() or not any(output.iterdir()):
         if resume:
             raise OutputError(f"{output} holds no run to resume; leave --resume out to start one")
-        output.mkdir(parents=True, exist_ok=True)
-        write_text(mark, said + "\n")
         return
     if not mark.is_file():
         raise OutputError(f"{output} holds files of something else; choose another -o")
@@ -207,7 +207,7 @@ def _run_stage(
         model, _arguments(stage, config, folder, output, seed, show_bar), stage, datasets[0], datasets[1]
     )
     trainer.add_callback(JsonlLog(output / "log.jsonl", stage.name))
-    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    last = _last_state(folder)
     _cut_log(output / "log.jsonl", stage.name, last)
     trainer.train(resume_from_checkpoint=last)
     is_scored = bool(config.evaluate_every) and trainer.state.global_step % (config.evaluate_every or 1) == 0
@@ -274,6 +274,12 @@ def _arguments(
 
 def _length(stage: StageConfig) -> str:
     return f"{stage.epochs:g} epochs" if stage.epochs else f"{stage.steps} steps"
+
+
+def _last_state(folder: Path) -> str | None:
+    """The newest whole state of a stage; one that was being written when the run died lacks its last file."""
+    states = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    return str(max(states, key=lambda path: int(path.name.rsplit("-", 1)[1]))) if states else None
 
 
 def _cut_log(path: Path, stage: str, checkpoint: str | None) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_model, save_model
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -17,10 +18,13 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from gastrovl.core import boxtext, geometry
 from gastrovl.core.errors import BoxTextError
 from gastrovl.core.types import Task
+from gastrovl.model import adapters
 from gastrovl.model.gastrovl import IGNORED
 from gastrovl.training.config import StageConfig
 from gastrovl.training.dataset import Collator, Row, RowDataset
 from gastrovl.training.stages import frozen_modules, parameter_groups
+
+WHOLE_MODEL = "whole.safetensors"
 
 
 class GastroTrainer(Trainer):
@@ -50,6 +54,20 @@ class GastroTrainer(Trainer):
                 parameter_groups(model or self.model, self.stage), betas=(0.9, 0.98), fused=True
             )
         return self.optimizer
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """A saved state; with adapters also the whole model, of which the parent keeps adapters and connector only."""
+        super()._save(output_dir, state_dict)
+        model = self.accelerator.unwrap_model(self.model)
+        if adapters.inner(model) is not model:
+            save_model(model, str(Path(output_dir or self.args.output_dir) / WHOLE_MODEL))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Weights of a saved state, as `_save` wrote them."""
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        whole = Path(resume_from_checkpoint) / WHOLE_MODEL
+        if whole.is_file():
+            load_model(self.accelerator.unwrap_model(model or self.model), str(whole))
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -151,7 +169,8 @@ class JsonlLog(TrainerCallback):
         """Append one line; called on every process, written by the first."""
         del args, control
         if state.is_world_process_zero and logs:
-            line = {"stage": self.stage, "step": state.global_step, "epoch": state.epoch, **logs}
+            kept = {name: value for name, value in logs.items() if name != "train_loss"}  # wrong after a resume
+            line = {"stage": self.stage, "step": state.global_step, "epoch": state.epoch, **kept}
             with self.path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(line) + "\n")
 
