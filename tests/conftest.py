@@ -118,15 +118,19 @@ def four_conversations(image: ImageRef, number: int) -> list[Conversation]:
     ]
 
 
+def write_data(folder: Path, images: int, name: str = "train") -> Path:
+    """Draw images and write four conversations about each; returns the JSONL file."""
+    drawn = [(draw_lesion(folder / f"{number}.png", number), number) for number in range(images)]
+    write_records(folder / f"{name}.jsonl", [one for pair in drawn for one in four_conversations(*pair)])
+    return folder / f"{name}.jsonl"
+
+
 @pytest.fixture
 def tiny_data(tmp_path: Path) -> Callable[..., Path]:
     """`tiny_data(images=2)` draws images, writes four conversations about each and returns their JSONL file."""
 
     def write(images: int = 2, name: str = "train") -> Path:
-        folder = tmp_path / "data"
-        drawn = [(draw_lesion(folder / f"{number}.png", number), number) for number in range(images)]
-        write_records(folder / f"{name}.jsonl", [one for pair in drawn for one in four_conversations(*pair)])
-        return folder / f"{name}.jsonl"
+        return write_data(tmp_path / "data", images, name)
 
     return write
 
@@ -183,3 +187,26 @@ def tiny_model(tiny_tokenizer: Path) -> Callable[..., ModelConfig]:
         return ModelConfig(**(fields | others))
 
     return describe
+
+
+@pytest.fixture(scope="session")
+def learnt(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., ModelConfig]) -> tuple[Path, Path]:
+    """A checkpoint that knows eight conversations by heart, and their JSONL file (do not write into either folder)."""
+    from gastrovl.training.config import TrainConfig
+    from gastrovl.training.train import train
+
+    folder = tmp_path_factory.mktemp("learnt")
+    conversations = write_data(folder / "data", images=2)
+    stage = {
+        "name": "instruct",
+        "tasks": ["CLS", "REC", "REG", "CAP"],
+        "trains": ["vision", "projector", "language"],
+        "learning_rate": 1e-2,
+        "weight_decay": 0.0,
+        "warmup": 0.1,
+        "steps": 90,
+        "images_per_step": 2,
+    }
+    content = {"name": "learnt", "model": tiny_model("mlp"), "train": str(conversations), "stages": [stage]}
+    train(TrainConfig.model_validate(content), folder / "model", show_bar=False, say=lambda _: None)
+    return folder / "model", conversations

@@ -1,4 +1,4 @@
-"""A file of conversations to a file of predictions: batched by task and length, resumable at any point."""
+"""A file of conversations to a file of predictions: in batches of one task, resumable at any point."""
 
 from __future__ import annotations
 
@@ -37,9 +37,7 @@ def predict_file(
     conversations, output = Path(conversations), Path(output)
     if output.exists() and not is_replaced:
         raise OutputError(f"{output} exists already; choose another -o, or pass --overwrite")
-    asked = {conversation.id: conversation for conversation in records.read_records(conversations, Conversation)}
-    if not asked:
-        raise RecordError(f"{conversations}: holds no conversation")
+    asked = _asked(conversations)
     partial = output.with_name(output.name + ".partial")
     done = _done(partial, asked, predictor.card.name)
     left = sorted(
@@ -58,6 +56,18 @@ def predict_file(
     records.write_records(output, (done[name] for name in asked))
     partial.unlink()
     return len(left)
+
+
+def _asked(path: Path) -> dict[str, Conversation]:
+    """The conversations of a file by their ids."""
+    asked: dict[str, Conversation] = {}
+    for conversation in records.read_records(path, Conversation):
+        if conversation.id in asked:
+            raise RecordError(f"{path}: conversation {conversation.id!r} stands there twice; build the dataset again")
+        asked[conversation.id] = conversation
+    if not asked:
+        raise RecordError(f"{path}: holds no conversation")
+    return asked
 
 
 def _answer(predictor: Predictor, batch: list[Conversation], folder: Path) -> Iterator[Prediction]:
@@ -92,10 +102,10 @@ def _done(partial: Path, asked: dict[str, Conversation], model: str) -> dict[str
     """Predictions of an interrupted run; a last line cut off in the middle is removed from the file."""
     if not partial.is_file():
         return {}
-    text = partial.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
+    content = partial.read_bytes()  # cut first, decoded then: the cut may lie within a letter
+    whole = content[: content.rfind(b"\n") + 1]
     done: dict[str, Prediction] = {}
-    for number, line in enumerate(whole.splitlines(), start=1):
+    for number, line in enumerate(whole.decode("utf-8").split("\n")[:-1], start=1):
         prediction = records.from_line(line, Prediction, f"{partial}:{number}")
         if prediction.conversation_id not in asked or prediction.model != model:
             raise PredictionError(
@@ -103,6 +113,6 @@ def _done(partial: Path, asked: dict[str, Conversation], model: str) -> dict[str
                 f"not what is asked now (model {model!r}); delete the file to start over"
             )
         done[prediction.conversation_id] = prediction
-    if whole != text:
-        partial.write_text(whole, encoding="utf-8")
+    if whole != content:
+        partial.write_bytes(whole)
     return done
