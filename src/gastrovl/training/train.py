@@ -210,14 +210,19 @@ def _run_stage(
     last = _last_state(folder)
     _cut_log(output / "log.jsonl", stage.name, last)
     trainer.train(resume_from_checkpoint=last)
-    is_scored = bool(config.evaluate_every) and trainer.state.global_step % (config.evaluate_every or 1) == 0
-    if datasets[1] is not None and not is_scored:
+    if datasets[1] is not None and not _is_scored(trainer):
         trainer.evaluate()
     partial = folder / "weights.partial.safetensors"
     save_model(trainer.accelerator.unwrap_model(trainer.model), str(partial))
     partial.replace(weights)
     for state in folder.glob("checkpoint-*"):
         shutil.rmtree(state)
+
+
+def _is_scored(trainer: GastroTrainer) -> bool:
+    """Whether the last step was validated already; newer transformers do so by themselves."""
+    last = [entry for entry in trainer.state.log_history if entry.get("step") == trainer.state.global_step]
+    return any(name.startswith("eval_") for entry in last for name in entry)
 
 
 def _features(
