@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from gastrovl.core.errors import ConfigError
 from gastrovl.core.images import open_image
 from gastrovl.inference.boxdigits import BoxDigits
 from gastrovl.inference.confidence import ReplyConfidence
@@ -60,8 +61,9 @@ class Predictor:
 
         Raises:
             CheckpointError: The folder is incomplete or of another version.
+            ConfigError: There is no such device here.
         """
-        chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        chosen = _device(device)
         model, processor, card = load_checkpoint(Path(folder))
         return cls(model.to(chosen), processor, card)
 
@@ -113,3 +115,17 @@ class Predictor:
             "pixel_values": self.processor.pixels(squares),
         }
         return {name: tensor.to(self.model.device) for name, tensor in tensors.items()}
+
+
+def _device(name: str | None) -> torch.device:
+    """The device of that name; the best there is for None."""
+    has_gpu = torch.cuda.is_available()
+    if name is None:
+        return torch.device("cuda" if has_gpu else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device {name!r} does not exist; take cpu or cuda, or leave it out") from error
+    if device.type == "cuda" and not has_gpu:
+        raise ConfigError(f"device {name!r}: PyTorch finds no GPU here; take cpu, or leave it out")
+    return device
