@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from gastrovl.core.errors import ConfigError
-from gastrovl.model.tokenizer import load_tokenizer, train_tokenizer
+from gastrovl.model.tokenizer import SHIPPED, load_tokenizer, train_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,13 @@ def test_the_mark_that_ends_an_answer_is_the_end_token(tiny_tokenizer, template,
     assert tokenizer.eos_token == end
     assert tokenizer.encode(end, add_special_tokens=False) == [tokenizer.eos_token_id]
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
+
+
+def test_the_shipped_tokenizer_says_a_box_digit_by_digit_and_a_term_in_few_tokens():
+    tokenizer = load_tokenizer(SHIPPED, "gastrovl")
+
+    assert len(tokenizer.encode("[045,120,310,400]", add_special_tokens=False)) == 17  # 12 digits, 3 commas, 2 brackets
+    assert len(tokenizer.encode("gastric ulcer", add_special_tokens=False)) <= 3
 
 
 def test_a_foreign_tokenizer_is_given_what_it_lacks(tmp_path):
