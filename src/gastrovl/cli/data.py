@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from gastrovl.cli.progress import progress_bar
 
 app = typer.Typer(help="Build datasets: many sources to one set of records and conversations.", no_args_is_help=True)
 
@@ -37,13 +38,7 @@ def build(
     from gastrovl.data.build import BuildConfig, build_dataset
 
     settings = load_config(config, BuildConfig, tuple(overrides or ()))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("reading sources", total=None)
-
-        def show(step: str, done: int, total: int) -> None:
-            bar.update(task, description=step, completed=done, total=total)
-
+    with progress_bar() as show:
         build_dataset(settings, output, data_root=data_root, is_replaced=overwrite, progress=show)
     _report(output, Console())
 
