@@ -152,7 +152,7 @@ def tiny_model(tiny_tokenizer: Path) -> Callable[..., ModelConfig]:
     """`tiny_model("mlp")` describes a SigLIP tower with that connector, `tiny_model("pool", "resnet")` a ResNet one.
 
     Width 32, two layers each, images of 32 px; any other key of ModelConfig may be given. There are 16 image tokens
-    (4 x 4 cells), 17 with `pool`, 4 with `query`.
+    (4 x 4 cells), 17 with `pool`, which takes regions, 4 with `query`.
     """
     from gastrovl.model.config import ConnectorConfig, ModelConfig, PartConfig
 
@@ -178,7 +178,9 @@ def tiny_model(tiny_tokenizer: Path) -> Callable[..., ModelConfig]:
         fields: dict[str, Any] = {
             "vision": PartConfig(config=towers[tower]),
             "language": PartConfig(config={"model_type": "llama", "max_position_embeddings": 512, **shape}),
-            "connector": ConnectorConfig.model_validate({"kind": connector, "grids": (4, 1), "queries": 4}),
+            "connector": ConnectorConfig.model_validate(
+                {"kind": connector, "grids": (4, 1), "queries": 4, "regions": connector == "pool"}
+            ),
             "feature_layer": -1,
             "tokenizer": str(tiny_tokenizer),
             "chat_template": "gastrovl",

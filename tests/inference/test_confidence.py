@@ -36,7 +36,7 @@ def test_a_chosen_token_counts_with_the_chance_the_model_gave_it():
     def second(_, given):
         return given + torch.tensor([0.0, 100.0])
 
-    confidence = ReplyConfidence(second)
+    confidence = ReplyConfidence([second])
     changed = confidence(IDS, scores((0.8, 0.2), (0.4, 0.6)))
 
     assert changed.argmax(dim=-1).tolist() == [1, 1]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from gastrovl.clinical.answers import LabelAnswer, ParseFailure, parse_answer
+from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.errors import CheckpointError, ImageError
 from gastrovl.core.images import open_image
 from gastrovl.core.records import read_records
-from gastrovl.core.types import Conversation
+from gastrovl.core.types import Conversation, Task
 from gastrovl.inference.predictor import Predictor, Question
 from gastrovl.model.checkpoint import build_model
 
@@ -61,9 +64,10 @@ def test_questions_in_a_batch_get_the_replies_they_get_alone(predictor, question
         assert one.confidence == pytest.approx(other.confidence, rel=1e-4)
 
 
-def test_an_untrained_model_answers_alike_in_a_batch_and_alone(tiny_model, questions):
-    """Nothing that was learnt hides a wrong position or mask here."""
-    model, processor = build_model(tiny_model("mlp"), seed=5)
+@pytest.mark.parametrize(("connector", "tower"), [("mlp", "siglip"), ("pool", "resnet")])
+def test_an_untrained_model_answers_alike_in_a_batch_and_alone(tiny_model, questions, connector, tower):
+    """Nothing that was learnt hides a wrong position, mask or region here."""
+    model, processor = build_model(tiny_model(connector, tower), seed=5)
     predictor = Predictor(model.eval(), processor, card=None)
 
     together = predictor.answer(questions, max_new_tokens=12)
@@ -111,6 +115,34 @@ def test_a_dialogue_may_have_earlier_turns(predictor, questions, conversations):
 
     assert replies[0].text
     assert replies[1].text == conversations[0].answer
+
+
+def test_a_question_that_names_its_task_is_answered_with_labels_even_by_a_model_that_knows_nothing(
+    tiny_model, questions
+):
+    model, processor = build_model(tiny_model("pool", "resnet"), seed=5)
+    predictor = Predictor(model.eval(), processor, card=None)
+    held = [replace(question, task=Task.CLS) for question in questions]
+
+    free = predictor.answer([*questions[:2], *held], max_new_tokens=400)
+
+    taxonomy = Taxonomy.load()
+    assert all(isinstance(parse_answer(Task.CLS, reply.text, taxonomy), LabelAnswer) for reply in free[2:])
+    assert all(isinstance(parse_answer(Task.CLS, reply.text, taxonomy), ParseFailure) for reply in free[:2])
+
+
+def test_the_region_asked_about_decides_the_answer(tiny_model, questions):
+    """Same words, same image, another box in the picture: the model must see another token."""
+    model, processor = build_model(tiny_model("pool", "resnet"), seed=5)
+    predictor = Predictor(model.eval(), processor, card=None)
+    texts = ("What lies in [000,000,300,300]?", "What lies in [600,600,999,999]?")
+    inputs = predictor._inputs([Question(questions[0].image, (("user", text),)) for text in texts])
+    inputs["input_ids"][1] = inputs["input_ids"][0]
+
+    with torch.no_grad():
+        logits = predictor.model(**inputs).logits[:, -1]
+
+    assert not torch.allclose(logits[0], logits[1], atol=1e-6)
 
 
 def test_any_image_size_and_mode_can_be_asked(predictor):

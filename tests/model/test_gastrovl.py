@@ -30,7 +30,7 @@ def a_batch(processor, turns=(("user", "Where is the polyp?"), ("assistant", "[1
 def test_image_features_stand_at_the_placeholders_in_order():
     tokens = torch.zeros(2, 4, 1)
     is_image = torch.tensor([[True, True, False, False], [False, True, True, False]])
-    features = torch.tensor([[[1.0], [2.0]], [[3.0], [4.0]]])
+    features = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
 
     merged = merge_image_features(tokens, features, is_image)
 
@@ -40,7 +40,29 @@ def test_image_features_stand_at_the_placeholders_in_order():
 
 def test_a_count_of_placeholders_that_does_not_fit_the_images_is_refused():
     with pytest.raises(ModelInputError, match="1 image placeholders in the text, 2 image tokens"):
-        merge_image_features(torch.zeros(1, 2, 1), torch.ones(1, 2, 1), torch.tensor([[True, False]]))
+        merge_image_features(torch.zeros(1, 2, 1), torch.ones(2, 1), torch.tensor([[True, False]]))
+
+
+def test_each_image_is_followed_by_the_regions_asked_about(tiny_model):
+    model, _ = build_model(tiny_model("pool", "resnet"), seed=1)
+    images = torch.arange(2 * 17, dtype=torch.float32).reshape(2, 17, 1)
+    cell = [0.25, 0.0, 0.5, 0.25]  # the second of the 4 x 4 grid
+    nothing = [math.nan] * 4
+
+    found = model.model.with_regions(images, torch.tensor([[cell, [0.0, 0.0, 1.0, 1.0]], [cell, nothing]]))
+
+    assert found.squeeze(-1).tolist() == pytest.approx([*range(17), 1.0, 7.5, *range(17, 34), 18.0])
+    assert model.model.with_regions(images, None).squeeze(-1).tolist() == [*range(34)]
+
+
+def test_regions_of_other_images_or_for_another_connector_are_refused(tiny_model):
+    box = torch.tensor([[[0.0, 0.0, 1.0, 1.0]]])
+    pooled, plain = (build_model(tiny_model(*parts), seed=1)[0] for parts in (("pool", "resnet"), ("mlp", "siglip")))
+
+    with pytest.raises(ModelInputError, match="of 1 images are given for 2"):
+        pooled.model.with_regions(torch.zeros(2, 17, 32), box)
+    with pytest.raises(ModelInputError, match="was built without `regions`"):
+        plain.model.with_regions(torch.zeros(1, 16, 32), box)
 
 
 def test_answer_loss_is_the_weighted_sum_over_the_given_divisor():

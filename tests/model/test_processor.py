@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gastrovl.core.errors import ConfigError, ModelInputError
+from gastrovl.core.boxtext import encode_box
+from gastrovl.core.errors import BoxTextError, ConfigError, ModelInputError
+from gastrovl.core.types import Box
 from gastrovl.model.checkpoint import build_model
+from gastrovl.model.processor import region_boxes
 from gastrovl.model.tokenizer import IMAGE_TOKEN, load_tokenizer
 
 TEMPLATES = ("gastrovl", "vicuna", "chatml", "llama3")
@@ -91,3 +94,45 @@ def test_an_image_is_squashed_whole_and_normalised(tiny_model):
     assert np.all(square[:, 20:] == 255)
     assert tensor[0, :, 0, 0].tolist() == [-1.0, -1.0, -1.0]  # (0 - 0.5) / 0.5
     assert tensor[0, :, 0, 31].tolist() == [1.0, 1.0, 1.0]
+
+
+def test_a_box_in_a_question_is_followed_by_one_more_image_token_when_the_model_takes_regions(tiny_model):
+    processor = build_model(tiny_model("pool", "resnet"), seed=1)[1]
+    turns = [
+        ("user", "Compare [000,000,499,499] with [500,000,999,999]."),
+        ("assistant", "[100,100,200,200]"),
+        ("user", "And [125,250,500,749]?"),
+        ("assistant", "polyp"),
+    ]
+
+    image = processor.image_token_id
+    dialogue = processor.encode_dialogue(turns)
+    behind = dialogue.ids[dialogue.prefix :]
+    before = [processor.decode(behind[:place])[-1] for place, token in enumerate(behind) if token == image]
+
+    assert dialogue.ids[dialogue.prefix - 17 : dialogue.prefix] == [image] * 17
+    assert before == ["]", "]", "]"]
+    assert [encode_box(box) for box in dialogue.regions] == [
+        "[000,000,499,499]",
+        "[500,000,999,999]",
+        "[125,250,500,749]",
+    ]
+    assert processor.encode_prompt(turns[:3]) == dialogue.ids[: len(processor.encode_prompt(turns[:3]))]
+
+
+def test_a_question_about_a_box_that_is_none_is_refused(tiny_model):
+    processor = build_model(tiny_model("pool", "resnet"), seed=1)[1]
+
+    with pytest.raises(BoxTextError, match="900"):
+        processor.regions([("user", "What lies in [900,000,100,999]?")])
+
+
+def test_regions_of_several_images_are_padded():
+    box = Box(x0=0.0, y0=0.25, x1=0.5, y1=1.0)
+
+    found = region_boxes([(), (box, box), (box,)])
+
+    assert found.shape == (3, 2, 4)
+    assert found.isnan().all(dim=-1).tolist() == [[True, True], [False, False], [False, True]]
+    assert found[2, 0].tolist() == list(box.xyxy)
+    assert region_boxes([(), ()]) is None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from gastrovl.model.projector import PooledProjector, QueryProjector
+from gastrovl.model.projector import PooledProjector, QueryProjector, pool_regions
 
 
 def test_colongpt_grids_make_246_tokens():
@@ -42,3 +43,20 @@ def test_queries_give_as_many_tokens_as_asked_and_know_places():
 
     assert tokens.shape == (2, 5, 16)
     assert not torch.allclose(tokens, shuffled, atol=1e-5)
+
+
+def test_a_region_is_the_mean_of_its_cells_weighted_by_shared_area():
+    tokens = torch.tensor([[[1.0], [2.0], [3.0], [4.0], [99.0]]])  # a 2 x 2 grid and one token more
+    boxes = torch.tensor([[[0.0, 0.0, 0.5, 0.5], [0.25, 0.0, 0.75, 0.5], [0.4, 0.5, 1.0, 1.0], [0.3, 0.3, 0.3, 0.3]]])
+
+    found = pool_regions(tokens, boxes, side=2)
+
+    assert found[0, :, 0].tolist() == pytest.approx([1.0, 1.5, (0.1 * 3 + 0.5 * 4) / 0.6, 0.0])
+
+
+def test_a_region_within_one_cell_is_that_cell():
+    tokens = torch.randn(1, 16, 8)
+
+    found = pool_regions(tokens, torch.tensor([[[0.51, 0.26, 0.52, 0.27]]]), side=4)
+
+    assert torch.allclose(found[0, 0], tokens[0, 6], atol=1e-5)

@@ -39,6 +39,7 @@ def test_a_good_run_is_read(tmp_path):
         ("steps: 5", "steps: 5, rates: {vision: 1.0e-4}", "rates for parts that do not train: vision"),
         ("epochs: 2", "epochs: 2, contrastive_weight: 0.1", "contrastive_weight needs CAP among the tasks"),
         ("steps: 5", "steps: 5, answer_weight: 0", "every loss has weight 0"),
+        ("steps: 5", "steps: 5, cutmix: 0.5", "cutmix needs answer_weight 0"),
         ("name: instruct", "name: align", r"stages share a name: \['align', 'align'\]"),
         ("name: align", "name: Align It", "String should match pattern"),
         ("[projector, language]", "[lora, language]", "trains either `lora` or `language`, not both"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from gastrovl.core import geometry
 from gastrovl.core.boxtext import BOX_PATTERN, decode_box, encode_box
@@ -245,6 +246,49 @@ def test_grounding_targets_follow_the_view(make):
         told = row.grounding.cell_terms[:, place]
         assert np.all(told[cells > 0.9] == 1.0)
         assert np.all(told[cells < 0.1] == 0.0)
+
+
+def test_a_stage_with_cutmix_shows_parts_of_two_images_and_validation_does_not(make, processor):
+    file = make.file
+    stage = StageConfig(
+        name="s",
+        tasks=ALL,
+        trains=["vision"],
+        learning_rate=1,
+        steps=1,
+        answer_weight=0,
+        grounding_weight=1,
+        cutmix=1.0,
+    )
+    conversations = load_conversations(file)
+    paths = sorted({one.image.path for one in conversations})
+    kept = {path: torch.zeros(16, 32) for path in paths}
+    store = ImageStore(file.parent, processor.image_size_px, processor)
+    rows = {}
+    for is_training in (True, False):
+        dataset = RowDataset(
+            conversations,
+            store,
+            processor,
+            stage,
+            seed=7,
+            max_length=512,
+            augment=None,
+            is_training=is_training,
+            terms=TermIndex(conversations),
+            grid_side=4,
+            features=kept,
+        )
+        rows[is_training] = []
+        for epoch in range(6):
+            dataset.set_epoch(epoch)
+            rows[is_training].append(dataset[0])
+    mine, other = store.square(paths[0]), store.square(paths[1])
+
+    assert all(np.array_equal(row.square, mine) and row.features is not None for row in rows[False])
+    assert all(row.features is None for row in rows[True])  # what the tower said of the whole image is not true of it
+    assert all(np.all((row.square == mine) | (row.square == other)) for row in rows[True])
+    assert any(not np.array_equal(row.square, mine) for row in rows[True])
 
 
 def test_a_missing_or_truncated_image_is_named(make):

@@ -9,7 +9,7 @@ from gastrovl.core.errors import RecordError
 from gastrovl.core.types import Box, Conversation, ImageRef, Split, Target, Task, Turn
 from gastrovl.model.checkpoint import build_model
 from gastrovl.model.grounding import UNKNOWN
-from gastrovl.training.grounding import TermIndex
+from gastrovl.training.grounding import TermIndex, cut_mix
 
 IMAGE = ImageRef(path="a.png", width_px=64, height_px=64, sha256="0" * 64)
 POLYP = Box(x0=0.25, y0=0.25, x1=0.75, y1=0.5)  # centres 0.375 and 0.625 of row 1: cells 5 and 6
@@ -130,3 +130,36 @@ def test_targets_go_to_a_device_as_one(index, tiny_model):
 
     assert {value.device.type for value in vars(moved).values()} == {"meta"}
     assert {value.device.type for value in vars(batch).values()} == {"cpu"}
+
+
+def halves(rng_seed):
+    """A polyp across the middle of a black image, and nothing but a normal stomach on a white one, mixed."""
+    index = TermIndex([OTHER, CLS, REC_POLYP])
+    with_polyp = index.targets([about(Task.CLS, ("gastric_polyp",), "gastric polyp"), REC_POLYP], unmoved, 4)
+    normal = index.targets([OTHER], unmoved, 4)
+    black, white = np.zeros((64, 64, 3), np.uint8), np.full((64, 64, 3), 255, np.uint8)
+    return cut_mix((black, with_polyp), (white, normal), np.random.default_rng(rng_seed))
+
+
+def test_a_mixed_image_keeps_what_each_of_its_cells_shows():
+    seen = set()
+    for seed in range(40):
+        pixels, told = halves(seed)
+        is_white = pixels[8::16, 8::16, 0].reshape(-1) == 255  # at the centres of the 4 x 4 cells
+        whole = pixels.reshape(4, 16, 4, 16, 3)
+        assert (whole.min(axis=(1, 3, 4)) == whole.max(axis=(1, 3, 4))).all()  # cut between cells only
+        assert np.all(told.cell_terms[is_white, 0] == 0)
+        assert np.flatnonzero(told.cell_terms[:, 0] == 1).tolist() == [c for c in (5, 6) if not is_white[c]]
+        polyp_cells = [cell for cell in (5, 6) if not is_white[cell]]
+        known = ~np.isnan(told.cell_boxes).any(axis=1)
+        is_divided = bool(is_white[5]) != bool(is_white[6])
+        assert np.flatnonzero(known).tolist() == ([] if is_divided else polyp_cells)
+        # polyp: seen in a cell, or perhaps cut away; ulcer: in neither image; normal stomach: of one image, not of a cell
+        assert told.image_terms.tolist() == [1 if polyp_cells else UNKNOWN, 0, UNKNOWN]
+        seen.add((len(polyp_cells), is_divided))
+    assert seen == {(2, False), (1, True), (0, False)}
+
+
+def test_mixing_follows_its_generator():
+    assert np.array_equal(halves(3)[0], halves(3)[0])
+    assert len({halves(seed)[0].tobytes() for seed in range(20)}) > 3

@@ -8,11 +8,16 @@ from typing import Annotated
 
 import typer
 
+from gastrovl.core.types import Task
+
 
 def ask(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder written by `gastrovl train`.")],
     image: Annotated[Path, typer.Argument(help="An endoscopic image.")],
     text: Annotated[str, typer.Argument(help='What to ask, e.g. "Where is the gastric polyp?"')],
+    task: Annotated[
+        Task | None, typer.Option(case_sensitive=False, help="Hold a CLS or REG answer to the taxonomy's names.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
     draw: Annotated[Path | None, typer.Option(help="Also write the image with the reply's boxes to this PNG.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; the best there is when left out.")] = None,
@@ -20,7 +25,7 @@ def ask(
     """Print the model's reply with its (uncalibrated) confidence; boxes are per mille of width and height."""
     from gastrovl.inference.predictor import NOTICE, Predictor
 
-    reply = Predictor.load(checkpoint, device).ask(image, text)
+    reply = Predictor.load(checkpoint, device).ask(image, text, task=task)
     if draw is not None:
         from gastrovl.inference.drawing import draw_reply
 

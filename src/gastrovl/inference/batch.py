@@ -75,6 +75,7 @@ def _answer(predictor: Predictor, batch: list[Conversation], folder: Path) -> It
         Question(
             open_image(folder / conversation.image.path),
             tuple((turn.role, turn.text) for turn in conversation.turns[:-1]),
+            conversation.task,
         )
         for conversation in batch
     ]

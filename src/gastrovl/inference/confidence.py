@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
+Chooser = Callable[[Tensor, Tensor], Tensor]  # (ids so far, scores of the next token) to changed scores
+
 
 class ReplyConfidence(LogitsProcessor):
-    """Keeps the log-probability of every chosen token, as the model gave it before `choose` changed the scores.
+    """Keeps the log-probability of every chosen token, as the model gave it before `choosers` changed the scores.
 
     The reply's confidence is the geometric mean of these probabilities: uncalibrated, comparable within one model.
     """
 
-    def __init__(self, choose: Callable[[Tensor, Tensor], Tensor] | None = None) -> None:
-        self._choose = choose
+    def __init__(self, choosers: Sequence[Chooser] = ()) -> None:
+        self._choosers = choosers
         self._steps: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Called by `generate` at each step with scores of shape (replies, vocabulary)."""
-        changed = self._choose(input_ids, scores) if self._choose else scores
+        changed = scores
+        for chooser in self._choosers:
+            changed = chooser(input_ids, changed)
         chosen = changed.argmax(dim=-1, keepdim=True)
         self._steps.append(torch.log_softmax(scores.float(), dim=-1).gather(1, chosen).squeeze(1).cpu())
         return changed

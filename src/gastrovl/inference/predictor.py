@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -12,23 +13,31 @@ import numpy as np
 import torch
 from PIL import Image
 
+from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.errors import ConfigError
 from gastrovl.core.images import open_image
+from gastrovl.core.types import Task
 from gastrovl.inference.boxdigits import BoxDigits
-from gastrovl.inference.confidence import ReplyConfidence
+from gastrovl.inference.confidence import Chooser, ReplyConfidence
+from gastrovl.inference.labelnames import HeldToNames, LabelNames
 from gastrovl.model.checkpoint import CheckpointCard, load_checkpoint
 from gastrovl.model.gastrovl import GastroVLForConditionalGeneration
-from gastrovl.model.processor import GastroVLProcessor
+from gastrovl.model.processor import GastroVLProcessor, region_boxes
 
+LABEL_TASKS = (Task.CLS, Task.REG)
 NOTICE = "Research software: this is a draft by a model, not a diagnosis. A physician decides."
 
 
 @dataclass(frozen=True)
 class Question:
-    """An image and a dialogue about it that ends with a user turn; `turns` are (role, text)."""
+    """An image and a dialogue about it that ends with a user turn; `turns` are (role, text).
+
+    `task` holds a reply of CLS or REG to the taxonomy's names; without one, and for the others, decoding is free.
+    """
 
     image: Image.Image
     turns: tuple[tuple[str, str], ...]
+    task: Task | None = None
 
 
 @dataclass(frozen=True)
@@ -48,12 +57,19 @@ class Reply:
 
 
 class Predictor:
-    """Answers greedily, digits of boxes by their median; load once, ask often. The words choose the task."""
+    """Answers greedily, digits of boxes by their median; load once, ask often. The words choose the task.
+
+    A question that names its task also has its reply held to that task's form.
+    """
 
     def __init__(
         self, model: GastroVLForConditionalGeneration, processor: GastroVLProcessor, card: CheckpointCard
     ) -> None:
         self.model, self.processor, self.card = model, processor, card
+
+    @cached_property
+    def _label_names(self) -> LabelNames:
+        return LabelNames(self.processor, [term.name for term in Taxonomy.load().terms])
 
     @classmethod
     def load(cls, folder: Path, device: str | None = None) -> Predictor:
@@ -67,20 +83,21 @@ class Predictor:
         model, processor, card = load_checkpoint(Path(folder))
         return cls(model.to(chosen), processor, card)
 
-    def ask(self, image: Path, text: str, max_new_tokens: int = 160) -> Reply:
+    def ask(self, image: Path, text: str, max_new_tokens: int = 160, task: Task | None = None) -> Reply:
         """One question about one image file.
 
         Raises:
             ImageError: The image cannot be read.
+            BoxTextError: A box in the question is reversed or leaves the image.
         """
-        return self.answer([Question(open_image(image), (("user", text),))], max_new_tokens)[0]
+        return self.answer([Question(open_image(image), (("user", text),), task)], max_new_tokens)[0]
 
     @torch.inference_mode()
     def answer(self, questions: Sequence[Question], max_new_tokens: int) -> list[Reply]:
         """Greedy replies to a batch of questions, in their order."""
         started = time.perf_counter()
         inputs = self._inputs(questions)
-        confidence = ReplyConfidence(BoxDigits(self.processor.tokenizer))
+        confidence = ReplyConfidence(self._choosers(questions, inputs["input_ids"].shape[1]))
         generated = self.model.generate(
             **inputs,
             max_new_tokens=max_new_tokens,
@@ -104,6 +121,13 @@ class Predictor:
             for row, length, sure in zip(rows, lengths, confidence.of_replies(lengths), strict=True)
         ]
 
+    def _choosers(self, questions: Sequence[Question], prompt_length: int) -> list[Chooser]:
+        choosers: list[Chooser] = [BoxDigits(self.processor.tokenizer)]
+        is_held = [question.task in LABEL_TASKS for question in questions]
+        if any(is_held):
+            choosers.append(HeldToNames(self._label_names, prompt_length, is_held))
+        return choosers
+
     def _inputs(self, questions: Sequence[Question]) -> dict[str, torch.Tensor]:
         prompts = [self.processor.encode_prompt(question.turns) for question in questions]
         length = max(len(prompt) for prompt in prompts)
@@ -114,6 +138,9 @@ class Predictor:
             "attention_mask": torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts]),
             "pixel_values": self.processor.pixels(squares),
         }
+        regions = region_boxes([self.processor.regions(question.turns) for question in questions])
+        if regions is not None:
+            tensors["region_boxes"] = regions
         return {name: tensor.to(self.model.device) for name, tensor in tensors.items()}
 
 

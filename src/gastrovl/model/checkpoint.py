@@ -57,7 +57,7 @@ def build_model(config: ModelConfig, seed: int) -> tuple[GastroVLForConditionalG
         eos_token_id=tokenizer.eos_token_id,
     )
     pixels = image_processor(config.vision.path, model.config.vision_config, config.image_size_px)
-    return model, GastroVLProcessor(tokenizer, pixels, model.config.image_seq_length)
+    return model, _processor(model, tokenizer, pixels)
 
 
 def save_checkpoint(
@@ -106,7 +106,12 @@ def load_checkpoint(
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{folder}: cannot be read ({error}); copy or train the checkpoint again") from error
-    return model.eval(), GastroVLProcessor(tokenizer, pixels, card.image_tokens), card
+    return model.eval(), _processor(model, tokenizer, pixels), card
+
+
+def _processor(model: GastroVLForConditionalGeneration, tokenizer: Any, pixels: Any) -> GastroVLProcessor:
+    has_regions = isinstance(model.config, GastroVLConfig) and model.config.region_tokens
+    return GastroVLProcessor(tokenizer, pixels, model.config.image_seq_length, has_regions=has_regions)
 
 
 def _read_weights(folder: Path, config: LlavaConfig, dtype: torch.dtype) -> GastroVLForConditionalGeneration:

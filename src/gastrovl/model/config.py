@@ -44,11 +44,20 @@ class ConnectorConfig(Config):
             `query` reads them with `queries` learned queries.
         grids: Side lengths of the pooled grids, e.g. (14, 7, 1) for ColonGPT's 246 tokens.
         queries: Number of learned queries (N_v').
+        regions: Put one more token behind each box of a question: the mean of the image tokens inside it (`pool`
+            only). Box text alone has to be learned to mean a place.
     """
 
     kind: ConnectorKind = "mlp"
     grids: tuple[int, ...] = (14, 7, 1)
     queries: int = Field(default=64, gt=0)
+    regions: bool = False
+
+    @model_validator(mode="after")
+    def _has_grid(self) -> ConnectorConfig:
+        if self.regions and self.kind != "pool":
+            raise ValueError(f"`regions` needs connector `pool`, whose tokens form a grid of ours; found {self.kind!r}")
+        return self
 
 
 class LoraConfig(Config):
@@ -95,6 +104,7 @@ class GastroVLConfig(LlavaConfig):
     connector_kind: str = "pool"
     connector_grids: list[int] | None = None
     connector_queries: int = 64
+    region_tokens: bool = False
     head_bias: bool = False  # Phi's output layer has one, plain LLaVA's has none
 
 

@@ -20,7 +20,7 @@ from transformers.models.llava.modeling_llava import (
 from gastrovl.core.errors import ConfigError, ModelInputError
 from gastrovl.model.config import PLAIN_CONNECTORS, ConnectorConfig, GastroVLConfig, PartConfig, part_hf_config
 from gastrovl.model.grounding import GroundingHead, GroundingTargets
-from gastrovl.model.projector import PooledProjector, QueryProjector
+from gastrovl.model.projector import PooledProjector, QueryProjector, pool_regions
 from gastrovl.model.vision import TowerShape, load_tower, tower_shape, tower_tokens
 
 IGNORED = -100  # label of positions without loss, as everywhere in transformers
@@ -69,6 +69,30 @@ class GastroVLModel(LlavaModel):
         projected: Tensor = self.multi_modal_projector(features.to(next(self.multi_modal_projector.parameters()).dtype))
         return projected
 
+    def with_regions(self, images: Tensor, boxes: Tensor | None) -> Tensor:
+        """All image tokens in the order of their placeholders: of each image its own, then one for each region.
+
+        Args:
+            images: (images, tokens, width).
+            boxes: (images, regions, 4) as fractions, NaN where an image has fewer; None when none is asked about.
+
+        Returns:
+            (image tokens and regions, width).
+
+        Raises:
+            ModelInputError: The connector knows no regions, or boxes and images differ in number.
+        """
+        if boxes is None:
+            return images.flatten(0, 1)
+        if not (isinstance(self.config, GastroVLConfig) and self.config.region_tokens and self.config.connector_grids):
+            raise ModelInputError("region_boxes are given, but the model's connector was built without `regions`")
+        if len(boxes) != len(images):
+            raise ModelInputError(f"region_boxes of {len(boxes)} images are given for {len(images)}; expected one each")
+        boxes = boxes.to(images.device)
+        pooled = pool_regions(images, boxes.nan_to_num(), self.config.connector_grids[0])
+        is_there = torch.cat([boxes.new_ones(images.shape[:2]), ~boxes.isnan().any(dim=-1)], dim=1).bool()
+        return torch.cat([images, pooled], dim=1)[is_there]
+
 
 class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
     """LLaVA with a choice of connectors, several dialogues a row, and a head that runs on answer positions only.
@@ -113,6 +137,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         past_key_values: Any = None,
         inputs_embeds: Tensor | None = None,
         tower_features: Tensor | None = None,
+        region_boxes: Tensor | None = None,
         labels: Tensor | None = None,
         label_weights: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
@@ -134,6 +159,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
             pixel_values: (images, 3, side, side), in the order of their tokens.
             attention_mask: (rows, length), or (rows, 1, length, length) True where a position may look.
             tower_features: What a frozen tower said of the images before, in the place of `pixel_values`.
+            region_boxes: (images, regions, 4) as fractions, NaN where an image has fewer: the boxes in the questions.
             labels: (rows, length), the token itself where it is part of an answer and IGNORED elsewhere.
             label_weights: (rows, length), weight of each label; 1 when left out.
             num_items_in_batch: Divisor of the summed loss (the weights' sum over all accumulated batches).
@@ -150,9 +176,12 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         """
         del return_dict, cache_position  # `generate` may pass them; the language model works both out itself
         if labels is None:
+            if pixel_values is not None:
+                images = self.model.project(self.model.tower_features(pixel_values))
+                inputs_embeds = self._embedded(input_ids, images, region_boxes)
+                input_ids = None
             return super().forward(
                 input_ids=input_ids,
-                pixel_values=pixel_values,
                 attention_mask=attention_mask,
                 position_ids=position_ids,
                 past_key_values=past_key_values,
@@ -169,7 +198,8 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         images = self.model.project(tower_features)
         loss, logits = images.sum() * 0.0, None
         if answer_weight:
-            logits = self._answer_logits(input_ids, images, attention_mask, position_ids, labels)
+            embedded = self._embedded(input_ids, images, region_boxes)
+            logits = self._answer_logits(embedded, attention_mask, position_ids, labels)
             is_answer = labels[:, 1:] != IGNORED
             weights = None if label_weights is None else label_weights[:, 1:][is_answer]
             loss = answer_weight * answer_loss(logits, labels[:, 1:][is_answer], weights, num_items_in_batch)
@@ -183,15 +213,19 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
             loss = loss + grounding_weight * self.grounding(images, words, grounding)
         return LlavaCausalLMOutputWithPast(loss=loss, logits=logits, image_hidden_states=images)
 
-    def _answer_logits(
-        self, input_ids: Tensor, images: Tensor, attention_mask: Tensor, position_ids: Tensor, labels: Tensor
-    ) -> Tensor:
+    def _embedded(self, input_ids: Tensor | None, images: Tensor, region_boxes: Tensor | None) -> Tensor:
+        """Words, image tokens and regions in their places, (rows, length, width)."""
+        if input_ids is None:
+            raise ModelInputError("images need input_ids that say where they stand")
+        words = self.get_input_embeddings()(input_ids)
+        features = self.model.with_regions(images, region_boxes)
+        return merge_image_features(words, features, input_ids == self.config.image_token_id)
+
+    def _answer_logits(self, embedded: Tensor, attention_mask: Tensor, position_ids: Tensor, labels: Tensor) -> Tensor:
         """Logits that predict each answer token, (answer positions, vocabulary), float32."""
-        embedded = self.get_input_embeddings()(input_ids)
-        merged = merge_image_features(embedded, images, input_ids == self.config.image_token_id)
-        with _attention_backend(merged):
+        with _attention_backend(embedded):
             hidden = self.model.language_model(
-                inputs_embeds=merged, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
+                inputs_embeds=embedded, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
             ).last_hidden_state
         return self.lm_head(hidden[:, :-1][labels[:, 1:] != IGNORED]).float()
 
@@ -207,7 +241,7 @@ def merge_image_features(tokens: Tensor, features: Tensor, is_image: Tensor) -> 
 
     Args:
         tokens: Token embeddings, (rows, length, width).
-        features: Projector output in prompt order, (images, tokens of an image, width).
+        features: What stands there, in the order of the places, (image tokens, width).
         is_image: True at placeholders, bool, (rows, length).
 
     Returns:
@@ -216,13 +250,12 @@ def merge_image_features(tokens: Tensor, features: Tensor, is_image: Tensor) -> 
     Raises:
         ModelInputError: The number of placeholders differs from that of image tokens.
     """
-    flat = features.flatten(0, 1).to(tokens.dtype)
-    if int(is_image.sum()) != len(flat):
+    if int(is_image.sum()) != len(features):
         raise ModelInputError(
-            f"{int(is_image.sum())} image placeholders in the text, {len(flat)} image tokens from the connector; "
+            f"{int(is_image.sum())} image placeholders in the text, {len(features)} image tokens from the connector; "
             "text and images of this batch were prepared for another model"
         )
-    return tokens.masked_scatter(is_image.unsqueeze(-1), flat)
+    return tokens.masked_scatter(is_image.unsqueeze(-1), features.to(tokens.dtype))
 
 
 def answer_loss(logits: Tensor, targets: Tensor, weights: Tensor | None, num_items: Tensor | int | None) -> Tensor:
@@ -335,6 +368,7 @@ def _llava_config(
         connector_kind=connector.kind,
         connector_grids=list(connector.grids),
         connector_queries=connector.queries,
+        region_tokens=connector.regions,
         head_bias=text_config.model_type in _BIASED_HEADS,
     )
 

@@ -29,7 +29,7 @@ NANO = ModelConfig(
             "tie_word_embeddings": True,
         }
     ),
-    connector=ConnectorConfig(kind="pool", grids=(8,)),
+    connector=ConnectorConfig(kind="pool", grids=(8,), regions=True),
     feature_layer=-1,
     tokenizer=SHIPPED,
     chat_template="gastrovl",

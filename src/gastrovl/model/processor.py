@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,17 +13,24 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from gastrovl.core.boxtext import BOX_PATTERN, decode_box
 from gastrovl.core.errors import ModelInputError
+from gastrovl.core.types import Box
 from gastrovl.model.tokenizer import IMAGE_TOKEN
 
 
 @dataclass(frozen=True)
 class Dialogue:
-    """Token ids of one dialogue, whether each is part of an answer, and how many stand up to the last image token."""
+    """Token ids of one dialogue, whether each is part of an answer, and how many stand up to the image's last token.
+
+    Attributes:
+        regions: The boxes asked about, in their order; each is followed by a token of its own.
+    """
 
     ids: list[int]
     is_answer: list[bool]
     prefix: int
+    regions: tuple[Box, ...] = ()
 
 
 class GastroVLProcessor:
@@ -30,12 +38,14 @@ class GastroVLProcessor:
 
     Attributes:
         image_tokens: How many times the image token is repeated for one image.
+        has_regions: Whether a box in a question is followed by one more image token, for what it encloses.
     """
 
-    def __init__(self, tokenizer: Any, image_processor: Any, image_tokens: int) -> None:
+    def __init__(self, tokenizer: Any, image_processor: Any, image_tokens: int, *, has_regions: bool = False) -> None:
         self.tokenizer = tokenizer
         self.image_processor = image_processor
         self.image_tokens = image_tokens
+        self.has_regions = has_regions
         self.image_token_id: int = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
 
     @property
@@ -49,6 +59,7 @@ class GastroVLProcessor:
 
         Raises:
             ModelInputError: The chat template marks no answer.
+            BoxTextError: A box in a question is reversed or leaves the image, and the model takes regions.
         """
         encoded = self.tokenizer.apply_chat_template(
             self._messages(turns), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
@@ -59,7 +70,7 @@ class GastroVLProcessor:
                 "the chat template marks no answer tokens; put the assistant's words between `{% generation %}` and "
                 "`{% endgeneration %}`"
             )
-        return Dialogue(ids, [bool(flag) for flag in mask], self._prefix(ids))
+        return Dialogue(ids, [bool(flag) for flag in mask], self._prefix(ids), self.regions(turns))
 
     def encode_prompt(self, turns: Sequence[tuple[str, str]]) -> list[int]:
         """Token ids of a dialogue that ends with a user turn, ready for an answer."""
@@ -67,6 +78,15 @@ class GastroVLProcessor:
             self._messages(turns), tokenize=True, return_dict=True, add_generation_prompt=True
         )
         return list(encoded["input_ids"])
+
+    def regions(self, turns: Sequence[tuple[str, str]]) -> tuple[Box, ...]:
+        """The boxes that user turns ask about, in their order; none when the model takes no regions.
+
+        Raises:
+            BoxTextError: A box is reversed or leaves the image.
+        """
+        texts = [text for role, text in turns if role == "user" and self.has_regions]
+        return tuple(decode_box(found.group(0)) for text in texts for found in BOX_PATTERN.finditer(text))
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated ids, special tokens left out, stripped."""
@@ -96,8 +116,19 @@ class GastroVLProcessor:
         for message in messages:
             if IMAGE_TOKEN in message["content"]:
                 raise ModelInputError(f"a turn holds {IMAGE_TOKEN!r}; the image's place is set here, not in the text")
+            if self.has_regions and message["role"] == "user":
+                message["content"] = BOX_PATTERN.sub(lambda found: found.group(0) + IMAGE_TOKEN, message["content"])
         messages[0]["content"] = IMAGE_TOKEN * self.image_tokens + "\n" + messages[0]["content"]
         return messages
 
     def _prefix(self, ids: list[int]) -> int:
-        return len(ids) - ids[::-1].index(self.image_token_id)
+        return ids.index(self.image_token_id) + self.image_tokens
+
+
+def region_boxes(regions: Sequence[Sequence[Box]]) -> Tensor | None:
+    """Regions of several images as (images, most regions, 4) fractions, NaN where there is none; None without any."""
+    most = max(len(boxes) for boxes in regions)
+    if not most:
+        return None
+    empty = (math.nan,) * 4
+    return torch.tensor([[*(box.xyxy for box in boxes), *[empty] * (most - len(boxes))] for boxes in regions])

@@ -40,6 +40,24 @@ class PooledProjector(nn.Module):
         return torch.cat(pooled, dim=1)
 
 
+def pool_regions(tokens: Tensor, boxes: Tensor, side: int) -> Tensor:
+    """The mean of the image tokens inside each box, weighted by the area they share with it.
+
+    Args:
+        tokens: (images, at least side**2, width); the first side**2 form the grid, row by row from the top left.
+        boxes: (images, boxes, 4) as fractions x0, y0, x1, y1.
+
+    Returns:
+        (images, boxes, width); zeros for a box without area.
+    """
+    edges = torch.arange(side + 1, device=boxes.device, dtype=boxes.dtype) / side
+    low, high = boxes[..., :2, None], boxes[..., 2:, None]  # (images, boxes, axis, 1)
+    shared = (torch.minimum(high, edges[1:]) - torch.maximum(low, edges[:-1])).clamp(min=0)  # (.., axis, side)
+    weights = (shared[..., 1, :, None] * shared[..., 0, None, :]).flatten(-2)
+    weights = weights / weights.sum(dim=-1, keepdim=True).clamp(min=1e-9)
+    return weights.to(tokens.dtype) @ tokens[:, : side * side]
+
+
 class QueryProjector(nn.Module):
     """Read the feature grid with learned queries through one cross-attention block (BLIP-2's Q-Former, one layer)."""
 

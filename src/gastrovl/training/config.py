@@ -53,6 +53,8 @@ class StageConfig(Config):
         answer_weight: Weight of the answers' cross-entropy; 0 trains tower and connector without the language model.
         contrastive_weight: Weight of an image-caption InfoNCE term (needs CAP).
         grounding_weight: Weight of the loss that makes image tokens say what they show and where (needs CLS and REC).
+        cutmix: Share of the images that get a part of another one, cut at a border between cells (needs answer_weight
+            0: no words are true of such an image). It breaks the shortcut from the whole frame to each of its cells.
         task_weights: Weight of a task's answer tokens; 1 when left out.
         digit_weights: Weights of the three digits of a box coordinate in an answer. The last digit is one part in a
             thousand, mostly noise that a short training should not spend its gradient on.
@@ -73,6 +75,7 @@ class StageConfig(Config):
     answer_weight: Annotated[float, Field(ge=0)] = 1.0
     contrastive_weight: Annotated[float, Field(ge=0)] = 0.0
     grounding_weight: Annotated[float, Field(ge=0)] = 0.0
+    cutmix: Annotated[float, Field(ge=0, le=1)] = 0.0
     task_weights: dict[Task, Positive] = Field(default_factory=dict)
     digit_weights: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
 
@@ -84,6 +87,11 @@ class StageConfig(Config):
             raise ValueError(f"stage {self.name!r}: rates for parts that do not train: {', '.join(sorted(closed))}")
         if self.contrastive_weight and Task.CAP not in self.tasks:
             raise ValueError(f"stage {self.name!r}: contrastive_weight needs CAP among the tasks")
+        if self.cutmix and (self.answer_weight or self.contrastive_weight or not self.grounding_weight):
+            raise ValueError(
+                f"stage {self.name!r}: cutmix needs answer_weight 0, no contrastive_weight and a grounding_weight: "
+                "no words are true of a mixed image"
+            )
         if not (self.answer_weight or self.contrastive_weight or self.grounding_weight):
             raise ValueError(f"stage {self.name!r}: every loss has weight 0")
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from gastrovl.core.types import Box, Conversation, Task, Turn
 from gastrovl.model.processor import GastroVLProcessor
 from gastrovl.training.augment import View, draw_view
 from gastrovl.training.config import AugmentConfig, StageConfig
-from gastrovl.training.grounding import RowTargets, TermIndex
+from gastrovl.training.grounding import RowTargets, TermIndex, cut_mix
 from gastrovl.training.packing import PackedRow, collate, pack, weigh_digits
 
 _CROP_MARGIN = 1.25  # cached squares are this much larger than the model's when windows are cut from them
@@ -120,7 +120,20 @@ class RowDataset(Dataset[Row]):
             chosen = sorted(rng.permutation(len(kept))[: self.stage.dialogues_per_image])
             kept = [kept[number] for number in chosen]
         pixels = view.render(square, self.processor.image_size_px) if self.augment else self._resized(square)
-        return self._row(kept, self._known[index], pixels, view, rng)
+        row = self._row(kept, self._known[index], pixels, view, rng)
+        return self._mixed(row, rng) if self.stage.cutmix and rng.random() < self.stage.cutmix else row
+
+    def _mixed(self, row: Row, rng: np.random.Generator) -> Row:
+        """The row with a part of another image, drawn at random, in its own view."""
+        index = int(rng.integers(len(self.groups)))
+        square = self.images.square(self.groups[index][0].image.path)
+        view = draw_view(rng, self._boxes[index], self.augment) if self.augment else View()
+        pixels = view.render(square, self.processor.image_size_px) if self.augment else self._resized(square)
+        assert self.terms is not None, "cutmix needs a grounding weight, and that brings terms"
+        assert row.grounding is not None
+        other = self.terms.targets(self._known[index], view.move, self.grid_side)
+        square, grounding = cut_mix((row.square, row.grounding), (pixels, other), rng)
+        return replace(row, square=square, grounding=grounding, features=None)
 
     def _resized(self, square: NDArray[np.uint8]) -> NDArray[np.uint8]:
         side = self.processor.image_size_px

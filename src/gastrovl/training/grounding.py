@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -88,6 +89,35 @@ class TermIndex:
             cell_terms=torch.from_numpy(np.stack([row.cell_terms for row in rows])),
             cell_boxes=torch.from_numpy(np.stack([row.cell_boxes for row in rows])),
         )
+
+
+def cut_mix(
+    ours: tuple[NDArray[np.uint8], RowTargets], other: tuple[NDArray[np.uint8], RowTargets], rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], RowTargets]:
+    """Two images side by side or one above the other, cut at a border between cells (CutMix, Yun et al., ICCV 2019).
+
+    A cell keeps what its own image says of it; a box that the cut divides is no longer known, and neither is whether
+    the image shows a term unless a cell shows it still.
+
+    Args:
+        ours, other: Pixels (side, side, 3) and targets of one grid.
+    """
+    (pixels, mine), (others_pixels, theirs) = ours, other
+    grid = math.isqrt(len(mine.cell_boxes))
+    cut = int(rng.integers(grid // 4, grid - grid // 4 + 1))
+    axis = int(rng.integers(2))  # 0: other below, 1: other on the right
+    edge = round(cut / grid * len(pixels))
+    behind = np.arange(len(pixels)) >= edge
+    mixed = np.where(behind[:, None, None] if axis == 0 else behind[None, :, None], others_pixels, pixels)
+    is_other = np.arange(grid) >= cut
+    cells = np.broadcast_to(is_other[:, None] if axis == 0 else is_other[None, :], (grid, grid)).reshape(-1, 1)
+    cell_terms = np.where(cells, theirs.cell_terms, mine.cell_terms)
+    cell_boxes = np.where(cells, theirs.cell_boxes, mine.cell_boxes)
+    start, end = cell_boxes[:, 1 - axis], cell_boxes[:, 3 - axis]
+    cell_boxes[(start < cut / grid) & (end > cut / grid)] = np.nan
+    both_absent = (mine.image_terms == 0) & (theirs.image_terms == 0)
+    image_terms = np.where((cell_terms == 1).any(axis=0), 1.0, np.where(both_absent, 0.0, UNKNOWN))
+    return mixed, RowTargets(image_terms.astype(np.float32), cell_terms, cell_boxes)
 
 
 def _cells_inside(box: Box, grid_side: int) -> NDArray[np.bool_]:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from gastrovl.core.errors import ModelInputError
+from gastrovl.core.types import Box
 from gastrovl.model.gastrovl import IGNORED
-from gastrovl.model.processor import Dialogue
+from gastrovl.model.processor import Dialogue, region_boxes
 
 _PADDING = -1
 _SHARED = 0
@@ -22,13 +23,17 @@ _SHARED = 0
 
 @dataclass(frozen=True)
 class PackedRow:
-    """One row: ids, positions, segments (0 the shared image prefix, k the k-th dialogue), labels and their weights."""
+    """One row: ids, positions, segments (0 the shared image prefix, k the k-th dialogue), labels and their weights.
+
+    `regions` are the boxes that the packed questions ask about, in the order of their tokens.
+    """
 
     ids: list[int]
     positions: list[int]
     segments: list[int]
     labels: list[int]
     weights: list[float]
+    regions: tuple[Box, ...] = ()
 
 
 def pack(dialogues: Sequence[Dialogue], weights: Sequence[float], max_length: int) -> PackedRow:
@@ -40,6 +45,7 @@ def pack(dialogues: Sequence[Dialogue], weights: Sequence[float], max_length: in
     prefix = dialogues[0].ids[: dialogues[0].prefix]
     ids, positions = list(prefix), list(range(len(prefix)))
     segments, labels, label_weights = [_SHARED] * len(prefix), [IGNORED] * len(prefix), [0.0] * len(prefix)
+    regions: tuple[Box, ...] = ()
     for number, (dialogue, weight) in enumerate(zip(dialogues, weights, strict=True), start=1):
         if dialogue.ids[: dialogue.prefix] != prefix:
             raise ModelInputError(
@@ -49,6 +55,7 @@ def pack(dialogues: Sequence[Dialogue], weights: Sequence[float], max_length: in
         if len(ids) + len(own) > max_length:
             break
         ids += own
+        regions += dialogue.regions
         positions += range(len(prefix), len(prefix) + len(own))
         segments += [number] * len(own)
         labels += [token if flag else IGNORED for token, flag in zip(own, is_answer, strict=True)]
@@ -57,7 +64,7 @@ def pack(dialogues: Sequence[Dialogue], weights: Sequence[float], max_length: in
         raise ModelInputError(
             f"a dialogue of {len(dialogues[0].ids)} tokens does not fit into max_length {max_length}; raise it"
         )
-    return PackedRow(ids, positions, segments, labels, label_weights)
+    return PackedRow(ids, positions, segments, labels, label_weights, regions)
 
 
 def weigh_digits(row: PackedRow, digit_ids: frozenset[int], factors: Sequence[float]) -> PackedRow:
@@ -81,7 +88,8 @@ def collate(rows: Sequence[PackedRow], pad_token_id: int) -> dict[str, Tensor]:
     """Rows of different length as one batch, padded on the right.
 
     Returns:
-        input_ids, position_ids, labels, label_weights: (rows, length); attention_mask: (rows, 1, length, length), bool.
+        input_ids, position_ids, labels, label_weights: (rows, length); attention_mask: (rows, 1, length, length), bool;
+        region_boxes: (rows, most regions, 4), where any question has a box and the model takes them.
     """
     length = max(len(row.ids) for row in rows)
 
@@ -89,7 +97,8 @@ def collate(rows: Sequence[PackedRow], pad_token_id: int) -> dict[str, Tensor]:
         return torch.tensor([list(value) + [fill] * (length - len(value)) for value in values], dtype=dtype)
 
     segments = padded([row.segments for row in rows], _PADDING, torch.long)
-    return {
+    regions = region_boxes([row.regions for row in rows])
+    return ({} if regions is None else {"region_boxes": regions}) | {
         "input_ids": padded([row.ids for row in rows], pad_token_id, torch.long),
         "position_ids": padded([row.positions for row in rows], 0, torch.long),
         "labels": padded([row.labels for row in rows], IGNORED, torch.long),

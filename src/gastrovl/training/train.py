@@ -34,6 +34,7 @@ from gastrovl.training.trainer import GastroTrainer, JsonlLog
 
 Say = Callable[[str], None]
 Progress = Callable[[str, int, int], None]
+Features = dict[str, torch.Tensor]  # of each image, what the frozen tower says of it
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,11 @@ def train(
     if val_set and config.val:
         val_part = _read_images(val_set, Path(config.val), processor.image_size_px, processor, progress)
     write_text(output / "run.json", config.model_dump_json(indent=2) + "\n")  # from here on there is a run to resume
+    features: Features | None = None
     for number, stage in enumerate(config.stages, start=1):
-        _run_stage(model, processor, stage, number, train_part, val_part, config, output, show_bar, say)
+        features = _run_stage(
+            model, processor, stage, number, train_part, val_part, config, output, show_bar, say, features
+        )
     model = adapters.merge(model)
     model.drop_grounding_head()
     save_checkpoint(output, model, processor, config.name)
@@ -167,13 +171,15 @@ def _run_stage(
     output: Path,
     show_bar: bool,
     say: Say,
-) -> None:
+    features: Features | None,
+) -> Features | None:
+    """Train one stage; `features` are those the stage before used, and the return value is for the next one."""
     folder = output / "stages" / f"{number}-{stage.name}"
     weights = folder / "weights.safetensors"
     if weights.is_file():
         load_model(model, weights)
         say(f"stage {number} {stage.name}: done before, weights read")
-        return
+        return None
     counts = open_parts(model, stage)
     say(f"stage {number} {stage.name}: {', '.join(stage.tasks)}; {_length(stage)}")
     for part, count, rate in describe(stage, counts, model):
@@ -183,7 +189,8 @@ def _run_stage(
     if stage.grounding_weight:
         terms = TermIndex(train_part.conversations)
         grid_side = math.isqrt(adapters.inner(model).grounding.cells)
-    features = _features(model, stage, train_part, config, say)
+    if Part.VISION in stage.trains or features is None:
+        features = _features(model, stage, train_part, config, say)
     datasets = [
         RowDataset(
             part.conversations,
@@ -217,6 +224,7 @@ def _run_stage(
     partial.replace(weights)
     for state in folder.glob("checkpoint-*"):
         shutil.rmtree(state)
+    return features
 
 
 def _is_scored(trainer: GastroTrainer) -> bool:
@@ -225,9 +233,7 @@ def _is_scored(trainer: GastroTrainer) -> bool:
     return any(name.startswith("eval_") for entry in last for name in entry)
 
 
-def _features(
-    model: Any, stage: StageConfig, part: _Part, config: TrainConfig, say: Say
-) -> dict[str, torch.Tensor] | None:
+def _features(model: Any, stage: StageConfig, part: _Part, config: TrainConfig, say: Say) -> Features | None:
     """What the frozen tower says of the training images, or None where the tower learns or the images change."""
     inner = adapters.inner(model)
     shape = inner.model.shape

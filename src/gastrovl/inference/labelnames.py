@@ -1,0 +1,109 @@
+"""Replies of CLS and REG held to the taxonomy's names: at each step only tokens that lead to a name or end the reply.
+
+Free decoding can leave the vocabulary ("z esophagus"), and such a reply counts as wrong. The names are
+tokenised as answers are in training, so what is allowed here is what the model was taught to say. The choice among the
+allowed tokens stays greedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from gastrovl.clinical.answers import SEPARATOR
+from gastrovl.core.errors import ModelInputError
+from gastrovl.model.processor import GastroVLProcessor
+
+_REMEMBERED = 65_536  # beginnings of replies
+_ASKED = ("user", "?")
+
+
+@dataclass
+class _Node:
+    """One place in a prefix tree of token ids; `name` is the name that ends here, or None."""
+
+    following: dict[int, _Node] = field(default_factory=dict)
+    name: str | None = None
+
+    def add(self, ids: Sequence[int], name: str) -> None:
+        node = self
+        for token in ids:
+            node = node.following.setdefault(token, _Node())
+        node.name = name
+
+    def tokens(self, said: set[str]) -> list[int]:
+        """Tokens from here on that still lead to a name that was not said."""
+        return [token for token, node in self.following.items() if node.leads_on(said)]
+
+    def leads_on(self, said: set[str]) -> bool:
+        return (self.name is not None and self.name not in said) or any(
+            node.leads_on(said) for node in self.following.values()
+        )
+
+
+class LabelNames:
+    """What may be said next in a list of labels, each of them once."""
+
+    def __init__(self, processor: GastroVLProcessor, names: Sequence[str]) -> None:
+        """Tokenise `names`, the first label of a reply and the later ones behind a separator apart.
+
+        Raises:
+            ModelInputError: The tokenizer fuses a label with the separator behind it, so that labels are no units.
+        """
+        self.allowed = lru_cache(maxsize=_REMEMBERED)(self._allowed)  # many replies begin alike
+        self.end = int(processor.tokenizer.eos_token_id)
+        self._first, self._later = _Node(), _Node()
+        self._encode = processor.encode_dialogue
+        anchor = self._answer(names[0])
+        for name in names:
+            self._first.add(self._answer(name), name)
+            pair = self._answer(names[0] + SEPARATOR + name)
+            if pair[: len(anchor)] != anchor:
+                raise ModelInputError(
+                    f"the tokenizer writes {names[0]!r} differently before {SEPARATOR!r}, so replies cannot be held to "
+                    "the taxonomy's names; ask without a task, or train with another tokenizer"
+                )
+            self._later.add(pair[len(anchor) :], name)
+
+    def _answer(self, text: str) -> list[int]:
+        """The tokens of an answer as training teaches them, without what ends it."""
+        dialogue = self._encode([_ASKED, ("assistant", text)])
+        ids = [token for token, flag in zip(dialogue.ids, dialogue.is_answer, strict=True) if flag]
+        return ids[: ids.index(self.end)] if self.end in ids else ids
+
+    def _allowed(self, begun: tuple[int, ...]) -> list[int]:
+        """Tokens that may follow the reply `begun`; only the end token when nothing else can."""
+        node, said = self._first, set[str]()
+        for token in begun:
+            if token not in node.following and node.name is not None:  # one label is whole, another begins
+                said.add(node.name)
+                node = self._later
+            if token not in node.following:
+                return [self.end]  # the reply has ended, or was begun by somebody else
+            node = node.following[token]
+        found = node.tokens(said)
+        if node.name is not None and node.name not in said:
+            found += [self.end, *self._later.tokens(said | {node.name})]
+        return found
+
+
+class HeldToNames:
+    """Changes the scores of a batch's replies so that each of them stays a list of names."""
+
+    def __init__(self, names: LabelNames, prompt_length: int, is_held: Sequence[bool]) -> None:
+        self.names, self.prompt_length, self.is_held = names, prompt_length, is_held
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """New scores, (replies, vocabulary), minus infinity where a token may not follow."""
+        changed = scores.clone()
+        for row, is_held in enumerate(self.is_held):
+            if is_held:
+                allowed = torch.tensor(self.names.allowed(tuple(input_ids[row, self.prompt_length :].tolist())))
+                kept = scores[row, allowed]
+                changed[row] = float("-inf")
+                changed[row, allowed] = kept
+        return changed
