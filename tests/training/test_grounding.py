@@ -154,7 +154,7 @@ def test_a_mixed_image_keeps_what_each_of_its_cells_shows():
         known = ~np.isnan(told.cell_boxes).any(axis=1)
         is_divided = bool(is_white[5]) != bool(is_white[6])
         assert np.flatnonzero(known).tolist() == ([] if is_divided else polyp_cells)
-        # polyp: seen in a cell, or perhaps cut away; ulcer: in neither image; normal stomach: of one image, not of a cell
+        # polyp: in a cell, or perhaps cut away; ulcer: in neither image; normal stomach: of one image, of no cell
         assert told.image_terms.tolist() == [1 if polyp_cells else UNKNOWN, 0, UNKNOWN]
         seen.add((len(polyp_cells), is_divided))
     assert seen == {(2, False), (1, True), (0, False)}
