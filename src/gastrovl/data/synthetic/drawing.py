@@ -27,6 +27,7 @@ SITES: dict[str, tuple[str, ...]] = {
 }
 LESIONS = tuple(DRAW_LESION)
 MIN_REACH, MAX_REACH = 0.33, 0.58  # half-length of a lesion in scene units (1 is half the shorter image side)
+_APART = 1.1  # of the sum of two reaches, along x or y: then their boxes lie beside each other, not one in the other
 _ALONG_THE_TUBE = {"esophageal_varices", "barretts_esophagus", "esophagitis"}
 
 
@@ -117,4 +118,4 @@ def _is_free(
         return False
     x, y = centre
     is_clear = all(np.hypot(x - kx, y - ky) > kr + 0.8 * reach for kx, ky, kr in scene.keep_out)
-    return is_clear and all(np.hypot(x - tx, y - ty) > 1.5 * (tr + reach) for tx, ty, tr in taken)
+    return is_clear and all(max(abs(x - tx), abs(y - ty)) > _APART * (tr + reach) for tx, ty, tr in taken)
