@@ -9,7 +9,7 @@ import torch
 
 from gastrovl.core.errors import ConfigError
 from gastrovl.model.checkpoint import build_model
-from gastrovl.model.grounding import UNKNOWN, GroundingHead, GroundingTargets, box_loss
+from gastrovl.model.grounding import UNKNOWN, GroundingHead, GroundingTargets, box_loss, choice_loss
 
 NO_BOX = [math.nan] * 4
 
@@ -91,3 +91,25 @@ def test_learned_queries_have_no_grid_to_ground(tiny_model):
 
     with pytest.raises(ConfigError, match="connector `query` has none, use mlp or pool"):
         model.add_grounding_head()
+
+
+def test_the_choice_among_terms_counts_only_where_something_is_shown_and_known():
+    logits = torch.log(torch.tensor([[[1.0, 3.0, 4.0], [5.0, 1.0, 1.0], [2.0, 6.0, 2.0]]]))
+    truth = torch.tensor([[[1.0, 0.0, UNKNOWN], [0.0, 0.0, 0.0], [1.0, 1.0, 0.0]]])
+
+    # cell 0: 1 of 1 + 3 (the third term is unknown); cell 1 shows nothing; cell 2: 2 + 6 of 10
+    expected = -(math.log(1 / 4) + math.log(8 / 10)) / 2
+    assert choice_loss(logits, truth).item() == pytest.approx(expected)
+
+
+def test_without_anything_shown_there_is_no_choice_and_no_gradient():
+    logits = torch.randn(1, 2, 3, requires_grad=True)
+
+    loss = choice_loss(logits, torch.zeros(1, 2, 3))
+    loss.backward()
+
+    assert loss.item() == 0
+    assert torch.equal(logits.grad, torch.zeros_like(logits))
+    shown = torch.tensor([[[1.0, UNKNOWN, 0.0], [0.0, 0.0, 0.0]]])
+    choice_loss(logits, shown).backward()
+    assert logits.grad.isfinite().all()

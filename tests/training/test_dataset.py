@@ -291,6 +291,27 @@ def test_a_stage_with_cutmix_shows_parts_of_two_images_and_validation_does_not(m
     assert any(not np.array_equal(row.square, mine) for row in rows[True])
 
 
+def test_images_with_several_boxes_are_repeated_in_training_only(make):
+    conversations = load_conversations(make.file)
+    two = (Box(x0=0, y0=0, x1=0.2, y1=0.2), Box(x0=0.5, y0=0.5, x1=0.9, y1=0.9))
+    path = conversations[-1].image.path
+    more = [
+        one.model_copy(update={"target": one.target.model_copy(update={"boxes": two})})
+        if one.task == Task.REC and one.image.path == path
+        else one
+        for one in conversations
+    ]
+
+    plain, repeated, held_out = (
+        make(more, repeat_several=count, is_training=is_training)
+        for count, is_training in ((1, True), (3, True), (3, False))
+    )
+
+    assert (len(plain), len(repeated), len(held_out)) == (2, 4, 2)
+    assert [group[0].image.path for group in repeated.groups].count(path) == 3
+    assert len(make(conversations, repeat_several=3)) == 2
+
+
 def test_a_missing_or_truncated_image_is_named(make):
     folder = make.file.parent
     (folder / "0.png").write_bytes((folder / "0.png").read_bytes()[:60])

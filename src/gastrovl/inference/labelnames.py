@@ -35,18 +35,9 @@ class _Node:
             node = node.following.setdefault(token, _Node())
         node.name = name
 
-    def tokens(self, said: set[str]) -> list[int]:
-        """Tokens from here on that still lead to a name that was not said."""
-        return [token for token, node in self.following.items() if node.leads_on(said)]
-
-    def leads_on(self, said: set[str]) -> bool:
-        return (self.name is not None and self.name not in said) or any(
-            node.leads_on(said) for node in self.following.values()
-        )
-
 
 class LabelNames:
-    """What may be said next in a list of labels, each of them once."""
+    """What may be said next in a list of labels, and what was said."""
 
     def __init__(self, processor: GastroVLProcessor, names: Sequence[str]) -> None:
         """Tokenise `names`, the first label of a reply and the later ones behind a separator apart.
@@ -77,18 +68,35 @@ class LabelNames:
 
     def _allowed(self, begun: tuple[int, ...]) -> list[int]:
         """Tokens that may follow the reply `begun`; only the end token when nothing else can."""
-        node, said = self._first, set[str]()
+        node = self._first
         for token in begun:
             if token not in node.following and node.name is not None:  # one label is whole, another begins
-                said.add(node.name)
                 node = self._later
             if token not in node.following:
                 return [self.end]  # the reply has ended, or was begun by somebody else
             node = node.following[token]
-        found = node.tokens(said)
-        if node.name is not None and node.name not in said:
-            found += [self.end, *self._later.tokens(said | {node.name})]
-        return found
+        if node.name is None:
+            return list(node.following)
+        return [self.end, *node.following, *self._later.following]
+
+    def text(self, ids: Sequence[int]) -> str:
+        """A held reply as text: each label once, and none that the length limit cut.
+
+        Two lesions of one kind make a model say their name twice; forbidding that while decoding would force it into a
+        name it does not mean.
+        """
+        node, said = self._first, list[str]()
+        for token in ids:
+            if token not in node.following:
+                if node.name is not None:
+                    said.append(node.name)
+                if token == self.end:
+                    break
+                node = self._later
+            node = node.following[token]
+        else:
+            said += [node.name] if node.name is not None else []
+        return SEPARATOR.join(dict.fromkeys(said))
 
 
 class HeldToNames:

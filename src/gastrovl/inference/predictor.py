@@ -113,13 +113,18 @@ class Predictor:
         seconds = (time.perf_counter() - started) / len(questions)
         return [
             Reply(
-                text=self.processor.decode(row[:length]),
+                text=self._text(question, row[:length]),
                 confidence=sure,
                 seconds=seconds,
                 stop_reason="end" if end in row else "length",
             )
-            for row, length, sure in zip(rows, lengths, confidence.of_replies(lengths), strict=True)
+            for question, row, length, sure in zip(
+                questions, rows, lengths, confidence.of_replies(lengths), strict=True
+            )
         ]
+
+    def _text(self, question: Question, ids: list[int]) -> str:
+        return self._label_names.text(ids) if question.task in LABEL_TASKS else self.processor.decode(ids)
 
     def _choosers(self, questions: Sequence[Question], prompt_length: int) -> list[Chooser]:
         choosers: list[Chooser] = [BoxDigits(self.processor.tokenizer)]

@@ -71,6 +71,7 @@ class GroundingHead(nn.Module):
         return (
             balanced_bce(image_logits, targets.image_terms)
             + balanced_bce(cell_logits, targets.cell_terms)
+            + choice_loss(cell_logits, targets.cell_terms)
             + box_loss(boxes, targets.cell_boxes)
             + digit_loss(self.digits(cells).unflatten(-1, (4, _READ_DIGITS, 10)), targets.cell_boxes)
         )
@@ -109,6 +110,23 @@ def digit_loss(logits: Tensor, truth: Tensor) -> Tensor:
     bins = (truth[is_known] * 999 + 0.5).long()
     digits = torch.stack([bins // 10 ** (2 - place) % 10 for place in range(logits.shape[-2])], dim=-1)
     return nn.functional.cross_entropy(logits[is_known].reshape(-1, 10), digits.reshape(-1))
+
+
+def choice_loss(logits: Tensor, truth: Tensor) -> Tensor:
+    """Cross-entropy of a cell's true terms among all terms known of it, averaged over cells that show any.
+
+    `balanced_bce` averages what a lesion's cell does not show with all the empty cells, so that it hardly tells one
+    lesion from another that looks like it.
+
+    Args:
+        logits, truth: (images, cells, terms); truth in {0, 1} or UNKNOWN.
+    """
+    shows = (truth == 1).any(dim=-1)
+    if not shows.any():
+        return logits.sum() * 0.0
+    scores, true = logits[shows], truth[shows]
+    among = scores.masked_fill(true == UNKNOWN, -torch.inf).logsumexp(dim=-1)
+    return (among - scores.masked_fill(true != 1, -torch.inf).logsumexp(dim=-1)).mean()
 
 
 def balanced_bce(logits: Tensor, truth: Tensor) -> Tensor:

@@ -49,6 +49,8 @@ class StageConfig(Config):
         images_per_step: Images per optimiser step on each device; all drawn dialogues of an image share one row.
         accumulation: Batches per optimiser step.
         dialogues_per_image: Dialogues drawn anew per image and epoch; None takes all.
+        repeat_several: Images with several boxes stand this many times in an epoch. They are rare, and only they teach
+            that a list of labels goes on.
         warmup: Share of the steps with a rising rate; then the rate falls on a cosine to zero.
         answer_weight: Weight of the answers' cross-entropy; 0 trains tower and connector without the language model.
         contrastive_weight: Weight of an image-caption InfoNCE term (needs CAP).
@@ -70,6 +72,7 @@ class StageConfig(Config):
     images_per_step: Annotated[int, Field(gt=0)] = 16
     accumulation: Annotated[int, Field(gt=0)] = 1
     dialogues_per_image: Annotated[int, Field(gt=0)] | None = None
+    repeat_several: Annotated[int, Field(gt=0)] = 1
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.03
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     answer_weight: Annotated[float, Field(ge=0)] = 1.0

@@ -95,8 +95,11 @@ class RowDataset(Dataset[Row]):
             raise RecordError(
                 f"stage {stage.name!r}: no conversation of {', '.join(stage.tasks)} in the data it was given"
             )
-        self.groups = list(grouped.values())
-        self._known = [known[path] for path in grouped]
+        paths = list(grouped)
+        if is_training:
+            paths += [path for path in paths if has_several_boxes(known[path])] * (stage.repeat_several - 1)
+        self.groups = [grouped[path] for path in paths]
+        self._known = [known[path] for path in paths]
         self._boxes = [boxes_said(group) for group in self._known] if augment else []
 
     def set_epoch(self, epoch: int) -> None:
@@ -221,6 +224,11 @@ def boxes_said(group: Sequence[Conversation]) -> list[Box]:
     texts = [text for conversation in group for turn in conversation.turns for text in (turn.text, *turn.alternatives)]
     said = {found.group(0) for text in texts for found in boxtext.BOX_PATTERN.finditer(text)}
     return boxes + [boxtext.decode_box(text) for text in sorted(said)]
+
+
+def has_several_boxes(group: Sequence[Conversation]) -> bool:
+    """Whether the conversations about an image locate more than one thing in it."""
+    return sum(len(conversation.target.boxes) for conversation in group if conversation.task == Task.REC) > 1
 
 
 def _survives(conversation: Conversation, view: View) -> bool:
