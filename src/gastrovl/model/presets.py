@@ -23,8 +23,8 @@ NANO = ModelConfig(
             "hidden_size": 192,
             "intermediate_size": 576,
             "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 4,
+            "num_attention_heads": 6,
+            "num_key_value_heads": 6,
             "max_position_embeddings": 2048,
             "tie_word_embeddings": True,
         }

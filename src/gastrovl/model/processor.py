@@ -55,7 +55,7 @@ class GastroVLProcessor:
     def encode_dialogue(self, turns: Sequence[tuple[str, str]]) -> Dialogue:
         """A whole dialogue of (role, text) turns, the image before the first user turn.
 
-        Image tokens are repeated before the template is applied: transformers < 5.18 loses the answer mask otherwise.
+        The tokenizer's template is used, not the processor's: with transformers < 5.18 that one loses the answer mask.
 
         Raises:
             ModelInputError: The chat template marks no answer.
@@ -64,20 +64,23 @@ class GastroVLProcessor:
         encoded = self.tokenizer.apply_chat_template(
             self._messages(turns), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
         )
-        ids, mask = encoded["input_ids"], encoded["assistant_masks"]
+        place, ids = self._with_image(encoded["input_ids"])
+        mask = encoded["assistant_masks"]
         if not any(mask):
             raise ModelInputError(
                 "the chat template marks no answer tokens; put the assistant's words between `{% generation %}` and "
                 "`{% endgeneration %}`"
             )
-        return Dialogue(ids, [bool(flag) for flag in mask], self._prefix(ids), self.regions(turns))
+        is_answer = [bool(flag) for flag in mask]
+        is_answer[place:place] = [False] * (self.image_tokens - 1)
+        return Dialogue(ids, is_answer, place + self.image_tokens, self.regions(turns))
 
     def encode_prompt(self, turns: Sequence[tuple[str, str]]) -> list[int]:
         """Token ids of a dialogue that ends with a user turn, ready for an answer."""
         encoded = self.tokenizer.apply_chat_template(
             self._messages(turns), tokenize=True, return_dict=True, add_generation_prompt=True
         )
-        return list(encoded["input_ids"])
+        return self._with_image(encoded["input_ids"])[1]
 
     def regions(self, turns: Sequence[tuple[str, str]]) -> tuple[Box, ...]:
         """The boxes that user turns ask about, in their order; none when the model takes no regions.
@@ -118,11 +121,13 @@ class GastroVLProcessor:
                 raise ModelInputError(f"a turn holds {IMAGE_TOKEN!r}; the image's place is set here, not in the text")
             if self.has_regions and message["role"] == "user":
                 message["content"] = BOX_PATTERN.sub(lambda found: found.group(0) + IMAGE_TOKEN, message["content"])
-        messages[0]["content"] = IMAGE_TOKEN * self.image_tokens + "\n" + messages[0]["content"]
+        messages[0]["content"] = IMAGE_TOKEN + "\n" + messages[0]["content"]
         return messages
 
-    def _prefix(self, ids: list[int]) -> int:
-        return ids.index(self.image_token_id) + self.image_tokens
+    def _with_image(self, ids: Sequence[int]) -> tuple[int, list[int]]:
+        """Where the image begins, and the ids with its token repeated; once in the text is faster to tokenise."""
+        place = list(ids).index(self.image_token_id)
+        return place, [*ids[:place], *[self.image_token_id] * self.image_tokens, *ids[place + 1 :]]
 
 
 def region_boxes(regions: Sequence[Sequence[Box]]) -> Tensor | None:

@@ -150,6 +150,8 @@ class RowDataset(Dataset[Row]):
         view: View,
         rng: np.random.Generator,
     ) -> Row:
+        if not (self.stage.answer_weight or self.stage.contrastive_weight):
+            group = group[:1]  # nobody reads the words
         said = [(conversation, self._words(conversation, view, rng)) for conversation in group]
         dialogues = [self.processor.encode_dialogue(turns) for _, turns in said]
         weights = [self.stage.task_weights.get(conversation.task, 1.0) for conversation, _ in said]

@@ -45,6 +45,7 @@ class GastroTrainer(Trainer):
             data_collator=Collator(train.processor, train.terms),
         )
         self.stage = stage
+        self._frozen = frozen_modules(model)
         self.model_accepts_loss_kwargs = True
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -78,7 +79,7 @@ class GastroTrainer(Trainer):
         so they are divided by the number of batches that are added up. Frozen modules keep their running statistics;
         they are told here, because the parent puts the whole model into training mode just before.
         """
-        for module in frozen_modules(model):
+        for module in self._frozen:
             module.eval()
         batches = self.current_gradient_accumulation_steps * self.args.world_size
         inputs = inputs | {
