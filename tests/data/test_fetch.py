@@ -195,7 +195,7 @@ def test_a_missing_file_is_told_at_once(site, tmp_path):
 @pytest.mark.parametrize("location", ["http://example.org/x", "file:///etc/passwd", "ftp://example.org/x"])
 def test_a_redirect_to_an_unsafe_place_is_not_followed(site, tmp_path, location):
     site.status, site.location = 302, location
-    with pytest.raises(DownloadError, match="not followed|is not allowed"):
+    with pytest.raises(DownloadError, match=r"not followed|is not allowed"):
         fetch(source(site.url), tmp_path)
 
 

@@ -129,6 +129,9 @@ def _left_out(quality: dict[str, Any], labels: list[dict[str, Any]]) -> list[str
     if quality["broken"]:
         first = quality["broken"][0]["path"]
         lines.append(f"left out: {len(quality['broken']):,} broken images, e.g. {first} (quality.json lists them)")
+    if quality["excluded_by_fault"]:
+        count = len(quality["excluded_by_fault"])
+        lines.append(f"left out: {count:,} images by `quality.faults` (quality.jsonl says which and why)")
     if quality["dropped_by_official_split"]:
         count = len(quality["dropped_by_official_split"])
         lines.append(f"left out: {count:,} images whose group the official split parts (quality.json lists them)")
