@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from typer.testing import CliRunner
 
 from gastrovl.cli.data import app
-from gastrovl.core.errors import ConfigError, OutputError
+from gastrovl.core.errors import ConfigError, DownloadError, OutputError
 
 CONFIG = """
 sources:
@@ -56,3 +58,32 @@ def test_overwrite_is_needed_to_replace(invoke):
 def test_an_empty_split_is_noted(invoke):
     result = invoke("--set", "splits.val=0")
     assert "note: split val is empty" in result.output
+
+
+def test_sources_lists_names_licences_and_what_can_be_fetched():
+    rows = json.loads(CliRunner().invoke(app, ["sources", "--json"]).output)
+    by_name = {row["name"]: row for row in rows}
+    assert by_name["kvasir_seg"]["fetchable"] == "yes"
+    assert by_name["edd2020"]["fetchable"] == "no"
+    assert by_name["gastrohun"]["images"] == 8834
+    assert "kvasir_seg" in CliRunner().invoke(app, ["sources"]).output
+
+
+def test_sources_writes_the_template_of_a_private_set(tmp_path):
+    result = CliRunner().invoke(app, ["sources", "--template", str(tmp_path / "own.yaml")])
+    assert result.exit_code == 0
+    assert (tmp_path / "own.yaml").read_text(encoding="utf-8").startswith("# A private set")
+
+
+def test_fetch_without_a_terminal_or_the_flag_shows_the_licence_and_refuses(tmp_path):
+    result = CliRunner().invoke(app, ["fetch", "kvasir_seg", "-o", str(tmp_path / "out")])
+    assert "licence: free for research and education" in result.output
+    assert isinstance(result.exception, DownloadError)
+    assert "--accept-licence kvasir_seg" in str(result.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_fetch_of_what_needs_an_account_says_where_it_is(tmp_path):
+    result = CliRunner().invoke(app, ["fetch", "edd2020", "-o", str(tmp_path), "--accept-licence", "edd2020"])
+    assert isinstance(result.exception, DownloadError)
+    assert "IEEE DataPort" in str(result.exception)

@@ -88,6 +88,7 @@ def test_a_build_writes_all_of_its_files(build, config):
         "images",
         "manifest.json",
         "quality.json",
+        "quality.jsonl",
         "records.jsonl",
         "statistics.json",
         "statistics.md",

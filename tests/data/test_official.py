@@ -56,3 +56,44 @@ def test_a_column_goes_before_the_path_and_case_does_not_matter(tmp_path):
 def test_an_unknown_word_shows_how_to_name_it(tmp_path):
     with pytest.raises(SourceError, match=r"found split 'Training', expected train, val or test; .*`Training: val`"):
         official_splits(images("a.png"), ["Training"], OfficialSplit(), tmp_path)
+
+
+def test_a_table_names_folder_and_file_so_that_equal_file_names_stay_apart(tmp_path):
+    (tmp_path / "train.csv").write_text("Filename,Class\n1.jpg,Pylorus\n", encoding="utf-8")
+    (tmp_path / "test.csv").write_text("Filename,Class\n1.jpg,Normal stomach\n", encoding="utf-8")
+    rule = OfficialSplit(
+        tables=[
+            {"file": f"{split}.csv", "image": "Filename", "folder": "Class", "split": split}
+            for split in ("train", "test")
+        ]
+    )
+    found = official_splits(images("Pylorus/1.jpg", "Normal stomach/1.jpg", "Ulcer/1.jpg"), [None] * 3, rule, tmp_path)
+    assert found == [Split.TRAIN, Split.TEST, None]
+
+
+def test_a_table_of_folds_is_read_in_the_words_of_the_rule(tmp_path):
+    (tmp_path / "folds.csv").write_text("file-name;class-name;split-index\na.jpg;polyps;0\nb.jpg;z-line;4\n")
+    rule = OfficialSplit(
+        tables=[{"file": "folds.csv", "image": "file-name", "column": "split-index", "delimiter": ";"}],
+        names={"0": "train", "4": "test"},
+    )
+    found = official_splits(images("x/polyps/a.jpg", "x/z-line/b.jpg"), [None] * 2, rule, tmp_path)
+    assert found == [Split.TRAIN, Split.TEST]
+
+
+def test_a_table_without_its_column_is_named(tmp_path):
+    (tmp_path / "folds.csv").write_text("name,fold\na.jpg,0\n")
+    rule = OfficialSplit(tables=[{"file": "folds.csv", "image": "file", "column": "fold"}])
+    with pytest.raises(SourceError, match=r"folds\.csv:1: found columns name, fold, expected also file"):
+        official_splits(images("a.jpg"), [None], rule, tmp_path)
+
+
+def test_a_split_of_other_files_is_refused_rather_than_ignored(tmp_path):
+    (tmp_path / "train.txt").write_text("z.png\n", encoding="utf-8")
+    with pytest.raises(SourceError, match="names 2 images, but none of the 1 that are there"):
+        official_splits(images("a.png"), [None], OfficialSplit(lists={"train": "train.txt"}), tmp_path)
+
+
+def test_a_table_says_either_a_column_or_one_split():
+    with pytest.raises(ValueError, match="either `column`"):
+        OfficialSplit(tables=[{"file": "a.csv", "image": "name"}])

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from gastrovl.core.errors import SourceError
 from gastrovl.data.images import ImageFile
+from gastrovl.data.measures import measure
 from gastrovl.data.quality import Look
 from gastrovl.data.series import cut_series, group_keys
 from gastrovl.data.source import GroupRule
@@ -25,7 +27,9 @@ def frames(names, colours=None, sizes=None):
         images.append(ImageFile(Path(name), name, size))
         histogram = np.zeros(96)
         histogram[colours[index] if colours else 0] = 1.0
-        looks[Path(name)] = Look("0" * 64, np.zeros(0, dtype=bool), histogram, rotated=False)
+        looks[Path(name)] = Look(
+            "0" * 64, np.zeros(0, dtype=bool), histogram, rotated=False, measures=measure(Image.new("RGB", (64, 64)))
+        )
     return images, looks
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,6 +44,60 @@ def build(
     _report(output, Console())
 
 
+@app.command()
+def sources(
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of a table.")] = False,
+    template: Annotated[
+        Path | None, typer.Option(help="Write the commented description of a private set to this YAML file and stop.")
+    ] = None,
+) -> None:
+    """List the datasets whose descriptions come with the package: images, licence, access, and what can be fetched."""
+    from gastrovl.data.catalogue import list_sources, write_template
+
+    if template is not None:
+        typer.echo(f"Description to fill in: {write_template(template)}")
+        return
+    rows = list_sources()
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    table = Table("name", "images", "licence", "access", "fetchable", title="Packaged sources")
+    for row in rows:
+        images = "" if row["images"] is None else f"{row['images']:,}"
+        table.add_row(row["name"], images, row["licence"], row["access"], row["fetchable"])
+    Console().print(table)
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="A packaged source (`gastrovl data sources`), or the path of a YAML.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to fetch to; the `root` of a build config.")],
+    accept_licence: Annotated[
+        str, typer.Option(help="The source's name again, after reading its licence; without a terminal it is needed.")
+    ] = "",
+    keep_archives: Annotated[bool, typer.Option(help="Keep archives in OUTPUT/.downloads after unpacking.")] = False,
+) -> None:
+    """Download a source with resume and checksum, after its licence was confirmed; interrupted, run it again."""
+    from gastrovl.data.fetch import fetch_source
+    from gastrovl.data.source import load_source
+
+    console = Console()
+    description, _ = load_source(name)
+    for line in (description.title, f"licence: {description.licence}", f"cite: {description.citation}"):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if description.downloads and not accept_licence and sys.stdin.isatty():
+        asked = f"Do you accept this licence ({description.url or 'no page given'})?"
+        accept_licence = description.name if typer.confirm(asked) else ""
+    with progress_bar() as show:
+        places = fetch_source(
+            description, output, accepted_licence_of=accept_licence, progress=show, keeps_archives=keep_archives
+        )
+    for place in places:
+        console.print(f"Fetched: {place}", markup=False, highlight=False, soft_wrap=True)
+    if description.by_hand:
+        console.print(f"Still to do by hand: {description.by_hand}", markup=False, highlight=False, soft_wrap=True)
+
+
 def _report(folder: Path, console: Console) -> None:
     counts: dict[str, Any] = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
     quality: dict[str, Any] = json.loads((folder / "quality.json").read_text(encoding="utf-8"))
@@ -74,6 +129,9 @@ def _left_out(quality: dict[str, Any], labels: list[dict[str, Any]]) -> list[str
     if quality["broken"]:
         first = quality["broken"][0]["path"]
         lines.append(f"left out: {len(quality['broken']):,} broken images, e.g. {first} (quality.json lists them)")
+    if quality["excluded_by_fault"]:
+        count = len(quality["excluded_by_fault"])
+        lines.append(f"left out: {count:,} images by `quality.faults` (quality.jsonl says which and why)")
     if quality["dropped_by_official_split"]:
         count = len(quality["dropped_by_official_split"])
         lines.append(f"left out: {count:,} images whose group the official split parts (quality.json lists them)")

@@ -36,6 +36,10 @@ class SourceError(GastroVLError, ValueError):
     """A source folder does not hold what its description says."""
 
 
+class DownloadError(GastroVLError, OSError):
+    """A file cannot be fetched, is not what was promised, or its licence was not accepted."""
+
+
 class PredictionError(GastroVLError, ValueError):
     """Predictions do not fit the conversations they answer: missing, double or unknown."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.errors import SourceError
@@ -23,14 +21,16 @@ from gastrovl.core.records import to_line, write_records
 from gastrovl.core.types import Conversation, ImageRef, Sample, Split
 from gastrovl.data.card import CardFacts, render_card
 from gastrovl.data.collect import CollectedSource, Progress, collect
-from gastrovl.data.config import BuildConfig, ImageOptions
+from gastrovl.data.config import BuildConfig
 from gastrovl.data.harmonise import LabelledImage
+from gastrovl.data.imagequality import count_faults, is_excluded, quality_row
 from gastrovl.data.instructions import Phrasing, conversations_of
 from gastrovl.data.official import official_splits
 from gastrovl.data.quality import Look, near_duplicates
 from gastrovl.data.series import group_keys
 from gastrovl.data.splits import Member, assign_splits, join_groups, resolve_parted
 from gastrovl.data.statistics import count_dataset, render_markdown
+from gastrovl.data.storing import store_image
 
 __all__ = ["BuildConfig", "build_dataset"]
 
@@ -82,22 +82,36 @@ def build_dataset(
     with whole_folder(Path(output), is_replaced=is_replaced) as folder:
         drawn = folder / ".drawn"
         sources, looks = collect(config, taxonomy, data_root=data_root, drawn=drawn, progress=report)
-        rows = _rows(sources, looks)
+        rows, excluded = _rows(sources, looks, config)
+        measured = sorted((*rows, *excluded), key=lambda row: row.id)
         pairs = _look_alikes(rows, config, report)
         rows, pairs, samples, dropped = _divide(rows, pairs, config)
         conversations = _conversations(rows, samples, config, taxonomy, report)
-        _store_images(rows, config.images, folder, report)
+        removed = _store_images(rows, config, folder, report)
         shutil.rmtree(drawn, ignore_errors=True)
+        _write_quality_rows(folder, measured, removed, config)
         quality = _quality(sources, rows, samples, pairs, dropped)
+        quality["faults"] = count_faults([row.look.measures for row in measured], config.quality.faults)
+        quality["excluded_by_fault"] = [row.id for row in excluded]
+        quality["metadata_removed"] = sum(bool(kinds) for kinds in removed.values())
         _write(folder, config, taxonomy, sources, samples, conversations, quality)
     return Path(output)
 
 
-def _rows(sources: Sequence[CollectedSource], looks: dict[Path, Look]) -> list[_Row]:
-    rows = [_Row(source, labelled, looks[labelled.image.path]) for source in sources for labelled in source.usable]
+def _rows(
+    sources: Sequence[CollectedSource], looks: dict[Path, Look], config: BuildConfig
+) -> tuple[list[_Row], list[_Row]]:
+    """Rows that go on, and rows that `quality.faults` excludes."""
+    all_rows = [_Row(source, labelled, looks[labelled.image.path]) for source in sources for labelled in source.usable]
+    excluded = [row for row in all_rows if is_excluded(row.look.measures, config.quality.faults)]
+    out = {row.id for row in excluded}
+    rows = [row for row in all_rows if row.id not in out]
     if not rows:
-        raise SourceError("no image is left: every one is excluded, broken or unlabelled. Check `labels` and `limit`")
-    return rows
+        raise SourceError(
+            "no image is left: every one is excluded, broken or unlabelled. Check `labels`, `limit` and "
+            "`quality.faults`"
+        )
+    return rows, excluded
 
 
 def _look_alikes(rows: Sequence[_Row], config: BuildConfig, report: Progress) -> list[tuple[int, int, int]]:
@@ -195,36 +209,30 @@ def _exhaustive_terms(source: CollectedSource) -> list[str]:
     return sorted({term for term in terms if term in boxed})
 
 
-def _store_images(rows: Sequence[_Row], options: ImageOptions, folder: Path, report: Progress) -> None:
+def _store_images(
+    rows: Sequence[_Row], config: BuildConfig, folder: Path, report: Progress
+) -> dict[str, tuple[str, ...]]:
+    """Store every row's image; the kinds of metadata removed from each, by id."""
+    removed = {}
     for done, row in enumerate(rows, start=1):
-        target = folder / row.stored
-        target.parent.mkdir(parents=True, exist_ok=True)
-        source = row.labelled.image.path
-        size_wh = row.labelled.image.size_wh or (0, 0)
-        if options.max_side_px and max(size_wh) > options.max_side_px:
-            _store_smaller(source, target, options.max_side_px)
-        elif options.mode == "copy" or not _linked(source, target):
-            shutil.copyfile(source, target)
+        masked = row.look.measures.to_mask(config.quality.faults)
+        image, target = row.labelled.image, folder / row.stored
+        removed[row.id] = store_image(image, target, config.images, masked, inpaint=config.quality.faults.inpaint)
         report("storing images", done, len(rows))
+    return removed
 
 
-def _linked(source: Path, target: Path) -> bool:
-    try:
-        os.link(source.resolve(), target)
-    except OSError:  # another file system, or one without hard links
-        return False
-    return True
-
-
-def _store_smaller(source: Path, target: Path, max_side_px: int) -> None:
-    with Image.open(source) as picture:
-        kind = picture.format
-        small = picture.convert("RGB")
-    small.thumbnail((max_side_px, max_side_px), Image.Resampling.LANCZOS)
-    if kind == "JPEG":
-        small.save(target, format=kind, quality=95, subsampling=0)
-    else:
-        small.save(target, format=kind)
+def _write_quality_rows(
+    folder: Path,
+    rows: Sequence[_Row],
+    removed: dict[str, tuple[str, ...]],
+    config: BuildConfig,
+) -> None:
+    """quality.jsonl: one line for each image that was decoded and has a label, in order of ids."""
+    lines = [
+        quality_row(row.id, row.labelled.image, row.look, config.quality.faults, removed.get(row.id)) for row in rows
+    ]
+    write_text(folder / "quality.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
 def _quality(

@@ -163,6 +163,12 @@ def _quality(facts: CardFacts) -> str:
         "- images that ask viewers to rotate them (boxes and models use the pixels as stored): "
         f"{len(quality['rotated_by_exif'])}",
     ]
+    lines += [
+        f"- {fault.replace('_', ' ')}: {row['images']} images ({row['action']})"
+        for fault, row in quality["faults"].items()
+        if row["images"]
+    ]
+    lines.append(f"- stored copies that lost EXIF, comments or profiles: {quality['metadata_removed']}")
     parts = ["## Quality", "\n".join(lines)]
     if quality["broken"]:
         rows = [[row["path"], row["reason"]] for row in quality["broken"][:LISTED]]
@@ -171,15 +177,23 @@ def _quality(facts: CardFacts) -> str:
     if across:
         rows = [[pair["a"], pair["b"], pair["bits"]] for pair in across[:LISTED]]
         parts += ["Look-alikes with different labels:", markdown_table(["image", "image", "bits that differ"], rows)]
-    parts.append("The whole lists are in `quality.json`.")
+    parts.append("The whole lists are in `quality.json`, the measures of each image in `quality.jsonl`.")
     return "\n\n".join(parts)
+
+
+def _shortcuts(facts: CardFacts) -> str:
+    masked = [fault.replace("_", " ") for fault, row in facts.quality["faults"].items() if row["action"] == "mask"]
+    start = "- Shortcuts (burned-in text, masked corners, position maps, one processor a class) are left in the images"
+    if not masked:
+        return f"{start}."
+    return f"{start}, but for what was found of: {', '.join(masked)}. The detectors miss some."
 
 
 def _limits(facts: CardFacts) -> str:
     lines = [
         "- Labels are the sources' own; nobody looked at the images again.",
         "- A term is asked for as absent only where its source marks that term in every image.",
-        "- Shortcuts (burned-in text, masked corners, position maps, one processor a class) are left in the images.",
+        _shortcuts(facts),
     ]
     if any("unspecified" in (use.term or "") for source in facts.sources for use in source.harmonised.uses):
         lines.append("- Labels that do not name the organ stay unspecified; they are no evidence about a site.")

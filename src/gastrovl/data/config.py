@@ -55,10 +55,12 @@ class ImageOptions(Config):
     Attributes:
         mode: "link" makes a hard link where the file system allows it and copies elsewhere; "copy" always copies.
         max_side_px: Store copies scaled down to this longer side; null keeps the originals. Boxes do not change.
+        strip_metadata: Store files that carry EXIF, XMP, comments or profiles as copies without them, same pixels.
     """
 
     mode: Literal["link", "copy"] = "link"
     max_side_px: int | None = Field(default=None, ge=32)
+    strip_metadata: bool = True
 
 
 class BuildConfig(Config):

@@ -17,6 +17,7 @@ from gastrovl.core.config import Config
 from gastrovl.core.errors import ImageError, MissingExtraError
 from gastrovl.core.files import sha256_file
 from gastrovl.data.images import DECODING_ERRORS, PILLOW_LIMIT_PX, BrokenImage, ImageFile, as_broken, open_image
+from gastrovl.data.measures import FaultOptions, Measures, measure
 
 HASH_SIDE = 16  # 256 bits: on black-bordered endoscopy frames 64 bits call hundreds of unlike pairs alike
 HASH_BITS = HASH_SIDE * HASH_SIDE
@@ -34,12 +35,14 @@ class QualityOptions(Config):
         min_side_px: Smallest width or height.
         near_duplicate_bits: Images whose 256-bit perceptual hashes differ in at most this many bits are one group; null
             looks for byte-equal files only.
+        faults: What is done about dark, blurred, overexposed, letterboxed and painted-on frames.
     """
 
     on_broken_image: Literal["stop", "skip"] = "stop"
     max_px: int = Field(default=50_000_000, gt=0, le=PILLOW_LIMIT_PX)
     min_side_px: int = Field(default=32, ge=1)
     near_duplicate_bits: int | None = Field(default=36, ge=0, lt=3 * HASH_BITS // CHUNK_BITS)
+    faults: FaultOptions = FaultOptions()
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,14 @@ class Look:
         bits: Perceptual hash (DCT, 16x16), bool, (256,); empty when near-duplicates are not looked for.
         colours: Share of pixels in each hue, saturation and brightness bin of the central three quarters, (96,), sum 1.
         rotated: The file asks viewers to rotate it (EXIF); boxes and models use the pixels as stored.
+        measures: Brightness, sharpness, bars, and what is painted on the frame.
     """
 
     sha256: str
     bits: NDArray[np.bool_]
     colours: NDArray[np.float64]
     rotated: bool
+    measures: Measures
 
 
 def look_at(image: ImageFile, options: QualityOptions) -> Look:
@@ -83,7 +88,7 @@ def look_at(image: ImageFile, options: QualityOptions) -> Look:
                 "`quality.on_broken_image: skip`"
             ) from error
     bits = np.zeros(0, dtype=np.bool_) if options.near_duplicate_bits is None else _perceptual_hash(pixels)
-    return Look(sha256_file(path), bits, _colours(pixels), rotated)
+    return Look(sha256_file(path), bits, _colours(pixels), rotated, measure(pixels))
 
 
 def look_at_all(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,6 +18,8 @@ from gastrovl.data.formats import FORMATS
 from gastrovl.data.images import ImageFolder
 
 PACKAGED = Path(__file__).parent / "sources"
+TEMPLATE = PACKAGED / "template.yaml"  # for a private set; a file to copy, not a source
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class LabelRule(Config):
@@ -74,18 +77,105 @@ class GroupRule(Config):
         return self
 
 
+class SplitTable(Config):
+    """A published CSV table of images with their split.
+
+    Attributes:
+        file: Relative to the source's root; its first row names the columns.
+        image: Column of the image's file name.
+        folder: Column of the folder that holds the image, where file names alone are not unique.
+        column: Column of the split or fold, in the source's own words; or
+        split: the split of all rows.
+        delimiter: Between columns.
+    """
+
+    file: str
+    image: str
+    folder: str | None = None
+    column: str | None = None
+    split: Split | None = None
+    delimiter: str = Field(default=",", min_length=1, max_length=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> SplitTable:
+        if (self.column is None) == (self.split is None):
+            raise ValueError("expected either `column`, which names the split of a row, or `split`, that of all rows")
+        return self
+
+
 class OfficialSplit(Config):
     """The split that a source publishes.
 
     Attributes:
         lists: Text files of image names, one name a line, for each split.
+        tables: CSV tables of image names with splits or folds.
         pattern: Regular expression on the image's name with a group `split`.
         names: The source's own words for the splits, e.g. {validation: val}; "train", "val" and "test" need no entry.
     """
 
     lists: dict[Split, str] = Field(default_factory=dict)
+    tables: tuple[SplitTable, ...] = ()
     pattern: str | None = None
     names: dict[str, Split] = Field(default_factory=dict)
+
+
+class Download(Config):
+    """One file that a publisher offers.
+
+    Attributes:
+        url: https; http only to this machine itself.
+        to: Where it ends below the output folder: a file, or the folder that an archive is unpacked to.
+        sha256: Of the file, lower-case hex; null when the publisher gives none, which `note` must then say.
+        bytes: Exact size, or null when it is not known.
+        stated_size: The size as the publisher states it, e.g. "3.9 GB".
+        unpack: What kind of archive it is; "none" keeps the file as it is.
+        strip: Leading folders of the archive's paths that are left out.
+        note: What a user should know, e.g. that there is no checksum.
+    """
+
+    url: str
+    to: str
+    sha256: str | None = Field(pattern="^[0-9a-f]{64}$")
+    bytes: int | None = Field(default=None, gt=0)
+    stated_size: str = ""
+    unpack: Literal["zip", "tar", "none"] = "none"
+    strip: int = Field(default=0, ge=0)
+    note: str = ""
+
+    @property
+    def file(self) -> str:
+        """The file name at the end of the url."""
+        return PurePosixPath(unquote(urlsplit(self.url).path)).name
+
+    @field_validator("url")
+    @classmethod
+    def _is_safe(cls, value: str) -> str:
+        check_url(value)
+        return value
+
+    @model_validator(mode="after")
+    def _check(self) -> Download:
+        if not self.file:
+            raise ValueError(f"url {self.url!r} ends in no file name")
+        place = PurePosixPath(self.to)
+        if not place.parts or place.is_absolute() or ".." in place.parts or "\\" in self.to or place.parts[0][0] == ".":
+            raise ValueError(f"to: {self.to!r} is no relative path below the output folder")
+        if self.sha256 is None and not self.note:
+            raise ValueError("sha256 is null; say in `note` why")
+        return self
+
+
+def check_url(url: str) -> None:
+    """Refuse what is neither https nor http to this machine itself.
+
+    Raises:
+        ValueError: With what is expected.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "https" and parts.hostname:
+        return
+    if parts.scheme != "http" or parts.hostname not in LOOPBACK:
+        raise ValueError(f"url {url!r}: expected https:// (http:// only to 127.0.0.1 or localhost)")
 
 
 class SourceDescription(Config):
@@ -94,6 +184,9 @@ class SourceDescription(Config):
     Attributes:
         name: Short name, used in ids and paths.
         access: "public" or "private", a column of Table 2.
+        published_images: Number of images as its authors state it, or null.
+        downloads: Files that `gastrovl data fetch` gets.
+        by_hand: What it cannot get, where that is, and where to put it.
         images: Globs of the images, relative to the source's root; all begin with the same folder.
         annotations: Each has a `format` and that format's own keys (`gastrovl.data.formats`).
         exhaustive: Source labels that are boxed wherever they are seen, so that silence means absence; `true` for all.
@@ -106,6 +199,9 @@ class SourceDescription(Config):
     citation: str
     access: Literal["public", "private"] = "public"
     note: str = ""
+    published_images: int | None = Field(default=None, gt=0)
+    downloads: tuple[Download, ...] = ()
+    by_hand: str = ""
     images: tuple[str, ...] = Field(min_length=1)
     annotations: tuple[dict[str, Any], ...] = Field(min_length=1)
     labels: dict[str, LabelRule]
@@ -113,11 +209,23 @@ class SourceDescription(Config):
     group: GroupRule | None = None
     official_split: OfficialSplit | None = None
 
+    @property
+    def fetchable(self) -> Literal["yes", "in part", "no"]:
+        """Whether `gastrovl data fetch` gets all of it, or the rest must be got by hand."""
+        if not self.downloads:
+            return "no"
+        return "in part" if self.by_hand else "yes"
+
     def exhaustive_labels(self) -> tuple[str, ...]:
         """Source labels whose absence may be concluded from the absence of a box."""
         if isinstance(self.exhaustive, bool):
             return tuple(self.labels) if self.exhaustive else ()
         return self.exhaustive
+
+
+def packaged_sources() -> list[str]:
+    """Names of the descriptions that come with the package, sorted; the template is none."""
+    return sorted(file.stem for file in PACKAGED.glob("*.yaml") if file != TEMPLATE)
 
 
 def load_source(name_or_path: str, *, beside: Path | None = None) -> tuple[SourceDescription, Path]:
@@ -130,7 +238,7 @@ def load_source(name_or_path: str, *, beside: Path | None = None) -> tuple[Sourc
     if name_or_path.endswith((".yaml", ".yml")):
         path = (beside or Path()) / name_or_path
     elif not path.is_file():
-        known = ", ".join(sorted(file.stem for file in PACKAGED.glob("*.yaml")))
+        known = ", ".join(packaged_sources())
         raise ConfigError(
             f"source {name_or_path!r} is not packaged; expected one of {known}, or the path of a YAML file"
         )

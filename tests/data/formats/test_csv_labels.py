@@ -74,3 +74,10 @@ def test_text_of_another_encoding_names_its_line(tmp_path, draw):
     images = list_images(tmp_path, ["images/*.png"], max_px=10_000)
     with pytest.raises(SourceError, match=r"t\.csv:2: not UTF-8"):
         list(read(tmp_path, Options(file="t.csv"), images))
+
+
+def test_rows_without_a_label_are_refused_unless_they_may_say_nothing(read_table):
+    table = "image,label\na.png,antrum\nb.png,\n"
+    with pytest.raises(SourceError, match=r"t\.csv:3: column 'label' is empty"):
+        read_table(table)
+    assert [a.image.name for a in read_table(table, skip_unlabelled=True)] == ["a.png"]

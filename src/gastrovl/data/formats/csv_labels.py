@@ -26,6 +26,7 @@ class Options(Config):
         box: The four columns of a box in pixels, if any; empty cells mean the image as a whole.
         delimiter: Between columns.
         label_delimiter: Between several labels in one cell, if that happens.
+        skip_unlabelled: Rows with an empty label cell say nothing, e.g. where experts did not agree.
     """
 
     file: str
@@ -37,6 +38,7 @@ class Options(Config):
     box_order: Literal["xyxy", "xywh"] = "xyxy"
     delimiter: str = ","
     label_delimiter: str | None = None
+    skip_unlabelled: bool = False
 
 
 def read(root: Path, options: Options, images: ImageFolder) -> Iterator[Annotation]:
@@ -50,6 +52,8 @@ def read(root: Path, options: Options, images: ImageFolder) -> Iterator[Annotati
     _check_columns(path, rows.fieldnames or (), options)
     for row in rows:
         where = f"{path}:{rows.line_num}"
+        if options.skip_unlabelled and not (row[options.label] or "").strip():
+            continue
         image = images.find(_cell(row, options.image, where), where)
         if image is None:
             continue
