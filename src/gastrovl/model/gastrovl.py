@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoModel, AutoModelForCausalLM, LlavaConfig, LlavaForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llava.modeling_llava import (
@@ -24,6 +24,7 @@ from gastrovl.model.projector import PooledProjector, QueryProjector, pool_regio
 from gastrovl.model.vision import TowerShape, load_tower, tower_shape, tower_tokens
 
 IGNORED = -100  # label of positions without loss, as everywhere in transformers
+_SHORT_ROW = 512  # tokens
 _BIASED_HEADS = ("phi",)  # language models whose output layer has a bias
 
 
@@ -223,17 +224,26 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
 
     def _answer_logits(self, embedded: Tensor, attention_mask: Tensor, position_ids: Tensor, labels: Tensor) -> Tensor:
         """Logits that predict each answer token, (answer positions, vocabulary), float32."""
-        with _attention_backend(embedded):
+        with _attention_for(self.model.language_model, embedded, attention_mask) as mask:
             hidden = self.model.language_model(
-                inputs_embeds=embedded, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
+                inputs_embeds=embedded, attention_mask=mask, position_ids=position_ids, use_cache=False
             ).last_hidden_state
         return self.lm_head(hidden[:, :-1][labels[:, 1:] != IGNORED]).float()
 
 
-def _attention_backend(tokens: Tensor) -> AbstractContextManager[Any]:
-    """Plain matrix products for short rows on a CPU, where the fused kernel's backward pass is slower."""
-    is_short_on_cpu = tokens.device.type == "cpu" and tokens.shape[1] <= 512
-    return sdpa_kernel(SDPBackend.MATH) if is_short_on_cpu else nullcontext()
+@contextmanager
+def _attention_for(language_model: Any, tokens: Tensor, mask: Tensor) -> Iterator[Tensor]:
+    """Plain matrix products for short rows on a CPU, where the fused kernels are slower; gives the mask they take."""
+    if tokens.device.type != "cpu" or tokens.shape[1] > _SHORT_ROW or mask.ndim != 4:
+        yield mask
+        return
+    config = language_model.config
+    before = config._attn_implementation
+    config._attn_implementation = "eager"
+    try:
+        yield torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)
+    finally:
+        config._attn_implementation = before
 
 
 def merge_image_features(tokens: Tensor, features: Tensor, is_image: Tensor) -> Tensor:
