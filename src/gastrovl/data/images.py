@@ -6,6 +6,7 @@ Headers are cheap and safe: a file that claims 50,000 x 50,000 px is refused her
 from __future__ import annotations
 
 import struct
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from gastrovl.core.errors import ImageError, SourceError
 
+_WARNINGS = threading.Lock()  # filters of warnings belong to the whole process, and several threads read images
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 PILLOW_LIMIT_PX = 89_478_485  # above it Pillow itself warns of a decompression bomb
 DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
@@ -162,7 +164,7 @@ def open_image(path: Path, *, max_px: int = PILLOW_LIMIT_PX) -> Image.Image:
     if path.stat().st_size == 0:
         raise ImageError(f"{path}: empty (0 bytes); copy it again from the source")
     try:
-        with warnings.catch_warnings():
+        with _WARNINGS, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(path)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -16,6 +16,7 @@ from pydantic import Field
 from gastrovl.core.config import Config
 from gastrovl.core.errors import ImageError, MissingExtraError
 from gastrovl.core.files import sha256_file
+from gastrovl.core.parallel import in_order
 from gastrovl.data.images import DECODING_ERRORS, PILLOW_LIMIT_PX, BrokenImage, ImageFile, as_broken, open_image
 from gastrovl.data.measures import FaultOptions, Measures, measure
 
@@ -97,11 +98,18 @@ def look_at_all(
     """Looks by path, and the images that could not be used; `progress` is called after each image."""
     looks: dict[Path, Look] = {}
     broken: list[BrokenImage] = []
-    for image in images:
+
+    def look(image: ImageFile) -> tuple[ImageFile, Look | ImageError]:
         try:
-            looks[image.path] = look_at(image, options)
+            return image, look_at(image, options)
         except ImageError as error:
-            broken.append(as_broken(image.path, error))
+            return image, error
+
+    for image, found in in_order(look, images):
+        if isinstance(found, Look):
+            looks[image.path] = found
+        else:
+            broken.append(as_broken(image.path, found))
         if progress:
             progress()
     return looks, broken

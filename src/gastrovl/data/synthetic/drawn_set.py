@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from gastrovl.core.geometry import to_pixels
+from gastrovl.core.parallel import in_order
 from gastrovl.core.types import Box
 from gastrovl.data.synthetic.camera import draw_camera
 from gastrovl.data.synthetic.drawing import SITES, DrawnImage, draw_image
 
-_MOST_THREADS = 4  # numpy and Pillow let go of the interpreter for about half of the work
 LESION_COUNT_SHARES = (0.36, 0.54, 0.10)  # of frames with no, one and two lesions
 
 
@@ -38,7 +35,7 @@ def write_drawn_set(folder: Path, images: int, seed: int, progress: Callable[[in
     (folder / "images").mkdir(parents=True, exist_ok=True)
     rows: list[tuple[str, str, str]] = []
     boxes: dict[str, dict[str, object]] = {}
-    for index, drawn in _drawn(folder / "images", images, seed):
+    for index, drawn in enumerate(_drawn(folder / "images", images, seed)):
         video = index // len(SITES)
         stem = f"drawn-{index:05d}"
         labels = dict.fromkeys((drawn.site, *(term for term, _ in drawn.lesions)))
@@ -55,22 +52,15 @@ def write_drawn_set(folder: Path, images: int, seed: int, progress: Callable[[in
     return folder
 
 
-def _drawn(folder: Path, images: int, seed: int) -> Iterator[tuple[int, DrawnImage]]:
-    """Frames in their order, drawn and saved by several threads a few ahead; each is the same whoever draws it."""
+def _drawn(folder: Path, images: int, seed: int) -> Iterator[DrawnImage]:
+    """Frames in their order, drawn and saved by several threads; each is the same whoever draws it."""
 
     def draw(index: int) -> DrawnImage:
         drawn = draw_frame(seed, index)
         Image.fromarray(drawn.pixels).save(folder / f"drawn-{index:05d}.jpg", quality=90)
         return drawn
 
-    workers = min(os.cpu_count() or 1, _MOST_THREADS)
-    with ThreadPoolExecutor(workers) as pool:
-        begun: deque[Future[DrawnImage]] = deque()
-        for index in range(images + 2 * workers):
-            if index < images:
-                begun.append(pool.submit(draw, index))
-            if index >= 2 * workers:
-                yield index - 2 * workers, begun.popleft().result()
+    return in_order(draw, range(images))
 
 
 def draw_frame(seed: int, index: int) -> DrawnImage:
