@@ -98,6 +98,20 @@ def fetch(
         console.print(f"Still to do by hand: {description.by_hand}", markup=False, highlight=False, soft_wrap=True)
 
 
+@app.command()
+def export(
+    dataset: Annotated[Path, typer.Argument(help="Dataset folder that `data build` wrote.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
+    format_name: Annotated[str, typer.Option("--format", help="coco, voc, yolo, llava or coloninst.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export in OUTPUT.")] = False,
+) -> None:
+    """Write DATASET in the format of another tool, with a source.yaml that reads it back."""
+    from gastrovl.data.exporters import export_dataset
+
+    export_dataset(dataset, format_name, output, is_replaced=overwrite)
+    Console().print(f"Export: {output} (source.yaml reads it back)", markup=False, highlight=False, soft_wrap=True)
+
+
 def _report(folder: Path, console: Console) -> None:
     counts: dict[str, Any] = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
     quality: dict[str, Any] = json.loads((folder / "quality.json").read_text(encoding="utf-8"))
