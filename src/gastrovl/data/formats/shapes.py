@@ -88,8 +88,9 @@ def check_size(stated: Sequence[Any], image: ImageFile, where: str) -> None:
     width, height = stated
     if image.size_wh is None or (width is None and height is None):
         return
-    if finite_numbers((width, height), 2, f"{where}: size of the image") != image.size_wh:
-        swapped = " with width and height swapped" if (height, width) == image.size_wh else ""
+    numbers = finite_numbers((width, height), 2, f"{where}: size of the image")
+    if numbers != image.size_wh:
+        swapped = " with width and height swapped" if numbers[::-1] == image.size_wh else ""
         raise SourceError(
             f"{where}: states an image of {width}x{height} px{swapped}, but {image.path} has {image.size_wh[0]}x"
             f"{image.size_wh[1]}; expected the same size. Copy the original image, because the boxes are in its pixels"
