@@ -86,7 +86,9 @@ def test_the_image_marker_is_taken_off(read_dialogues, value):
     assert found.dialogue.turns == (("What?", "It is red."),)
 
 
-@pytest.mark.parametrize("names", [{"image": "polyp/a.png", "id": "17"}, {"id": "polyp/a.png"}, {"id": "a", "image": ""}])
+@pytest.mark.parametrize(
+    "names", [{"image": "polyp/a.png", "id": "17"}, {"id": "polyp/a.png"}, {"id": "a", "image": ""}]
+)
 def test_id_or_image_may_name_the_image(read_dialogues, names):
     one = record("Categorize.", "polyp")
     del one["id"]

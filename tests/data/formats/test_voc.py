@@ -54,7 +54,9 @@ def test_swapped_axes_are_refused(read_voc):
         read_voc(xml(size=(50, 100)))
 
 
-@pytest.mark.parametrize("corners", [(60, 5, 10, 45), (10, 5, 10, 45), (10, 5, 160, 45), ("x", 5, 60, 45), ("", 5, 6, 7)])
+@pytest.mark.parametrize(
+    "corners", [(60, 5, 10, 45), (10, 5, 10, 45), (10, 5, 160, 45), ("x", 5, 60, 45), ("", 5, 6, 7)]
+)
 def test_a_wrong_box_names_its_line(read_voc, corners):
     with pytest.raises(SourceError, match=r"n\.xml:4: "):
         read_voc(xml(corners=corners))
