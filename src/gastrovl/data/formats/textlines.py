@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from gastrovl.core.errors import SourceError
 
 MAX_BYTES = 2_000_000_000  # of one annotation file, which is read whole
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # halves of a character; alone they cannot be written
 Files = tuple[str, ...] | dict[str, str]
 
 
@@ -124,13 +126,18 @@ def parse_json(text: str, where: str) -> Any:
         SourceError: It is not JSON, is nested too deeply, or has a number too long to read.
     """
     try:
-        return json.loads(text)
+        content = json.loads(text)
+        if _SURROGATE.search(text):
+            json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise SourceError(f"{where}: half a character ({error.reason}); correct the escape") from error
     except json.JSONDecodeError as error:
         raise SourceError(
             f"{where}:{error.lineno}: not valid JSON ({error.msg}); copy the file again from the source"
         ) from error
     except (ValueError, RecursionError) as error:
         raise SourceError(f"{where}: not JSON that can be read ({error}); copy the file again") from error
+    return content
 
 
 def read_json(path: Path) -> Any:
