@@ -1,4 +1,4 @@
-"""What is exported reads back: the same findings, boxes, groups, splits and texts, through the source.yaml beside it."""
+"""What is exported reads back: findings, boxes, groups, splits and texts, through the source.yaml beside it."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_every_export_names_licences_and_holds_whole_images(tmp_path, dataset):
     for name in EXPORTERS:
         folder = export_dataset(dataset, name, tmp_path / name)
         assert read_manifest(folder).licences == {"own": "CC BY 4.0"}
-        stored = [path for path in folder.rglob("*.png")]
+        stored = list(folder.rglob("*.png"))
         assert len(stored) == FRAMES
         for path in stored:
             with Image.open(path) as picture:

@@ -16,7 +16,8 @@ def read_cvat(tmp_path, draw):
     def run(shapes, around="{}", **options):
         draw(tmp_path / "images/a.png", size_wh=(100, 50))
         image = f'<image id="0" name="a.png" subset="Train" width="100" height="50">\n{shapes}\n</image>'
-        text = f'<?xml version="1.0" encoding="utf-8"?>\n<annotations><version>1.1</version>{around.format(image)}</annotations>'
+        inside = f"<version>1.1</version>{around.format(image)}"
+        text = f'<?xml version="1.0" encoding="utf-8"?>\n<annotations>{inside}</annotations>'
         (tmp_path / "annotations.xml").write_text(text, encoding="utf-8")
         images = list_images(tmp_path, ["images/*.png"], max_px=10_000)
         return list(read(tmp_path, Options(**options), images))
@@ -68,7 +69,7 @@ def test_lines_are_refused_or_left_out_when_asked(read_cvat):
 
 
 def test_tracks_of_a_video_are_refused_with_the_right_export(read_cvat):
-    with pytest.raises(SourceError, match="Export the task as 'CVAT for images 1.1'"):
+    with pytest.raises(SourceError, match=r"Export the task as 'CVAT for images 1\.1'"):
         read_cvat("", around='{}<track id="0" label="polyp"></track>')
 
 
