@@ -134,7 +134,8 @@ LABELME = records(
 ).map(json.dumps)
 SAID = st.sampled_from(
     ["<image>\nWhat?", "Where is the polyp?", "{<2><1><8><6>}", "{<9><1><2><6>}", "{<2><1><8><600>}", "{<2><1><8>}",
-     "polyp", "<image>", "", "{<" + "9" * 400 + "><1><8><6>}", "[002,001,008,006]", "[999,001,008,006]", "absent", "\ud800"]
+     "polyp", "<image>", "", "{<" + "9" * 400 + "><1><8><6>}", "[002,001,008,006]", "[999,001,008,006]", "absent",
+     "\ud800"]
 )  # fmt: skip
 TURNS = st.lists(SAID, min_size=1, max_size=4).map(
     lambda texts: [{"from": ("human", "gpt")[n % 2], "value": text} for n, text in enumerate(texts)]

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from PIL import Image
+
 from gastrovl.core.errors import MissingExtraError, SourceError
 from gastrovl.core.images import MAX_PIXELS
 from gastrovl.data.frames.frame import Frame
@@ -47,7 +49,7 @@ def stream_frames(stream: BinaryIO, where: str) -> Iterator[Frame]:
                     )
                 start = picture.time if start is None else start
                 seconds = None if picture.time is None or start is None else float(picture.time - start)
-                yield Frame(number, seconds, picture.to_image())
+                yield Frame(number, seconds, Image.fromarray(picture.to_ndarray(format="rgb24")))
                 number += 1
     except (av.FFmpegError, ValueError) as error:
         raise SourceError(
