@@ -95,6 +95,6 @@ def test_export_writes_the_format_that_is_named(invoke, tmp_path):
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     assert f"Export: {tmp_path / 'coco'}" in result.output
-    assert (tmp_path / "coco/annotations/train.json").is_file()
+    assert (tmp_path / "coco/annotations/instances_train.json").is_file()
     assert isinstance(CliRunner().invoke(app, command).exception, OutputError)
     assert CliRunner().invoke(app, [*command, "--overwrite"]).exit_code == 0

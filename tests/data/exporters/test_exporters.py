@@ -190,7 +190,7 @@ def test_pixels_of_a_scaled_copy_are_its_own(tmp_path, dataset):
     path.unlink()  # the file may be a hard link
     small.save(path)
     content = json.loads(
-        (export_dataset(dataset, "coco", tmp_path / "c") / f"annotations/{sample.split}.json").read_text()
+        (export_dataset(dataset, "coco", tmp_path / "c") / f"annotations/instances_{sample.split}.json").read_text()
     )
     (image,) = [one for one in content["images"] if one["file_name"] == sample.image.path.removeprefix("images/")]
     boxes = [one["bbox"] for one in content["annotations"] if one["image_id"] == image["id"]]

@@ -20,7 +20,7 @@ from gastrovl.data.exporters.built import BuiltSet, image_name, label_of, presen
 
 
 def write_coco(built: BuiltSet, folder: Path) -> dict[str, Any]:
-    """`annotations/SPLIT.json` and `images/`; boxes as (x, y, width, height) in pixels of the stored image."""
+    """`annotations/instances_SPLIT.json` and `images/`; boxes as x, y, width, height in pixels of the stored image."""
     labels = _boxed_labels(built)
     categories = [{"id": number, "name": label} for number, label in enumerate(labels, start=1)]
     terms = sorted(set(built.licences.values()))
@@ -40,7 +40,7 @@ def write_coco(built: BuiltSet, folder: Path) -> dict[str, Any]:
             "licenses": licences,
             "annotations": [{"id": number, **box} for number, box in enumerate(boxes, start=1)],
         }
-        files[split.value] = f"annotations/{split.value}.json"
+        files[split.value] = f"annotations/instances_{split.value}.json"
         write_text(folder / files[split.value], json.dumps(content, ensure_ascii=False) + "\n")
     for sample in built.samples:
         built.store_image(sample, folder / "images" / image_name(sample))
@@ -63,6 +63,8 @@ def write_voc(built: BuiltSet, folder: Path) -> dict[str, Any]:
     for split in Split:
         names = [str(PurePosixPath(image_name(one)).with_suffix("")) for one in built.samples if one.split is split]
         write_text(folder / f"ImageSets/Main/{split.value}.txt", "".join(f"{name}\n" for name in names))
+    # Tools ask for a list of labels that are not those of the original VOC: name, colour, parts, actions.
+    write_text(folder / "labelmap.txt", "".join(f"{label}:::\n" for label in ["background", *_boxed_labels(built)]))
     return _read_back(built, folder, "JPEGImages", {"format": "voc", "folder": "Annotations"})
 
 
