@@ -35,7 +35,7 @@ FOUNDATION = {"numpy", "pydantic", "yaml"}
 LIBRARIES: dict[str, set[str]] = {
     "core": FOUNDATION | {"PIL"},
     "clinical": FOUNDATION,
-    "data": FOUNDATION | {"PIL", "imagehash"},
+    "data": FOUNDATION | {"PIL", "imagehash", "openpyxl", "defusedxml", "av", "pydicom"},
     "evaluation": FOUNDATION | {"PIL", "matplotlib", "jinja2", "sacrebleu", "rouge_score", "nltk"},
     "model": FOUNDATION | {"PIL", "torch", "transformers", "tokenizers", "peft", "safetensors"},
     "training": FOUNDATION | {"PIL", "torch", "transformers", "accelerate", "safetensors"},
@@ -46,6 +46,10 @@ LIBRARIES: dict[str, set[str]] = {
 # An optional library has one home, so that one file says what is lost without it.
 HOME_OF = {
     "imagehash": "data/quality.py",
+    "openpyxl": "data/formats/tables.py",
+    "defusedxml": "data/formats/tables.py",  # openpyxl uses it when it is there
+    "av": "data/frames/video.py",
+    "pydicom": "data/frames/dicom.py",
     "matplotlib": "evaluation/plots.py",
     "jinja2": "evaluation/page.py",
     "sacrebleu": "evaluation/language.py",
@@ -173,7 +177,7 @@ def test_torch_free_layers_import_on_a_machine_without_torch():
     script = (
         "import importlib, sys\n"
         "for heavy in ('torch', 'transformers', 'tokenizers', 'accelerate', 'peft', 'safetensors', 'matplotlib',\n"
-        "              'jinja2', 'imagehash', 'sacrebleu', 'rouge_score'):\n"
+        "              'jinja2', 'imagehash', 'sacrebleu', 'rouge_score', 'openpyxl', 'defusedxml', 'av', 'pydicom'):\n"
         "    sys.modules[heavy] = None  # an import of it now raises ImportError\n"
         f"for name in {names!r}:\n"
         "    importlib.import_module(name)\n"

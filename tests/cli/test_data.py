@@ -87,3 +87,14 @@ def test_fetch_of_what_needs_an_account_says_where_it_is(tmp_path):
     result = CliRunner().invoke(app, ["fetch", "edd2020", "-o", str(tmp_path), "--accept-licence", "edd2020"])
     assert isinstance(result.exception, DownloadError)
     assert "IEEE DataPort" in str(result.exception)
+
+
+def test_export_writes_the_format_that_is_named(invoke, tmp_path):
+    assert invoke().exit_code == 0
+    command = ["export", str(tmp_path / "out"), "--format", "coco", "-o", str(tmp_path / "coco")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert f"Export: {tmp_path / 'coco'}" in result.output
+    assert (tmp_path / "coco/annotations/instances_train.json").is_file()
+    assert isinstance(CliRunner().invoke(app, command).exception, OutputError)
+    assert CliRunner().invoke(app, [*command, "--overwrite"]).exit_code == 0

@@ -187,3 +187,25 @@ def test_a_text_without_coloninst_boxes_is_refused(text):
 def test_a_coloninst_box_of_another_image_is_refused():
     with pytest.raises(GeometryError, match="leaves the image of 20x20 px"):
         boxtext.decode_coloninst("{<0><0><30><30>}", (20, 20))
+
+
+def test_pixels_are_written_from_the_exact_box_and_not_from_its_bins():
+    box = Box(x0=0.5, y0=0.25, x1=0.75, y1=1.0)
+    text = f"Look at {boxtext.encode_box(box)}, then at [000,000,999,999]."
+    # 4000 x 0.5 = 2000 exactly, while the bin of 0.5 is 500 of 999: 2002 px
+    assert (
+        boxtext.into_coloninst(text, [box], (4000, 400))
+        == "Look at {<2000><100><3000><400>}, then at {<0><0><4000><400>}."
+    )
+    assert boxtext.into_coloninst(text, [], (4000, 400)).startswith("Look at {<2002><100>")
+
+
+def test_pixels_in_a_text_become_bins_and_boxes():
+    text, boxes = boxtext.from_coloninst("At {<10><0><20><10>}; {<0><0><5><5>}?", (20, 10))
+    assert text == "At [500,000,999,999]; [000,000,250,500]?"  # 0.5 and 0.25 of 999, rounded half up
+    assert [box.xyxy for box in boxes] == [(0.5, 0, 1, 1), (0, 0, 0.25, 0.5)]
+
+
+def test_a_text_without_boxes_stays_as_it_is():
+    assert boxtext.from_coloninst("{<1><2><3>} [1,2]", (20, 10)) == ("{<1><2><3>} [1,2]", ())
+    assert boxtext.into_coloninst("no box {<1><2><3><4>}", [], (20, 10)) == "no box {<1><2><3><4>}"

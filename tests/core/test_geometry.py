@@ -196,3 +196,9 @@ def test_padding_to_a_square_moves_the_box_by_the_border():
     # 400 x 200 pasted at (0, 100) on 400 x 400: y runs from (0 + 100)/400 to (200 + 100)/400.
     whole = Box(x0=0, y0=0, x1=1, y1=1)
     assert geometry.into_padded(whole, (400, 200), (400, 400), (0, 100)) == Box(x0=0, y0=0.25, x1=1, y1=0.75)
+
+
+def test_whole_pixels_are_the_nearest_and_never_meet():
+    assert geometry.to_whole_pixels(Box(x0=0.26, y0=0.5, x1=0.74, y1=1), (10, 4)) == (3, 2, 7, 4)
+    assert geometry.to_whole_pixels(Box(x0=0.51, y0=0, x1=0.52, y1=0.01), (10, 4)) == (5, 0, 6, 1)
+    assert geometry.to_whole_pixels(Box(x0=0.99, y0=0.99, x1=1, y1=1), (10, 4)) == (9, 3, 10, 4)

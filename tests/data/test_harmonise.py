@@ -9,7 +9,7 @@ import pytest
 from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.errors import LabelError
 from gastrovl.core.types import Box, Task
-from gastrovl.data.annotation import Annotation
+from gastrovl.data.annotation import Annotation, SourceDialogue
 from gastrovl.data.harmonise import check_labels, check_rules, harmonise
 from gastrovl.data.images import ImageFile
 from gastrovl.data.source import SourceDescription
@@ -131,3 +131,47 @@ def test_one_image_in_two_official_splits_is_refused():
     rows = [said(a, "antrum", split="train"), said(a, "antrum", split="test")]
     with pytest.raises(LabelError, match=r"image a\.png is in split 'test' and elsewhere in 'train'"):
         harmonise(source({"antrum": "antrum"}), [a], rows, TAXONOMY)
+
+
+TALK = SourceDialogue(Task.VQA, (("Clean?", "Yes."),))
+
+
+def test_an_image_with_a_dialogue_alone_is_kept_and_one_with_a_group_alone_is_not():
+    a, b = image("a.png"), image("b.png")
+    found = harmonise(
+        source({}),
+        [a, b],
+        [Annotation(a, None, "qa.csv:2", group="P1", dialogue=TALK), Annotation(b, None, "t.csv:2", group="P2")],
+        TAXONOMY,
+    )
+    (kept,) = found.images
+    assert (kept.image, kept.findings, kept.groups) == (a, (), ("P1",))
+    (dialogue,) = kept.dialogues
+    assert [(turn.role, turn.text) for turn in dialogue.turns] == [("user", "Clean?"), ("assistant", "Yes.")]
+    assert found.silent == [b]
+
+
+def test_a_dialogue_about_a_label_is_mapped_with_it():
+    a = image("a.png")
+    talk = SourceDialogue(Task.REC, (("Where is the ulcer?", "[...]"),), ("ulcer",), (LEFT,))
+    (kept,) = harmonise(
+        source({"ulcer": "gastric_ulcer"}), [a], [Annotation(a, None, "d.json", dialogue=talk)], TAXONOMY
+    ).images
+    assert (kept.dialogues[0].task, kept.dialogues[0].target.terms) == (Task.REC, ("gastric_ulcer",))
+    assert kept.dialogues[0].target.boxes == (LEFT,)
+
+
+def test_a_dialogue_about_an_excluded_label_goes_with_it():
+    a = image("a.png")
+    talk = SourceDialogue(Task.CLS, (("What?", "stool"),), ("stool",))
+    found = harmonise(
+        source({"stool": {"exclude": "lower GI"}}), [a], [Annotation(a, None, "d.json", dialogue=talk)], TAXONOMY
+    )
+    assert (found.images, found.excluded) == ([], [a])
+    assert [(use.label, use.annotations) for use in found.uses] == [("stool", 1)]
+
+
+def test_a_label_that_only_a_dialogue_names_must_be_mapped_too():
+    talk = SourceDialogue(Task.CLS, (("What?", "tumour"),), ("tumour",))
+    with pytest.raises(LabelError, match="'tumour', 1 times"):
+        check_labels([source({})], [[Annotation(image("a.png"), None, "d.json", dialogue=talk)]], TAXONOMY)

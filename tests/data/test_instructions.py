@@ -8,7 +8,7 @@ from gastrovl.clinical.answers import BoxAnswer, LabelAnswer, parse_answer
 from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.boxtext import encode_box
 from gastrovl.core.errors import ConfigError
-from gastrovl.core.types import Box, Conversation, Finding, ImageRef, Sample, Split, Status, Task
+from gastrovl.core.types import Box, Conversation, Dialogue, Finding, ImageRef, Sample, Split, Status, Task, Turn
 from gastrovl.data.instructions import SLOTS, InstructionOptions, Phrasing, conversations_of
 
 TAXONOMY = Taxonomy.load()
@@ -240,3 +240,32 @@ def test_wrong_wordings_are_refused(phrasing_folder, file, old, new, message):
     path.write_text(text.replace(old, new), encoding="utf-8")
     with pytest.raises(ConfigError, match=message):
         Phrasing.load(phrasing_folder)
+
+
+def dialogue(task: Task, question: str, answer: str) -> Dialogue:
+    return Dialogue(task=task, turns=(Turn(role="user", text=question), Turn(role="assistant", text=answer)))
+
+
+def test_what_the_source_asks_is_asked_word_by_word_and_not_again_in_our_words():
+    talk = (
+        dialogue(Task.VQA, "Clean?", "Yes."),
+        dialogue(Task.CAP, "Say it.", "A lesion."),
+        dialogue(Task.VQA, "Why?", "So."),
+    )
+    sample = sample_of(*TWO_POLYPS_AND_AN_ULCER).model_copy(update={"dialogues": talk})
+    found = conversations_of(sample, TAXONOMY, PHRASING, NO_ABSENT, 7, ())
+    assert [(one.id, one.turns[0].text, one.answer) for one in found[:3]] == [
+        ("own/a#VQA-0", "Clean?", "Yes."),
+        ("own/a#CAP-0", "Say it.", "A lesion."),
+        ("own/a#VQA-1", "Why?", "So."),
+    ]
+    assert Task.CAP not in {one.task for one in found[3:]}
+    assert {Task.CLS, Task.REC, Task.REG} == {one.task for one in found[3:]}
+
+
+def test_dialogues_of_a_task_that_is_not_wanted_are_left_out():
+    sample = sample_of(*TWO_POLYPS_AND_AN_ULCER).model_copy(
+        update={"dialogues": (dialogue(Task.VQA, "Clean?", "Yes."),)}
+    )
+    options = InstructionOptions(tasks=(Task.CLS,))
+    assert [one.task for one in conversations_of(sample, TAXONOMY, PHRASING, options, 7, ())] == [Task.CLS]

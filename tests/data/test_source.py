@@ -75,8 +75,8 @@ def test_an_unknown_source_lists_the_packaged_ones():
 
 
 def test_an_unknown_format_lists_the_known_ones(tmp_path):
-    path = write(tmp_path, annotations=[{"format": "coco", "file": "a.json"}])
-    with pytest.raises(ConfigError, match=r"own\.yaml: annotations\.0\.format: found 'coco', expected one of box_text"):
+    path = write(tmp_path, annotations=[{"format": "cvt", "file": "a.json"}])
+    with pytest.raises(ConfigError, match=r"own\.yaml: annotations\.0\.format: found 'cvt', expected one of box_text"):
         load_source(path)
 
 

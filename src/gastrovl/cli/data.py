@@ -98,6 +98,52 @@ def fetch(
         console.print(f"Still to do by hand: {description.by_hand}", markup=False, highlight=False, soft_wrap=True)
 
 
+@app.command()
+def export(
+    dataset: Annotated[Path, typer.Argument(help="Dataset folder that `data build` wrote.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
+    format_name: Annotated[str, typer.Option("--format", help="coco, voc, yolo, llava or coloninst.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export in OUTPUT.")] = False,
+) -> None:
+    """Write DATASET in the format of another tool, with a source.yaml that reads it back."""
+    from gastrovl.data.exporters import export_dataset
+
+    export_dataset(dataset, format_name, output, is_replaced=overwrite)
+    Console().print(f"Export: {output} (source.yaml reads it back)", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def frames(
+    source: Annotated[Path, typer.Argument(help="Video or DICOM file, or a folder of them.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
+    every: Annotated[float, typer.Option(help="Seconds between frames; 0 keeps all.")] = 1.0,
+    as_jpeg: Annotated[bool, typer.Option("--jpeg", help="Write JPEG (quality 95) in the place of PNG.")] = False,
+    allow_burned_in: Annotated[
+        bool, typer.Option("--allow-burned-in", help="Take DICOM files that say text is burned into the pixels.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier frames in OUTPUT.")] = False,
+) -> None:
+    """Write frames of videos and DICOM files as images, with frames.csv: image, video, group, seconds, frame."""
+    from gastrovl.data.frames import extract_frames
+
+    with progress_bar() as show:
+        done = extract_frames(
+            source,
+            output,
+            every_seconds=every or None,
+            image_format="jpg" if as_jpeg else "png",
+            is_burned_in_allowed=allow_burned_in,
+            is_replaced=overwrite,
+            progress=show,
+        )
+    console = Console()
+    if done.others:
+        left_out = f"left out: {len(done.others):,} files that are no video and no DICOM, e.g. {done.others[0]}"
+        console.print(left_out, markup=False, highlight=False, soft_wrap=True)
+    said = f"Frames: {output} ({done.n_frames:,} of {done.n_inputs:,} files, listed in frames.csv)"
+    console.print(said, markup=False, highlight=False, soft_wrap=True)
+
+
 def _report(folder: Path, console: Console) -> None:
     counts: dict[str, Any] = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
     quality: dict[str, Any] = json.loads((folder / "quality.json").read_text(encoding="utf-8"))

@@ -24,7 +24,7 @@ _MAX_DIGITS = 9  # more than any image needs; int() itself refuses thousands of 
 
 def to_bin(fraction: float) -> int:
     """The bin 0-999 nearest to a fraction in [0, 1]; 0 and 1 are hit exactly."""
-    return _nearest(fraction * (BINS - 1))
+    return math.floor(fraction * (BINS - 1) + 0.5)
 
 
 def from_bin(value: int) -> float:
@@ -34,8 +34,8 @@ def from_bin(value: int) -> float:
 
 def encode_box(box: Box) -> str:
     """One box as `[xxx,yyy,xxx,yyy]`; a box thinner than a bin is widened to one bin so that it stays a box."""
-    x0, x1 = _on_grid(box.x0, box.x1, BINS - 1)
-    y0, y1 = _on_grid(box.y0, box.y1, BINS - 1)
+    x0, x1 = geometry.on_grid(box.x0, box.x1, BINS - 1)
+    y0, y1 = geometry.on_grid(box.y0, box.y1, BINS - 1)
     return f"[{x0:03d},{y0:03d},{x1:03d},{y1:03d}]"
 
 
@@ -99,9 +99,7 @@ def encode_coloninst(box: Box, size_wh: tuple[int, int]) -> str:
 
     Edges are rounded to whole pixels; a box thinner than one pixel is widened to one so that it stays a box.
     """
-    width, height = size_wh
-    x0, x1 = _on_grid(box.x0, box.x1, width)
-    y0, y1 = _on_grid(box.y0, box.y1, height)
+    x0, y0, x1, y1 = geometry.to_whole_pixels(box, size_wh)
     return f"{{<{x0}><{y0}><{x1}><{y1}>}}"
 
 
@@ -119,17 +117,39 @@ def decode_coloninst(text: str, size_wh: tuple[int, int]) -> tuple[Box, ...]:
     return tuple(geometry.from_pixels((x0, y0, x1, y1), size_wh) for x0, y0, x1, y1 in corners)
 
 
-def _nearest(value: float) -> int:
-    return math.floor(value + 0.5)
+def into_coloninst(text: str, boxes: Sequence[Box], size_wh: tuple[int, int]) -> str:
+    """`text` with every `[x0,y0,x1,y1]` in it as raw pixels `{<x0><y0><x1><y1>}`; all else stays as it is.
+
+    Args:
+        boxes: The exact boxes that the text is about; one whose text form stands in `text` is written from its own
+            edges, so that it is rounded once. A box that is not among them is read from the text.
+
+    Raises:
+        BoxTextError: A box of `text` has a number outside 0-999, or is reversed.
+    """
+    exact = {encode_box(box): box for box in boxes}
+
+    def replace(match: re.Match[str]) -> str:
+        box = exact.get(match.group()) or _box_of_bins(_integers(match.groups(), text), text)
+        return encode_coloninst(box, size_wh)
+
+    return BOX_PATTERN.sub(replace, text)
 
 
-def _on_grid(low: float, high: float, steps: int) -> tuple[int, int]:
-    """Two edges in fractions as whole steps 0-`steps`; edges that meet are parted towards the side they came from."""
-    first, second = _nearest(low * steps), _nearest(high * steps)
-    if first < second:
-        return first, second
-    is_below = (low + high) / 2 * steps < first or first == steps
-    return (first - 1, first) if is_below else (first, first + 1)
+def from_coloninst(text: str, size_wh: tuple[int, int]) -> tuple[str, tuple[Box, ...]]:
+    """`text` with every box of raw pixels as `[x0,y0,x1,y1]`, and those boxes in their order.
+
+    Raises:
+        BoxTextError: A box has a number that is too long.
+        GeometryError: A box leaves the image or is reversed.
+    """
+    boxes: list[Box] = []
+
+    def replace(match: re.Match[str]) -> str:
+        boxes.extend(decode_coloninst(match.group(), size_wh))
+        return encode_box(boxes[-1])
+
+    return _COLONINST_PATTERN.sub(replace, text), tuple(boxes)
 
 
 def _integers(numbers: Sequence[str], text: str) -> list[int]:

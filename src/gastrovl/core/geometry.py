@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,23 @@ def to_pixels(box: Box, size_wh: tuple[int, int]) -> tuple[float, float, float, 
     """Pixel edges (x0, y0, x1, y1) of `box` in an image of `size_wh` pixels."""
     width, height = size_wh
     return box.x0 * width, box.y0 * height, box.x1 * width, box.y1 * height
+
+
+def to_whole_pixels(box: Box, size_wh: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Pixel edges of `box` rounded to whole pixels; edges that meet are parted, so that it stays a box."""
+    width, height = size_wh
+    x0, x1 = on_grid(box.x0, box.x1, width)
+    y0, y1 = on_grid(box.y0, box.y1, height)
+    return x0, y0, x1, y1
+
+
+def on_grid(low: float, high: float, steps: int) -> tuple[int, int]:
+    """Two edges in fractions as whole steps 0-`steps`; edges that meet are parted towards the side they came from."""
+    first, second = math.floor(low * steps + 0.5), math.floor(high * steps + 0.5)
+    if first < second:
+        return first, second
+    is_below = (low + high) / 2 * steps < first or first == steps
+    return (first - 1, first) if is_below else (first, first + 1)
 
 
 def from_centre(centre_x: float, centre_y: float, width: float, height: float) -> Box:

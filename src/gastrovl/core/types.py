@@ -122,25 +122,6 @@ class Finding(Record):
     origin: str = ""
 
 
-class Sample(Record):
-    """One image and what its source says of it, before any wording.
-
-    Attributes:
-        id: Unique in the dataset folder, "<source>/<stem>".
-        source: Name of the source, e.g. "edd2020".
-        group: Patient, exam, video or near-duplicate group; a group never crosses splits.
-    """
-
-    id: str = Field(min_length=1)
-    image: ImageRef
-    source: str = Field(min_length=1)
-    group: str = Field(min_length=1)
-    split: Split
-    findings: tuple[Finding, ...]
-    text: str = ""
-    licence: str = ""
-
-
 class Turn(Record):
     """One utterance. `alternatives` are equally good wordings of `text`; training draws among all of them.
 
@@ -164,6 +145,51 @@ class Target(Record):
     boxes: tuple[Box, ...] = ()
 
 
+def _check_roles(turns: tuple[Turn, ...]) -> None:
+    roles = [turn.role for turn in turns]
+    if roles != ["user", "assistant"] * (len(roles) // 2):
+        raise ValueError(f"turns are {roles}; expected user and assistant in turn, ending with assistant")
+
+
+class Dialogue(Record):
+    """Questions about an image with their answers, in the words of the source.
+
+    Attributes:
+        task: What is asked; VQA for anything that is none of the other tasks.
+        target: The typed truth behind the last answer; empty for free text.
+    """
+
+    task: Task = Task.VQA
+    turns: tuple[Turn, ...] = Field(min_length=2)
+    target: Target = Target()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_roles(self.turns)
+        return self
+
+
+class Sample(Record):
+    """One image and what its source says of it, before any wording.
+
+    Attributes:
+        id: Unique in the dataset folder, "<source>/<stem>".
+        source: Name of the source, e.g. "edd2020".
+        group: Patient, exam, video or near-duplicate group; a group never crosses splits.
+        dialogues: Questions and answers that the source itself gives; its tasks are not asked again in other words.
+    """
+
+    id: str = Field(min_length=1)
+    image: ImageRef
+    source: str = Field(min_length=1)
+    group: str = Field(min_length=1)
+    split: Split
+    findings: tuple[Finding, ...]
+    text: str = ""
+    licence: str = ""
+    dialogues: tuple[Dialogue, ...] = ()
+
+
 class Conversation(Record):
     """A dialogue about one image with its typed target; derived from a Sample and a seed."""
 
@@ -179,10 +205,7 @@ class Conversation(Record):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        roles = [turn.role for turn in self.turns]
-        expected = ["user", "assistant"] * (len(roles) // 2)
-        if roles != expected:
-            raise ValueError(f"turns are {roles}; expected user and assistant in turn, ending with assistant")
+        _check_roles(self.turns)
         return self
 
     @property

@@ -7,17 +7,32 @@ from dataclasses import dataclass
 
 from gastrovl.core import geometry
 from gastrovl.core.errors import GeometryError, SourceError
-from gastrovl.core.types import Box
+from gastrovl.core.types import Box, Task
 from gastrovl.data.images import ImageFile
 
 
 @dataclass(frozen=True)
+class SourceDialogue:
+    """Questions about an image with their answers, in the source's own words.
+
+    Attributes:
+        turns: (question, answer), one after the other.
+        labels, boxes: What the last answer says, in the source's labels; empty for free text.
+    """
+
+    task: Task
+    turns: tuple[tuple[str, str], ...]
+    labels: tuple[str, ...] = ()
+    boxes: tuple[Box, ...] = ()
+
+
+@dataclass(frozen=True)
 class Annotation:
-    """One label of one image, in the source's own words.
+    """One label or dialogue of one image, in the source's own words.
 
     Attributes:
         image: The image it is about.
-        label: The source's label, verbatim.
+        label: The source's label, verbatim; None when it only carries a dialogue, group or split.
         where: "file" or "file:line" it was read from.
         box: Where in the image, or None for the image as a whole.
         group: Patient, exam or video key when the source gives one.
@@ -25,11 +40,18 @@ class Annotation:
     """
 
     image: ImageFile
-    label: str
+    label: str | None
     where: str
     box: Box | None = None
     group: str | None = None
     split: str | None = None
+    dialogue: SourceDialogue | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Every source label in it, those that only a dialogue names included."""
+        own = (self.label,) if self.label is not None else ()
+        return (*own, *(self.dialogue.labels if self.dialogue else ()))
 
 
 def box_of_pixels(numbers: tuple[float, ...], box_order: str, size_wh: tuple[int, int], where: str) -> Box:

@@ -185,6 +185,7 @@ def _sample(row: _Row, group: str, split: Split) -> Sample:
         split=split,
         findings=row.labelled.findings,
         licence=row.source.description.licence,
+        dialogues=row.labelled.dialogues,
     )
 
 

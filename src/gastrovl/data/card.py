@@ -9,7 +9,7 @@ from typing import Any
 from gastrovl.core.types import Split
 from gastrovl.data.collect import CollectedSource
 from gastrovl.data.config import BuildConfig
-from gastrovl.data.statistics import TABLE_TASKS, markdown_table
+from gastrovl.data.statistics import markdown_table
 
 LISTED = 20  # rows of a list that are spelled out; the whole list is in quality.json
 
@@ -140,7 +140,7 @@ def _group_line(source: CollectedSource) -> str:
 
 
 def _conversations(facts: CardFacts) -> str:
-    tasks = [task.value for task in TABLE_TASKS]
+    tasks = list(facts.counts["table_1"]["train"])
     rows = [[split, *(row[task] for task in tasks)] for split, row in facts.counts["table_1"].items()]
     text = f"Of the REC questions, {facts.counts['absent_questions']:,} ask for something that is not there."
     areas = facts.counts["box_share_of_image"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.errors import LabelError
-from gastrovl.core.types import Box, Finding, Task
+from gastrovl.core.types import Box, Dialogue, Finding, Target, Task, Turn
 from gastrovl.data.annotation import Annotation
 from gastrovl.data.images import ImageFile
 from gastrovl.data.source import LabelRule, SourceDescription
@@ -43,6 +43,7 @@ class LabelledImage:
     tasks: frozenset[Task] = ALL_TASKS
     groups: tuple[str, ...] = ()
     split: str | None = None
+    dialogues: tuple[Dialogue, ...] = ()
 
 
 @dataclass
@@ -87,8 +88,9 @@ def check_labels(
     for description, said in zip(descriptions, found, strict=True):
         unknown: dict[str, list[Annotation]] = {}
         for annotation in said:
-            if annotation.label not in description.labels:
-                unknown.setdefault(annotation.label, []).append(annotation)
+            for label in annotation.labels:
+                if label not in description.labels:
+                    unknown.setdefault(label, []).append(annotation)
         for label, uses in sorted(unknown.items()):
             rows.append(
                 f"  {description.name}: {label!r}, {len(uses)} times, first in {uses[0].where}{_hint(label, taxonomy)}"
@@ -105,28 +107,34 @@ def check_labels(
 def harmonise(
     description: SourceDescription, images: Iterable[ImageFile], annotations: Sequence[Annotation], taxonomy: Taxonomy
 ) -> Harmonised:
-    """Merge the annotations of each image into findings: one a term, with all its boxes, in taxonomy order."""
+    """Merge the annotations of each image into findings: one a term, with all its boxes, in taxonomy order.
+
+    An image without a finding stays when the source gives a dialogue about it.
+    """
     by_image: dict[str, list[Annotation]] = {}
     for annotation in annotations:
         by_image.setdefault(annotation.image.name, []).append(annotation)
     result = Harmonised(uses=_uses(description, annotations))
     for image in images:
         said = by_image.get(image.name, [])
-        kept = [annotation for annotation in said if description.labels[annotation.label].term]
-        if not kept:
-            (result.excluded if said else result.silent).append(image)
-            continue
-        result.images.append(_labelled(image, said, kept, description.labels, taxonomy))
+        labelled = _labelled(image, said, description.labels, taxonomy)
+        if labelled.findings or labelled.dialogues:
+            result.images.append(labelled)
+        else:
+            (result.excluded if any(annotation.labels for annotation in said) else result.silent).append(image)
     return result
 
 
 def _labelled(
-    image: ImageFile, said: list[Annotation], kept: list[Annotation], rules: dict[str, LabelRule], taxonomy: Taxonomy
+    image: ImageFile, said: list[Annotation], rules: dict[str, LabelRule], taxonomy: Taxonomy
 ) -> LabelledImage:
     merged: dict[tuple[str, str | None, str | None], list[Annotation]] = {}
-    for annotation in kept:
-        rule = rules[annotation.label]
-        merged.setdefault((rule.term or "", rule.site, rule.grade), []).append(annotation)
+    tasks = ALL_TASKS
+    for annotation in said:
+        rule = rules[annotation.label] if annotation.label is not None else None
+        if rule is not None and rule.term is not None:
+            merged.setdefault((rule.term, rule.site, rule.grade), []).append(annotation)
+            tasks = tasks if rule.tasks is None else tasks & frozenset(rule.tasks)
     shown = _only_site([term for term, _, _ in merged], taxonomy)
     findings = [
         Finding(
@@ -134,22 +142,35 @@ def _labelled(
             site=site or (shown if _is_pathology(term, taxonomy) else None),
             grade=grade,
             boxes=_distinct(uses),
-            origin="; ".join(dict.fromkeys(annotation.label for annotation in uses)),
+            origin="; ".join(dict.fromkeys(annotation.label or "" for annotation in uses)),
         )
         for (term, site, grade), uses in merged.items()
     ]
     findings.sort(key=lambda finding: (taxonomy.order(finding.term), finding.site or "", finding.grade or ""))
-    tasks = ALL_TASKS
-    for annotation in kept:
-        allowed = rules[annotation.label].tasks
-        tasks = tasks if allowed is None else tasks & frozenset(allowed)
     return LabelledImage(
         image,
         tuple(findings),
         tasks,
         groups=tuple(dict.fromkeys(annotation.group for annotation in said if annotation.group)),
         split=_one_split(image, said),
+        dialogues=_dialogues(said, rules),
     )
+
+
+def _dialogues(said: list[Annotation], rules: dict[str, LabelRule]) -> tuple[Dialogue, ...]:
+    """What the source asks and answers itself; a dialogue about an excluded label goes with the label."""
+    found: list[Dialogue] = []
+    for dialogue in (annotation.dialogue for annotation in said if annotation.dialogue is not None):
+        terms = [rules[label].term for label in dialogue.labels]
+        if None not in terms:
+            turns = [
+                turn
+                for question, answer in dialogue.turns
+                for turn in (Turn(role="user", text=question), Turn(role="assistant", text=answer))
+            ]
+            target = Target(terms=tuple(dict.fromkeys(term for term in terms if term)), boxes=dialogue.boxes)
+            found.append(Dialogue(task=dialogue.task, turns=tuple(turns), target=target))
+    return tuple(dict.fromkeys(found))
 
 
 def _one_split(image: ImageFile, said: list[Annotation]) -> str | None:
@@ -179,7 +200,8 @@ def _is_pathology(term: str, taxonomy: Taxonomy) -> bool:
 def _uses(description: SourceDescription, annotations: Sequence[Annotation]) -> list[LabelUse]:
     counts: dict[str, list[Annotation]] = {}
     for annotation in annotations:
-        counts.setdefault(annotation.label, []).append(annotation)
+        for label in dict.fromkeys(annotation.labels):
+            counts.setdefault(label, []).append(annotation)
     return [
         LabelUse(
             source=description.name,

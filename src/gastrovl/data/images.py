@@ -29,7 +29,7 @@ class ImageFile:
     Attributes:
         path: Where it lies.
         name: POSIX path relative to the folder of the source's images, e.g. "polyp/0004a718.jpg".
-        size_wh: Width and height in pixels from the header, or None when the header cannot be read.
+        size_wh: Width and height in pixels from the header, or None when the header cannot be read or must not be.
     """
 
     path: Path
@@ -82,6 +82,22 @@ class ImageFolder:
     def __iter__(self) -> Iterator[ImageFile]:
         return iter(self.images)
 
+    def knows(self, name: str) -> bool:
+        """Whether an image is called `name`, in the sense of `find`; nothing is noted."""
+        return bool(self._named(name))
+
+    def _named(self, name: str) -> list[ImageFile]:
+        """Images that `name` may mean: its path or, where one of both has more folders in front, the same end."""
+        if name in self._by_name:
+            return [self._by_name[name]]
+        path = PurePosixPath(name)
+        parts = path.with_suffix("").parts if path.suffix.lower() in SUFFIXES else path.parts
+        return [
+            image
+            for image in self._by_stem.get(parts[-1] if parts else "", [])
+            if all(a == b for a, b in zip(reversed(parts), reversed(PurePosixPath(image.key).parts), strict=False))
+        ]
+
     def stems(self) -> set[str]:
         """Every file name without folder and suffix."""
         return set(self._by_stem)
@@ -92,10 +108,7 @@ class ImageFolder:
         Raises:
             SourceError: Several images share the stem.
         """
-        if name in self._by_name:
-            return self._by_name[name]
-        stem = PurePosixPath(name).stem if PurePosixPath(name).suffix.lower() in SUFFIXES else PurePosixPath(name).name
-        found = self._by_stem.get(stem, [])
+        found = self._named(name)
         if len(found) > 1:
             raise SourceError(
                 f"{where}: image {name!r} may be any of {', '.join(str(image.path) for image in found[:3])}; "
@@ -124,7 +137,13 @@ def list_images(root: Path, patterns: Iterable[str], *, max_px: int) -> ImageFol
     if not root.is_dir():
         raise SourceError(f"{root}: no such folder; check `root` in the config, and --data-root or GASTROVL_DATA")
     base = root / _common_folder(patterns)
-    paths = sorted({path for pattern in patterns for path in root.glob(pattern) if path.suffix.lower() in SUFFIXES})
+    try:
+        paths = sorted({path for pattern in patterns for path in root.glob(pattern) if path.suffix.lower() in SUFFIXES})
+    except (NotImplementedError, ValueError) as error:
+        raise SourceError(
+            f"images: {', '.join(patterns)} cannot be searched for ({error}); expected globs relative to the source's "
+            "root. Correct `images` in the source description"
+        ) from error
     if not paths:
         raise SourceError(
             f"{root}: no image matches {', '.join(patterns)}; expected files ending in {', '.join(SUFFIXES)}. "
@@ -132,9 +151,12 @@ def list_images(root: Path, patterns: Iterable[str], *, max_px: int) -> ImageFol
         )
     broken: list[BrokenImage] = []
     images = []
+    real_root = root.resolve()
     for path in paths:
         size_wh = None
         try:
+            if not path.resolve().is_relative_to(real_root):
+                raise ImageError(f"{path}: leads out of {root}; copy the image into the source's folder")
             size_wh = header_size(path, max_px=max_px)
         except ImageError as error:
             broken.append(as_broken(path, error))

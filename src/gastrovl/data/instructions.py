@@ -30,13 +30,19 @@ class InstructionOptions(Config):
     """Which questions are asked of an image.
 
     Attributes:
-        tasks: Of CLS, REC, REG and CAP; the others have no source of answers here.
+        tasks: Of CLS, REC, REG, CAP and VQA; what is asked as VQA comes from the sources alone, word by word.
         absent_per_image: How many absent terms an image is asked to locate, on average; 0.3 asks three images in ten.
         max_reg_per_image: At most this many boxes of an image are asked about; which ones, the seed decides.
         captions_per_image: Different wordings of a training caption, the first one included.
     """
 
-    tasks: tuple[Literal[Task.CLS, Task.REC, Task.REG, Task.CAP], ...] = (Task.CLS, Task.REC, Task.REG, Task.CAP)
+    tasks: tuple[Literal[Task.CLS, Task.REC, Task.REG, Task.CAP, Task.VQA], ...] = (
+        Task.CLS,
+        Task.REC,
+        Task.REG,
+        Task.CAP,
+        Task.VQA,
+    )
     absent_per_image: float = Field(default=0.3, ge=0, le=2)
     max_reg_per_image: int = Field(default=4, ge=1)
     captions_per_image: int = Field(default=3, ge=1)
@@ -111,9 +117,10 @@ def conversations_of(
         LabelError: A finding's term is not in the taxonomy.
     """
     writer = _Writer(sample, phrasing, seed)
-    found: list[Conversation] = []
+    found = [item for item in _said_by_source(sample) if item.task in options.tasks]
+    said = {dialogue.task for dialogue in sample.dialogues}
     for task in SLOTS:
-        if task not in options.tasks:
+        if task not in options.tasks or task in said:
             continue
         rng = writer.generator(task.value)
         if task == Task.CLS:
@@ -124,6 +131,28 @@ def conversations_of(
             found += _reg(writer, taxonomy, options.max_reg_per_image, rng)
         else:
             found += _cap(writer, taxonomy, options.captions_per_image, rng)
+    return found
+
+
+def _said_by_source(sample: Sample) -> list[Conversation]:
+    """The dialogues of the source itself, verbatim, numbered within their task."""
+    numbers: dict[Task, int] = {}
+    found = []
+    for dialogue in sample.dialogues:
+        number = numbers[dialogue.task] = numbers.get(dialogue.task, -1) + 1
+        found.append(
+            Conversation(
+                id=f"{sample.id}#{dialogue.task.value}-{number}",
+                sample_id=sample.id,
+                task=dialogue.task,
+                image=sample.image,
+                source=sample.source,
+                group=sample.group,
+                split=sample.split,
+                turns=dialogue.turns,
+                target=dialogue.target,
+            )
+        )
     return found
 
 

@@ -70,14 +70,14 @@ def _read_lists(rule: OfficialSplit, root: Path) -> dict[str, Split]:
 def _rows(rule: OfficialSplit, root: Path) -> Iterator[tuple[str, str, Split]]:
     """("file:line", name, split) of every row of all lists and tables."""
     for split, file in rule.lists.items():
-        for where, name in numbered_rows(require_file(root / file)):
+        for where, name in numbered_rows(require_file(root, file)):
             yield where, name, split
     for table in rule.tables:
         yield from _table_rows(table, rule, root)
 
 
 def _table_rows(table: SplitTable, rule: OfficialSplit, root: Path) -> Iterator[tuple[str, str, Split]]:
-    path = require_file(root / table.file)
+    path = require_file(root, table.file)
     rows = csv.DictReader(io.StringIO(read_utf8(path), newline=""), delimiter=table.delimiter)
     wanted = [name for name in (table.image, table.folder, table.column) if name]
     missing = [name for name in wanted if name not in (rows.fieldnames or ())]

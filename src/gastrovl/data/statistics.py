@@ -41,7 +41,7 @@ def type_code(term: str, taxonomy: Taxonomy) -> str:
 
 def render_markdown(counts: dict[str, Any], taxonomy: Taxonomy) -> str:
     """`statistics.md`."""
-    tasks = [task.value for task in TABLE_TASKS]
+    tasks = list(counts["table_1"]["train"])
     rows_1 = [[split, *(counts["table_1"][split][task] for task in tasks)] for split in counts["table_1"]]
     rows_2 = [
         [
@@ -95,7 +95,8 @@ def _per_task(
     counts = Counter(
         item.task for item in conversations if split in (None, item.split) and source in (None, item.source)
     )
-    return {task.value: counts[task] for task in TABLE_TASKS}
+    others = [task for task in Task if task not in TABLE_TASKS and any(item.task is task for item in conversations)]
+    return {task.value: counts[task] for task in (*TABLE_TASKS, *others)}
 
 
 def _source_row(

@@ -98,3 +98,69 @@ def test_a_broken_mask_is_refused(tmp_path, draw):
     images = list_images(tmp_path, ["images/*.png"], max_px=10_000)
     with pytest.raises(SourceError, match=r"mask .*a_BE\.png: .*(not an image|broken|cannot be decoded)"):
         list(read(tmp_path, Options(folder="masks"), images))
+
+
+VALUES = np.array([[0, 0, 1, 1, 0, 2, 0, 1, 1, 0]] * 4, dtype=np.uint8)
+EXPECTED = [("polyp", (0.2, 0, 0.4, 1)), ("polyp", (0.7, 0, 0.9, 1)), ("clip", (0.5, 0, 0.6, 1))]
+
+
+def boxes_of(found):
+    return [(a.label, a.box.xyxy) for a in found]
+
+
+def test_grey_values_are_classes(read_masks):
+    assert boxes_of(read_masks("img_1.png", VALUES, classes={1: "polyp", 2: "clip"})) == EXPECTED
+
+
+def test_palette_indices_are_classes_whatever_their_colours(tmp_path, draw):
+    draw(tmp_path / "images/img_1.png", size_wh=(10, 4))
+    picture = Image.fromarray(VALUES)
+    picture.putpalette([9, 9, 9, 9, 9, 9, 200, 0, 0])  # 0 and 1 look the same
+    (tmp_path / "masks").mkdir()
+    picture.save(tmp_path / "masks/img_1.png")
+    images = list_images(tmp_path, ["images/*.png"], max_px=10_000)
+    options = Options(folder="masks", classes={1: "polyp", 2: "clip"})
+    assert boxes_of(read(tmp_path, options, images)) == EXPECTED
+
+
+def test_colours_are_classes(read_masks):
+    colours = np.array([[255, 255, 255], [255, 0, 0], [0, 0, 128]], dtype=np.uint8)[VALUES]
+    options = {"classes": {"#ff0000": "polyp", "#000080": "clip"}, "background": ["#ffffff"]}
+    assert sorted(boxes_of(read_masks("img_1.png", colours, **options))) == sorted(EXPECTED)
+
+
+def test_two_values_of_one_class_are_one_plane(read_masks):
+    found = read_masks("img_1.png", VALUES, classes={1: "polyp", 2: "polyp"}, boxes="hull")
+    assert boxes_of(found) == [("polyp", (0.2, 0, 0.9, 1))]
+
+
+def test_a_value_that_is_no_class_is_refused(read_masks):
+    with pytest.raises(SourceError, match=r"img_1\.png: found the values 2, expected those under `classes`"):
+        read_masks("img_1.png", VALUES, classes={1: "polyp"})
+
+
+def test_an_outline_may_count_as_background(read_masks):
+    found = read_masks("img_1.png", VALUES, classes={1: "polyp"}, background=[0, 2])
+    assert boxes_of(found) == EXPECTED[:2]
+
+
+def test_a_colour_mask_with_numbered_classes_is_refused(read_masks):
+    with pytest.raises(SourceError, match=r"its pixels have 3 channels; expected one value a pixel"):
+        read_masks("img_1.png", np.zeros((4, 10, 3), dtype=np.uint8), classes={1: "polyp"})
+
+
+def test_an_ending_of_mask_names_is_taken_off(read_masks):
+    assert len(read_masks("img_1_mask.png", TWO, label="polyp", name_ending="_mask")) == 2
+
+
+def test_a_name_without_the_ending_is_refused(read_masks):
+    with pytest.raises(SourceError, match="does not end in '_mask'"):
+        read_masks("img_1.png", TWO, label="polyp", name_ending="_mask")
+
+
+@pytest.mark.parametrize(
+    "options", [{"label": "a", "classes": {1: "a"}}, {"classes": {"red": "a"}}, {"classes": {1: "a", "#000001": "b"}}]
+)
+def test_contradicting_options_are_refused(options):
+    with pytest.raises(ValueError, match="expected"):
+        Options(folder="masks", **options)

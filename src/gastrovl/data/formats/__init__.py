@@ -9,7 +9,20 @@ from typing import Any
 
 from gastrovl.core.config import Config
 from gastrovl.data.annotation import Annotation
-from gastrovl.data.formats import box_text, class_folders, csv_labels, json_boxes, masks, yolo
+from gastrovl.data.formats import (
+    box_text,
+    class_folders,
+    coco,
+    conversations,
+    csv_labels,
+    cvat,
+    json_boxes,
+    labelme,
+    masks,
+    qa_pairs,
+    voc,
+    yolo,
+)
 from gastrovl.data.images import ImageFolder
 
 
@@ -28,4 +41,10 @@ FORMATS: dict[str, Format] = {
     "yolo": Format(yolo.Options, yolo.read),
     "json_boxes": Format(json_boxes.Options, json_boxes.read),
     "masks": Format(masks.Options, masks.read),
+    "coco": Format(coco.Options, coco.read),
+    "voc": Format(voc.Options, voc.read),
+    "cvat": Format(cvat.Options, cvat.read),
+    "labelme": Format(labelme.Options, labelme.read),
+    "qa_pairs": Format(qa_pairs.Options, qa_pairs.read),
+    "conversations": Format(conversations.Options, conversations.read),
 }

@@ -9,7 +9,7 @@ from typing import Literal
 from gastrovl.core.config import Config
 from gastrovl.core.errors import SourceError
 from gastrovl.data.annotation import Annotation, box_of_pixels, parse_numbers
-from gastrovl.data.formats.textlines import numbered_rows, require_folder
+from gastrovl.data.formats.textlines import files_below, numbered_rows
 from gastrovl.data.images import ImageFolder
 
 
@@ -26,7 +26,7 @@ def read(root: Path, options: Options, images: ImageFolder) -> Iterator[Annotati
     Raises:
         SourceError: The folder is missing, or a row is not four pixel numbers and a class; the message names the line.
     """
-    for path in sorted(require_folder(root / options.folder).glob("*.txt")):
+    for path, name in files_below(root, options.folder, ".txt"):
         for where, row in numbered_rows(path):
             texts = row.split(maxsplit=4)
             if len(texts) != 5:
@@ -35,7 +35,7 @@ def read(root: Path, options: Options, images: ImageFolder) -> Iterator[Annotati
                     "the source description"
                 )
             numbers = parse_numbers(texts[:4], where)
-            image = images.find(path.stem, where)
+            image = images.find(name, where)
             if image is None or image.size_wh is None:
                 continue
             yield Annotation(

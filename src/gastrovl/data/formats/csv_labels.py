@@ -1,18 +1,18 @@
-"""A CSV table to annotations: one row an image and label, with patient and split columns where the table has them."""
+"""A table (CSV, Excel or JSON) to annotations: one row an image and label, with patient and split columns."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from gastrovl.core.config import Config
-from gastrovl.core.errors import SourceError
 from gastrovl.core.types import Box
 from gastrovl.data.annotation import Annotation, box_of_pixels, parse_numbers
-from gastrovl.data.formats.textlines import read_utf8, require_file
+from gastrovl.data.formats.tables import Row, read_table
+from gastrovl.data.formats.textlines import require_file
 from gastrovl.data.images import ImageFile, ImageFolder
 
 
@@ -20,24 +20,27 @@ class Options(Config):
     """Which columns say what.
 
     Attributes:
-        file: The table, relative to the source's root; its first row names the columns.
-        image, label: Columns of the image's name and of the label.
+        file: The table, relative to the source's root (.csv, .xlsx, .json or .jsonl); its first row names the columns.
+        sheet: The sheet of an Excel file; its first one by default.
+        image, label: Columns of the image's name and of the label; `label: null` when the table only gives patients or
+            splits.
         group, split: Columns of the patient (or video) key and of the official split, if any.
         box: The four columns of a box in pixels, if any; empty cells mean the image as a whole.
-        delimiter: Between columns.
+        delimiter: Between columns of a CSV file.
         label_delimiter: Between several labels in one cell, if that happens.
         skip_unlabelled: Rows with an empty label cell say nothing, e.g. where experts did not agree.
     """
 
     file: str
+    sheet: str | None = None
     image: str = "image"
-    label: str = "label"
+    label: str | None = "label"
     group: str | None = None
     split: str | None = None
     box: tuple[str, str, str, str] | None = None
     box_order: Literal["xyxy", "xywh"] = "xyxy"
-    delimiter: str = ","
-    label_delimiter: str | None = None
+    delimiter: str = Field(default=",", min_length=1, max_length=1)
+    label_delimiter: str | None = Field(default=None, min_length=1)
     skip_unlabelled: bool = False
 
 
@@ -45,52 +48,39 @@ def read(root: Path, options: Options, images: ImageFolder) -> Iterator[Annotati
     """One annotation a row and label.
 
     Raises:
-        SourceError: The table is missing, lacks a column, or a row is too short.
+        SourceError: The table is missing, cannot be read or lacks a column, or a cell that counts is empty.
+        MissingExtraError: It is an Excel file, and openpyxl is not installed.
     """
-    path = require_file(root / options.file)
-    rows = csv.DictReader(io.StringIO(read_utf8(path), newline=""), delimiter=options.delimiter)
-    _check_columns(path, rows.fieldnames or (), options)
-    for row in rows:
-        where = f"{path}:{rows.line_num}"
-        if options.skip_unlabelled and not (row[options.label] or "").strip():
+    path = require_file(root, options.file)
+    wanted = (options.image, options.label, options.group, options.split, *(options.box or ()))
+    for row in read_table(path, wanted, delimiter=options.delimiter, sheet=options.sheet):
+        if options.skip_unlabelled and options.label is not None and not row.cells.get(options.label):
             continue
-        image = images.find(_cell(row, options.image, where), where)
+        image = images.find(row.text(options.image), row.where)
         if image is None:
             continue
-        cell = _cell(row, options.label, where)
-        labels = cell.split(options.label_delimiter) if options.label_delimiter else [cell]
-        for label in labels:
+        for label in _labels(row, options):
             yield Annotation(
                 image,
-                label.strip(),
-                where,
-                box=_box(row, options, image, where),
-                group=_cell(row, options.group, where) if options.group else None,
-                split=_cell(row, options.split, where) if options.split else None,
+                label,
+                row.where,
+                box=_box(row, options, image),
+                group=row.text(options.group) if options.group else None,
+                split=row.text(options.split) if options.split else None,
             )
 
 
-def _check_columns(path: Path, names: Sequence[str], options: Options) -> None:
-    wanted = [options.image, options.label, options.group, options.split, *(options.box or ())]
-    missing = [name for name in wanted if name is not None and name not in names]
-    if missing:
-        raise SourceError(
-            f"{path}:1: found columns {', '.join(names) or 'none'}, expected also {', '.join(missing)}; correct the "
-            "column names or `delimiter` in the source description"
-        )
+def _labels(row: Row, options: Options) -> list[str | None]:
+    if options.label is None:
+        return [None]
+    cell = row.text(options.label)
+    return [label.strip() for label in (cell.split(options.label_delimiter) if options.label_delimiter else [cell])]
 
 
-def _cell(row: dict[str, str | None], column: str, where: str) -> str:
-    value = (row[column] or "").strip()
-    if not value:
-        raise SourceError(f"{where}: column {column!r} is empty; expected a value. Fill it in or delete the row")
-    return value
-
-
-def _box(row: dict[str, str | None], options: Options, image: ImageFile, where: str) -> Box | None:
+def _box(row: Row, options: Options, image: ImageFile) -> Box | None:
     if options.box is None or image.size_wh is None:
         return None
-    texts = [(row[column] or "").strip() for column in options.box]
+    texts = [row.cells.get(column, "") for column in options.box]
     if not any(texts):
         return None
-    return box_of_pixels(parse_numbers(texts, where), options.box_order, image.size_wh, where)
+    return box_of_pixels(parse_numbers(texts, row.where), options.box_order, image.size_wh, row.where)

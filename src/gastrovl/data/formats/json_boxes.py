@@ -5,7 +5,6 @@ An entry reads {height, width, bbox: [{label, xmin, ymin, xmax, ymax}]}.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from gastrovl.core.config import Config
 from gastrovl.core.errors import SourceError
 from gastrovl.data.annotation import Annotation, box_of_pixels
-from gastrovl.data.formats.textlines import read_utf8, require_file
+from gastrovl.data.formats.textlines import parse_json, read_utf8, require_file
 from gastrovl.data.images import ImageFile, ImageFolder
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -32,14 +31,9 @@ def read(root: Path, options: Options, images: ImageFolder) -> Iterator[Annotati
     Raises:
         SourceError: The file is missing, is not JSON of this form, or a box or size is wrong.
     """
-    path = require_file(root / options.file)
+    path = require_file(root, options.file)
     text = read_utf8(path)
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise SourceError(
-            f"{path}:{error.lineno}: not valid JSON ({error.msg}); copy the file again from the source"
-        ) from error
+    content = parse_json(text, str(path))
     if not isinstance(content, dict):
         raise SourceError(
             f"{path}: found a {type(content).__name__}, expected an object of image names; check `format`"
@@ -58,7 +52,7 @@ def read(root: Path, options: Options, images: ImageFolder) -> Iterator[Annotati
 def _boxes(entry: Any, where: str) -> list[tuple[str, tuple[float, ...]]]:
     try:
         return [(str(box["label"]), tuple(float(box[corner]) for corner in CORNERS)) for box in entry["bbox"]]
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise SourceError(
             f"{where}: found {str(entry)[:120]!r}, expected height, width and bbox: [{{label, {', '.join(CORNERS)}}}] "
             f"({type(error).__name__}: {error}); correct that entry"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from gastrovl.core.config import Config
 from gastrovl.core.errors import GeometryError, SourceError
 from gastrovl.core.types import Box
 from gastrovl.data.annotation import Annotation, parse_numbers
-from gastrovl.data.formats.textlines import numbered_rows, require_file, require_folder
+from gastrovl.data.formats.textlines import files_below, numbered_rows, require_file
 from gastrovl.data.images import ImageFolder
 
+_INDEX = re.compile("[0-9]{1,6}")
 TOLERANCE = 0.01  # fractions: rounding may push an edge this far outside the image
 
 
@@ -30,9 +32,9 @@ def read(root: Path, options: Options, images: ImageFolder) -> Iterator[Annotati
     Raises:
         SourceError: A folder or file is missing, or a row is wrong; the message names the line.
     """
-    classes_path = require_file(root / options.classes)
+    classes_path = require_file(root, options.classes)
     classes = [row for _, row in numbered_rows(classes_path)]
-    for path in sorted(require_folder(root / options.folder).glob("*.txt")):
+    for path, name in files_below(root, options.folder, ".txt"):
         if path == classes_path:
             continue
         for where, row in numbered_rows(path):
@@ -44,13 +46,13 @@ def read(root: Path, options: Options, images: ImageFolder) -> Iterator[Annotati
                 )
             label = _class_name(texts[0], classes, classes_path, where)
             box = _box(parse_numbers(texts[1:], where), where)
-            image = images.find(path.stem, where)
+            image = images.find(name, where)
             if image is not None:
                 yield Annotation(image, label, where, box=box)
 
 
 def _class_name(index: str, classes: list[str], path: Path, where: str) -> str:
-    if not index.isdigit() or int(index) >= len(classes):
+    if not _INDEX.fullmatch(index) or int(index) >= len(classes):
         raise SourceError(
             f"{where}: found class {index!r}, expected an index from 0 to {len(classes) - 1} into {path}; correct the "
             "row or complete the list of classes"
