@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from gastrovl.core.errors import SourceError
@@ -50,6 +52,12 @@ def test_a_link_among_the_files_of_a_folder_is_refused(root):
     (root / "labels/z.txt").symlink_to(root.parent / "secret.txt")
     with pytest.raises(SourceError, match=r"labels/z\.txt: leads out of"):
         files_below(root, "labels", ".txt")
+
+
+def test_the_folder_may_be_named_from_where_the_command_runs(root, monkeypatch):
+    monkeypatch.chdir(root.parent)
+    here = Path(root.name)
+    assert files_below(here, "labels", ".txt") == [(here / "labels/a.txt", "a")]
 
 
 def test_files_carry_their_split(root):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from pathlib import Path
 
 import av
 import numpy as np
@@ -121,6 +122,13 @@ def test_a_folder_is_searched_and_other_files_are_named(film, dicom, tmp_path):
     done = extract_frames(tmp_path / "in", tmp_path / "out")
     assert {row["video"] for row in rows_of(tmp_path / "out")} == {"a/x", "b/x", "dicom_0001"}
     assert done.others == (tmp_path / "in/notes.txt",)
+
+
+def test_the_folder_may_be_named_from_where_the_command_runs(film, tmp_path, monkeypatch):
+    film("a/x.mp4")
+    monkeypatch.chdir(tmp_path)
+    extract_frames(Path("in"), Path("out"))
+    assert {row["video"] for row in rows_of(Path("out"))} == {"a/x"}
 
 
 def test_frames_of_a_dicom_file_are_exact_and_timed(dicom, tmp_path):

@@ -21,7 +21,15 @@ def inside(root: Path, name: str | Path) -> Path:
     Raises:
         SourceError: It leads out of `root`, or is no path at all.
     """
-    path = Path(root, name)
+    return require_inside(root, Path(root, name))
+
+
+def require_inside(root: Path, path: Path) -> Path:
+    """`path` as it is, given that it lies below `root` when links are followed.
+
+    Raises:
+        SourceError: As in `inside`.
+    """
     try:
         is_inside = path.resolve().is_relative_to(Path(root).resolve())
     except (OSError, ValueError, RuntimeError) as error:  # a loop of links, a null byte, a name too long
@@ -74,7 +82,7 @@ def files_below(root: Path, folder: str, *suffixes: str) -> list[tuple[Path, str
     found = []
     for path in sorted(base.rglob("*")):
         if path.suffix.lower() in suffixes and path.is_file():
-            found.append((inside(root, path), path.relative_to(base).with_suffix("").as_posix()))
+            found.append((require_inside(root, path), path.relative_to(base).with_suffix("").as_posix()))
     return found
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from gastrovl.core.errors import ConfigError, SourceError
 from gastrovl.core.files import sha256_file, whole_folder
 from gastrovl.core.manifest import write_manifest
-from gastrovl.data.formats.textlines import inside
+from gastrovl.data.formats.textlines import require_inside
 from gastrovl.data.frames.dicom import dicom_frames, is_dicom, patient_of
 from gastrovl.data.frames.frame import Frame
 from gastrovl.data.frames.video import SUFFIXES, video_frames
@@ -104,7 +104,7 @@ def _inputs(source: Path) -> tuple[list[_Input], list[Path]]:
     patients: dict[str, str] = {}
     n_dicom = 0
     for path in paths:
-        inside(root, path)
+        require_inside(root, path)
         if path.suffix.lower() in SUFFIXES:
             key = path.relative_to(root).with_suffix("").as_posix()
             inputs.append(_Input(path, key, key, is_dicom=False))
