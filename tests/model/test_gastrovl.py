@@ -21,7 +21,7 @@ def a_batch(processor, turns=(("user", "Where is the polyp?"), ("assistant", "[1
     return {
         "input_ids": ids,
         "pixel_values": torch.randn(1, 3, 32, 32),
-        "attention_mask": torch.ones_like(ids),
+        "segments": torch.zeros_like(ids),
         "position_ids": torch.arange(ids.shape[1])[None],
         "labels": torch.where(is_answer, ids, IGNORED),
     }

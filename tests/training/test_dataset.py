@@ -229,7 +229,7 @@ def test_a_batch_holds_tensors_of_its_rows(make, processor):
     rows, length = batch["input_ids"].shape
 
     assert rows == 2
-    assert batch["attention_mask"].shape == (2, 1, length, length)
+    assert batch["segments"].shape == batch["labels"].shape == (2, length)
     assert batch["pixel_values"].shape == (2, 3, 64, 64)
     assert (batch["input_ids"] == processor.image_token_id).sum(dim=1).tolist() == [processor.image_tokens] * 2
 

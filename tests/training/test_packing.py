@@ -9,7 +9,7 @@ from gastrovl.core.errors import ModelInputError
 from gastrovl.model.checkpoint import build_model
 from gastrovl.model.gastrovl import IGNORED
 from gastrovl.model.processor import Dialogue
-from gastrovl.training.packing import block_mask, collate, pack
+from gastrovl.training.packing import collate, pack
 
 # Two images; the second dialogue about the first has two questions.
 TURNS = (
@@ -65,31 +65,14 @@ def test_the_width_of_the_padding_does_not_change_loss_or_gradients(tiny_model):
     row = pack([processor.encode_dialogue(turns) for turns in TURNS[0]], [1.0] * 3, 512)
     pixels = torch.randn(1, 3, 32, 32)
     narrow = collate([row], 0)
-    wide = {name: value for name, value in narrow.items() if name != "attention_mask"}
-    fills = {"input_ids": 7, "position_ids": 3, "labels": IGNORED, "label_weights": 0.0}
-    wide = {name: torch.nn.functional.pad(value, (0, 9), value=fills[name]) for name, value in wide.items()}
-    segments = torch.tensor([row.segments + [-1] * 9])
+    fills = {"input_ids": 7, "position_ids": 3, "segments": -1, "labels": IGNORED, "label_weights": 0.0}
+    wide = {name: torch.nn.functional.pad(value, (0, 9), value=fills[name]) for name, value in narrow.items()}
 
     expected_loss, expected = loss_and_gradients(model, narrow, pixels)
-    loss, found = loss_and_gradients(model, wide | {"attention_mask": block_mask(segments)}, pixels)
+    loss, found = loss_and_gradients(model, wide, pixels)
 
     assert loss == pytest.approx(expected_loss, rel=1e-6)
     assert all(torch.allclose(found[name], value, rtol=1e-4, atol=1e-7) for name, value in expected.items())
-
-
-def test_a_dialogue_sees_the_image_and_itself_only():
-    segments = torch.tensor([[0, 0, 1, 1, 2, -1]])  # two image tokens, a dialogue of two, one of one, padding
-
-    allowed = block_mask(segments)[0, 0].int().tolist()
-
-    assert allowed == [
-        [1, 0, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0, 0],
-        [1, 1, 1, 0, 0, 0],
-        [1, 1, 1, 1, 0, 0],
-        [1, 1, 0, 0, 1, 0],
-        [0, 0, 0, 0, 0, 1],
-    ]
 
 
 def test_positions_restart_behind_the_image_and_labels_mark_answers():

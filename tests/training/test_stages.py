@@ -73,7 +73,7 @@ def test_everything_that_is_open_gets_a_gradient(tiny_model, connector, tower, l
     model(
         input_ids=ids,
         labels=labels,
-        attention_mask=torch.ones_like(ids),
+        segments=torch.zeros_like(ids),
         position_ids=torch.arange(ids.shape[1])[None],
         pixel_values=torch.randn(1, 3, 32, 32),
     ).loss.backward()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,10 +19,10 @@ from gastrovl.core.errors import ConfigError, ModelInputError
 from gastrovl.model.config import PLAIN_CONNECTORS, ConnectorConfig, GastroVLConfig, PartConfig, part_hf_config
 from gastrovl.model.grounding import GroundingHead, GroundingTargets
 from gastrovl.model.projector import PooledProjector, QueryProjector, pool_regions
+from gastrovl.model.shared_prefix import answering_states
 from gastrovl.model.vision import TowerShape, load_tower, tower_shape, tower_tokens
 
 IGNORED = -100  # label of positions without loss, as everywhere in transformers
-_SHORT_ROW = 512  # tokens
 _BIASED_HEADS = ("phi",)  # language models whose output layer has a bias
 
 
@@ -139,6 +137,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         inputs_embeds: Tensor | None = None,
         tower_features: Tensor | None = None,
         region_boxes: Tensor | None = None,
+        segments: Tensor | None = None,
         labels: Tensor | None = None,
         label_weights: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
@@ -158,7 +157,8 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         Args:
             input_ids: (rows, length), the image token repeated once per vision token.
             pixel_values: (images, 3, side, side), in the order of their tokens.
-            attention_mask: (rows, length), or (rows, 1, length, length) True where a position may look.
+            attention_mask: (rows, length), without labels.
+            segments: (rows, length), with labels: which tokens are the image's, a dialogue's (see `shared_prefix`).
             tower_features: What a frozen tower said of the images before, in the place of `pixel_values`.
             region_boxes: (images, regions, 4) as fractions, NaN where an image has fewer: the boxes in the questions.
             labels: (rows, length), the token itself where it is part of an answer and IGNORED elsewhere.
@@ -190,8 +190,8 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
                 logits_to_keep=logits_to_keep,
                 use_cache=use_cache,
             )
-        if input_ids is None or attention_mask is None or position_ids is None:
-            raise ModelInputError("labels need input_ids, attention_mask and position_ids beside them")
+        if input_ids is None or segments is None or position_ids is None:
+            raise ModelInputError("labels need input_ids, segments and position_ids beside them")
         if tower_features is None:
             if pixel_values is None:
                 raise ModelInputError("labels need pixel_values or tower_features beside them")
@@ -200,8 +200,10 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         loss, logits = images.sum() * 0.0, None
         if answer_weight:
             embedded = self._embedded(input_ids, images, region_boxes)
-            logits = self._answer_logits(embedded, attention_mask, position_ids, labels)
             is_answer = labels[:, 1:] != IGNORED
+            is_read = nn.functional.pad(is_answer, (0, 1))  # each token is said by the position before it
+            states = answering_states(self.model.language_model, embedded, position_ids, segments, is_read)
+            logits = self.lm_head(states).float()
             weights = None if label_weights is None else label_weights[:, 1:][is_answer]
             loss = answer_weight * answer_loss(logits, labels[:, 1:][is_answer], weights, num_items_in_batch)
         if contrastive_weight and caption_ids is not None and caption_mask is not None:
@@ -221,29 +223,6 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         words = self.get_input_embeddings()(input_ids)
         features = self.model.with_regions(images, region_boxes)
         return merge_image_features(words, features, input_ids == self.config.image_token_id)
-
-    def _answer_logits(self, embedded: Tensor, attention_mask: Tensor, position_ids: Tensor, labels: Tensor) -> Tensor:
-        """Logits that predict each answer token, (answer positions, vocabulary), float32."""
-        with _attention_for(self.model.language_model, embedded, attention_mask) as mask:
-            hidden = self.model.language_model(
-                inputs_embeds=embedded, attention_mask=mask, position_ids=position_ids, use_cache=False
-            ).last_hidden_state
-        return self.lm_head(hidden[:, :-1][labels[:, 1:] != IGNORED]).float()
-
-
-@contextmanager
-def _attention_for(language_model: Any, tokens: Tensor, mask: Tensor) -> Iterator[Tensor]:
-    """Plain matrix products for short rows on a CPU, where the fused kernels are slower; gives the mask they take."""
-    if tokens.device.type != "cpu" or tokens.shape[1] > _SHORT_ROW or mask.ndim != 4:
-        yield mask
-        return
-    config = language_model.config
-    before = config._attn_implementation
-    config._attn_implementation = "eager"
-    try:
-        yield torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)
-    finally:
-        config._attn_implementation = before
 
 
 def merge_image_features(tokens: Tensor, features: Tensor, is_image: Tensor) -> Tensor:

@@ -44,6 +44,7 @@ class TermIndex:
         self.terms = tuple(sorted(names))
         self.names = tuple(names[term] for term in self.terms)
         self._place = {term: number for number, term in enumerate(self.terms)}
+        self._ids: list[list[int]] = []  # of each name, once it has been asked for
 
     def targets(self, group: Sequence[Conversation], move: Callable[[Box], Box | None], grid_side: int) -> RowTargets:
         """What is known of one image from its conversations; `move` takes a box into the view that is shown.
@@ -79,7 +80,9 @@ class TermIndex:
 
     def batch(self, rows: Sequence[RowTargets], processor: GastroVLProcessor) -> GroundingTargets:
         """The targets of several images, with the terms' names as token ids."""
-        ids = [processor.tokenizer.encode(" " + name, add_special_tokens=False) for name in self.names]
+        if not self._ids:
+            self._ids = [processor.tokenizer.encode(" " + name, add_special_tokens=False) for name in self.names]
+        ids = self._ids
         length = max(len(row) for row in ids)
         pad = int(processor.tokenizer.pad_token_id)
         return GroundingTargets(

@@ -16,9 +16,7 @@ from gastrovl.core.errors import ModelInputError
 from gastrovl.core.types import Box
 from gastrovl.model.gastrovl import IGNORED
 from gastrovl.model.processor import Dialogue, region_boxes
-
-_PADDING = -1
-_SHARED = 0
+from gastrovl.model.shared_prefix import PADDING, SHARED
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ def pack(dialogues: Sequence[Dialogue], weights: Sequence[float], max_length: in
     """
     prefix = dialogues[0].ids[: dialogues[0].prefix]
     ids, positions = list(prefix), list(range(len(prefix)))
-    segments, labels, label_weights = [_SHARED] * len(prefix), [IGNORED] * len(prefix), [0.0] * len(prefix)
+    segments, labels, label_weights = [SHARED] * len(prefix), [IGNORED] * len(prefix), [0.0] * len(prefix)
     regions: tuple[Box, ...] = ()
     for number, (dialogue, weight) in enumerate(zip(dialogues, weights, strict=True), start=1):
         if dialogue.ids[: dialogue.prefix] != prefix:
@@ -60,7 +58,7 @@ def pack(dialogues: Sequence[Dialogue], weights: Sequence[float], max_length: in
         segments += [number] * len(own)
         labels += [token if flag else IGNORED for token, flag in zip(own, is_answer, strict=True)]
         label_weights += [weight if flag else 0.0 for flag in is_answer]
-    if segments[-1] == _SHARED:
+    if segments[-1] == SHARED:
         raise ModelInputError(
             f"a dialogue of {len(dialogues[0].ids)} tokens does not fit into max_length {max_length}; raise it"
         )
@@ -88,36 +86,19 @@ def collate(rows: Sequence[PackedRow], pad_token_id: int) -> dict[str, Tensor]:
     """Rows of different length as one batch, padded on the right.
 
     Returns:
-        input_ids, position_ids, labels, label_weights: (rows, length); attention_mask: (rows, 1, length, length), bool;
-        region_boxes: (rows, most regions, 4), where any question has a box and the model takes them.
+        input_ids, position_ids, segments, labels, label_weights: (rows, length); region_boxes: (rows, most regions, 4),
+        where any question has a box and the model takes them.
     """
     length = max(len(row.ids) for row in rows)
 
     def padded(values: list[list[int]] | list[list[float]], fill: float, dtype: torch.dtype) -> Tensor:
         return torch.tensor([list(value) + [fill] * (length - len(value)) for value in values], dtype=dtype)
 
-    segments = padded([row.segments for row in rows], _PADDING, torch.long)
     regions = region_boxes([row.regions for row in rows])
     return ({} if regions is None else {"region_boxes": regions}) | {
         "input_ids": padded([row.ids for row in rows], pad_token_id, torch.long),
         "position_ids": padded([row.positions for row in rows], 0, torch.long),
         "labels": padded([row.labels for row in rows], IGNORED, torch.long),
         "label_weights": padded([row.weights for row in rows], 0.0, torch.float32),
-        "attention_mask": block_mask(segments),
+        "segments": padded([row.segments for row in rows], PADDING, torch.long),
     }
-
-
-def block_mask(segments: Tensor) -> Tensor:
-    """Where each position may look: itself and earlier positions of its own dialogue or of the shared prefix.
-
-    Args:
-        segments: (rows, length); 0 shared, k > 0 the k-th dialogue, -1 padding.
-
-    Returns:
-        (rows, 1, length, length), True where allowed. Padding looks at itself only, so that no row is empty.
-    """
-    length = segments.shape[1]
-    queries, keys = segments.unsqueeze(2), segments.unsqueeze(1)
-    earlier = torch.ones(length, length, dtype=torch.bool).tril()
-    allowed = earlier & ((keys == queries) | (keys == _SHARED)) & (keys != _PADDING) & (queries != _PADDING)
-    return (allowed | torch.eye(length, dtype=torch.bool)).unsqueeze(1)
