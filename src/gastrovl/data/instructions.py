@@ -43,7 +43,13 @@ class InstructionOptions(Config):
             train.jsonl, those of others in files of their own.
     """
 
-    tasks: tuple[Literal[Task.CLS, Task.REC, Task.REG, Task.CAP, Task.VQA], ...] = (*RECORD_TASKS, Task.VQA)
+    tasks: tuple[Literal[Task.CLS, Task.REC, Task.REG, Task.CAP, Task.VQA], ...] = (
+        Task.CLS,
+        Task.REC,
+        Task.REG,
+        Task.CAP,
+        Task.VQA,
+    )
     absent_per_image: float = Field(default=0.3, ge=0, le=2)
     max_reg_per_image: int = Field(default=4, ge=1)
     captions_per_image: int = Field(default=3, ge=1)

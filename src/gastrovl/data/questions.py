@@ -31,7 +31,7 @@ from gastrovl.data.wordings import Writer
 
 CLEARLY_LARGER = 1.25  # ratio of two areas from which the larger one is asked for
 CLEARLY_APART = 0.05  # of the image's side, between two centres, from which it is asked which lies further left or up
-SHARE_ABSENT = {Kind.PRESENCE: 0.5, Kind.COUNT: 0.2}  # of the questions, as far as the image allows both
+SHARE_ABSENT = {Kind.PRESENCE: 0.5, Kind.COUNT: 0.2}  # of the questions that are tried
 _ANATOMY, _OTHER_SITES = "anatomical_structure", "other_sites"
 _Pair = tuple[Box, Box]
 
@@ -99,7 +99,8 @@ def _about_terms(
 ) -> list[Exchange]:
     """PRESENCE and COUNT: terms that the source marks in every image, some of them absent.
 
-    Presence is asked of no other term: what can only be answered with "yes" teaches to say "yes".
+    Presence is asked of no other term: what can only be answered with "yes" teaches to say "yes". A question that should
+    be about something present is left out where nothing is, so that healthy views do not make "no" the rule.
     """
     boxes_of = boxes_by_term(sample)
     asked = sorted(set(labels_in_source), key=taxonomy.order)
@@ -109,10 +110,11 @@ def _about_terms(
         there = [term for term in asked if term in boxes_of and _is_counted(term, sample, taxonomy)]
     there = drawn(rng, there, count)
     absent = drawn(rng, absent_terms(sample, taxonomy, labels_in_source), count)
-    found = []
-    while len(found) < count and (there or absent):
-        is_absent = not there or (bool(absent) and rng.random() < SHARE_ABSENT[kind])
-        term = (absent if is_absent else there).pop(0)
+    found: list[Exchange] = []
+    for is_absent in rng.random(count) < SHARE_ABSENT[kind]:
+        if not (terms := absent if is_absent else there):
+            continue
+        term = terms.pop(0)
         boxes = tuple(largest_first(boxes_of.get(term, ())))
         answer = ("no" if is_absent else "yes") if kind is Kind.PRESENCE else str(len(boxes))
         target = Target(terms=(term,), boxes=boxes if kind is Kind.COUNT else ())
