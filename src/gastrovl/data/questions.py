@@ -13,7 +13,7 @@ import numpy as np
 
 from gastrovl.clinical.answers import format_labels
 from gastrovl.clinical.taxonomy import Taxonomy
-from gastrovl.core.boxtext import encode_box
+from gastrovl.core.boxtext import decode_box, encode_box
 from gastrovl.core.types import Box, Conversation, Kind, Sample, Status, Target, Task
 from gastrovl.data.exchanges import (
     Exchange,
@@ -99,8 +99,8 @@ def _about_terms(
 ) -> list[Exchange]:
     """PRESENCE and COUNT: terms that the source marks in every image, some of them absent.
 
-    Presence is asked of no other term: what can only be answered with "yes" teaches to say "yes". A question that should
-    be about something present is left out where nothing is, so that healthy views do not make "no" the rule.
+    Presence is asked of no other term: what can only be answered with "yes" teaches to say "yes". A question that
+    should be about something present is left out where nothing is, so that healthy views do not make "no" the rule.
     """
     boxes_of = boxes_by_term(sample)
     asked = sorted(set(labels_in_source), key=taxonomy.order)
@@ -139,7 +139,9 @@ def _comparisons(
     def compared(pair: _Pair) -> str | None:
         if kind is Kind.COMPARE_KIND:
             return _same_kind(terms_of[pair[0]], terms_of[pair[1]], taxonomy)
-        return _COMPARE[kind](pair)
+        answer = _COMPARE[kind](pair)
+        as_written = decode_box(encode_box(pair[0])), decode_box(encode_box(pair[1]))
+        return answer if answer == _COMPARE[kind](as_written) else None  # bins may part or join thin boxes
 
     pairs = [pair for pair in combinations(boxes, 2) if compared(pair) and len({encode_box(box) for box in pair}) == 2]
     found = []
