@@ -93,8 +93,10 @@ def test_a_build_writes_all_of_its_files(build, config):
         "statistics.json",
         "statistics.md",
         "test.jsonl",
+        "test_reworded.jsonl",
         "train.jsonl",
         "val.jsonl",
+        "val_reworded.jsonl",
     ]
 
 

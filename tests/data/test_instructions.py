@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from gastrovl.clinical.answers import BoxAnswer, LabelAnswer, parse_answer
 from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.boxtext import encode_box
-from gastrovl.core.errors import ConfigError
 from gastrovl.core.types import Box, Conversation, Dialogue, Finding, ImageRef, Sample, Split, Status, Task, Turn
-from gastrovl.data.instructions import SLOTS, InstructionOptions, Phrasing, conversations_of
+from gastrovl.data.instructions import RECORD_TASKS, InstructionOptions, conversations_of
+from gastrovl.data.wordings import Phrasing
 
 TAXONOMY = Taxonomy.load()
 PHRASING = Phrasing.load()
@@ -33,7 +33,7 @@ def ask(
     *findings: Finding, options: InstructionOptions = NO_ABSENT, known: tuple[str, ...] = (), split: Split = Split.TRAIN
 ) -> dict[Task, list[Conversation]]:
     found = conversations_of(sample_of(*findings, split=split), TAXONOMY, PHRASING, options, 7, known)
-    return {task: [conversation for conversation in found if conversation.task == task] for task in SLOTS}
+    return {task: [conversation for conversation in found if conversation.task == task] for task in RECORD_TASKS}
 
 
 def test_cls_answers_with_every_present_label_in_taxonomy_order():
@@ -198,48 +198,6 @@ def test_every_reference_answer_parses_to_its_target(findings, split, seed):
             assert len(answer.boxes) == len(conversation.target.boxes)
     assert len({conversation.id for conversation in found}) == len(found)
     assert found == conversations_of(sample, TAXONOMY, PHRASING, InstructionOptions(), seed, known)
-
-
-def test_the_package_has_at_least_six_wordings_a_task_and_no_wording_twice():
-    everything = [wording for wordings in PHRASING.wordings.values() for wording in wordings]
-    assert min(len(wordings) for wordings in PHRASING.wordings.values()) >= 6
-    assert len({wording.lower() for wording in everything}) == len(everything)
-
-
-@pytest.fixture
-def phrasing_folder(tmp_path):
-    for task, slots in SLOTS.items():
-        lines = [f'  - "Wording {number} {" ".join(f"{{{slot}}}" for slot in slots)}"' for number in range(5)]
-        (tmp_path / f"{task.value.lower()}.yaml").write_text("\n".join(["wordings:", *lines]), encoding="utf-8")
-    return tmp_path
-
-
-def test_own_wordings_can_be_loaded(phrasing_folder):
-    assert Phrasing.load(phrasing_folder).wordings[Task.REC][0] == "Wording 0 {label}"
-
-
-@pytest.mark.parametrize(
-    ("file", "old", "new", "message"),
-    [
-        (
-            "rec.yaml",
-            "Wording 0 {label}",
-            "Wording 0",
-            r"rec\.yaml: wording 'Wording 0' has slots \[\], expected \{label\}",
-        ),
-        ("cls.yaml", "Wording 0", "Wording {label}", r"cls\.yaml: wording .* expected no slot"),
-        ("reg.yaml", "Wording 0 {box}", "Wording 0 {box", r"reg\.yaml: wording .* has an unpaired brace"),
-        ("cap.yaml", "Wording 0", "Wording 1", r"cap\.yaml: wordings: 'Wording 1 ?' is listed twice"),
-        ("cap.yaml", '  - "Wording 4 "', "", r"cap\.yaml: wordings: found 4, expected at least 5"),
-    ],
-)
-def test_wrong_wordings_are_refused(phrasing_folder, file, old, new, message):
-    path = phrasing_folder / file
-    text = path.read_text(encoding="utf-8")
-    assert old in text
-    path.write_text(text.replace(old, new), encoding="utf-8")
-    with pytest.raises(ConfigError, match=message):
-        Phrasing.load(phrasing_folder)
 
 
 def dialogue(task: Task, question: str, answer: str) -> Dialogue:

@@ -19,6 +19,12 @@ _DIRECTED = re.compile(
     "|".join(rf"\b{phrase}\b" for row in PHRASES for phrase in row if phrase != "in the centre"), re.IGNORECASE
 )
 
+_DIRECTIONS = re.compile(
+    r"\b(left|right|up|down|upper|lower|top|bottom|above|below|higher|horizontal|vertical|clockwise|o'clock|quadrant|"
+    r"leftmost|rightmost|uppermost|lowermost|topmost)\b",
+    re.IGNORECASE,
+)
+
 
 def position_phrase(box: Box) -> str:
     """Where the centre of `box` lies, in thirds of the image, e.g. "at the upper left"."""
@@ -41,3 +47,12 @@ def mentions_position(text: str) -> bool:
     "in the centre".
     """
     return _DIRECTED.search(text) is not None
+
+
+def names_direction(text: str) -> bool:
+    """Whether somebody else's `text` may name or compare sides of the image.
+
+    Wider than `mentions_position`: what is caught in vain ("lower esophagus", "is that right") costs a training turn of
+    a moved view, and what is missed teaches something false.
+    """
+    return _DIRECTIONS.search(text) is not None

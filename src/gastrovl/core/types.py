@@ -28,6 +28,22 @@ class Task(StrEnum):
     REPORT = "REPORT"
 
 
+class Kind(StrEnum):
+    """Which VQA question is asked; each has a short answer that the record decides.
+
+    STATION: the site. PRESENCE: "yes" or "no". COUNT: an integer. Of two boxes, COMPARE_KIND: "same" or "different";
+    COMPARE_SIZE, COMPARE_LEFT, COMPARE_UP: "first" or "second", whichever is larger, or lies further left or up.
+    """
+
+    STATION = "station"
+    PRESENCE = "presence"
+    COUNT = "count"
+    COMPARE_KIND = "compare_kind"
+    COMPARE_SIZE = "compare_size"
+    COMPARE_LEFT = "compare_left"
+    COMPARE_UP = "compare_up"
+
+
 class Split(StrEnum):
     """Which part of a dataset a sample belongs to."""
 
@@ -138,7 +154,8 @@ class Target(Record):
 
     CLS: `terms` are all true labels. REC: `terms` holds the one asked for, `boxes` all of its places (empty: absent).
     REG: `terms` holds the answer, `boxes` the one asked about. CAP: `terms` are the facts the caption states and
-    `boxes` stays empty; the caption itself is the turn's text.
+    `boxes` stays empty; the caption itself is the turn's text. VQA: `terms` and `boxes` are what question and answer
+    are about (COUNT: all places; a comparison: first and second box); the answer is the turn's text.
     """
 
     terms: tuple[str, ...] = ()
@@ -156,10 +173,12 @@ class Dialogue(Record):
 
     Attributes:
         task: What is asked; VQA for anything that is none of the other tasks.
+        kind: Of VQA, which question of ours it is; None for any other.
         target: The typed truth behind the last answer; empty for free text.
     """
 
     task: Task = Task.VQA
+    kind: Kind | None = None
     turns: tuple[Turn, ...] = Field(min_length=2)
     target: Target = Target()
 
@@ -191,11 +210,17 @@ class Sample(Record):
 
 
 class Conversation(Record):
-    """A dialogue about one image with its typed target; derived from a Sample and a seed."""
+    """A dialogue about one image with its typed target; derived from a Sample and a seed.
+
+    Attributes:
+        task: What the last question asks, which `target` answers.
+        kind: Of VQA, which question of ours it is; None for any other.
+    """
 
     id: str = Field(min_length=1)
     sample_id: str = Field(min_length=1)
     task: Task
+    kind: Kind | None = None
     image: ImageRef
     source: str = Field(min_length=1)
     group: str = Field(min_length=1)

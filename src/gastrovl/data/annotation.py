@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gastrovl.core import geometry
 from gastrovl.core.errors import GeometryError, SourceError
-from gastrovl.core.types import Box, Task
+from gastrovl.core.types import Box, Kind, Task
 from gastrovl.data.images import ImageFile
 
 
@@ -18,12 +18,14 @@ class SourceDialogue:
     Attributes:
         turns: (question, answer), one after the other.
         labels, boxes: What the last answer says, in the source's labels; empty for free text.
+        kind: Of a VQA question that this package made, which it is.
     """
 
     task: Task
     turns: tuple[tuple[str, str], ...]
     labels: tuple[str, ...] = ()
     boxes: tuple[Box, ...] = ()
+    kind: Kind | None = None
 
 
 @dataclass(frozen=True)

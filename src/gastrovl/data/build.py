@@ -24,15 +24,18 @@ from gastrovl.data.collect import CollectedSource, Progress, collect
 from gastrovl.data.config import BuildConfig
 from gastrovl.data.harmonise import LabelledImage
 from gastrovl.data.imagequality import count_faults, is_excluded, quality_row
-from gastrovl.data.instructions import Phrasing, conversations_of
+from gastrovl.data.instructions import conversations_of, evaluation_dialogues
 from gastrovl.data.official import official_splits
 from gastrovl.data.quality import Look, near_duplicates
 from gastrovl.data.series import group_keys
 from gastrovl.data.splits import Member, assign_splits, join_groups, resolve_parted
 from gastrovl.data.statistics import count_dataset, render_markdown
 from gastrovl.data.storing import store_image
+from gastrovl.data.wordings import Phrasing
 
 __all__ = ["BuildConfig", "build_dataset"]
+
+EVALUATED = (Split.VAL, Split.TEST)
 
 
 @dataclass(frozen=True)
@@ -191,15 +194,41 @@ def _sample(row: _Row, group: str, split: Split) -> Sample:
 
 def _conversations(
     rows: Sequence[_Row], samples: Sequence[Sample], config: BuildConfig, taxonomy: Taxonomy, report: Progress
-) -> list[Conversation]:
-    phrasing = Phrasing.load()
-    asked = {id(source): _exhaustive_terms(source) for source in {id(row.source): row.source for row in rows}.values()}
-    found: list[Conversation] = []
+) -> dict[str, list[Conversation]]:
+    """The conversations of each file, by the file's name."""
+    phrasing, options = Phrasing.load(), config.conversations
+    exhaustive = {
+        id(source): _exhaustive_terms(source) for source in {id(row.source): row.source for row in rows}.values()
+    }
+    found: dict[str, list[Conversation]] = {split.value: [] for split in Split}
+    for split in EVALUATED:
+        found[reworded(split)] = []
+        if options.dialogues:
+            found[dialogues(split)] = []
     for done, (row, sample) in enumerate(zip(rows, samples, strict=True), start=1):
-        made = conversations_of(sample, taxonomy, phrasing, config.conversations, config.seed, asked[id(row.source)])
-        found += [item for item in made if item.task in row.labelled.tasks]
+        allowed = options.model_copy(
+            update={"tasks": tuple(task for task in options.tasks if task in row.labelled.tasks)}
+        )
+        terms = exhaustive[id(row.source)]
+        found[sample.split.value] += conversations_of(sample, taxonomy, phrasing, allowed, config.seed, terms)
+        if sample.split in EVALUATED:
+            found[reworded(sample.split)] += conversations_of(
+                sample, taxonomy, phrasing, allowed, config.seed, terms, is_reworded=True
+            )
+            if options.dialogues:
+                found[dialogues(sample.split)] += evaluation_dialogues(sample, taxonomy, phrasing, allowed, config.seed)
         report("writing conversations", done, len(rows))
     return found
+
+
+def reworded(split: Split) -> str:
+    """Name of the file that words a split's conversations by the held-out wordings, without its ending."""
+    return f"{split.value}_reworded"
+
+
+def dialogues(split: Split) -> str:
+    """Name of the file of questions that follow others, without its ending."""
+    return f"{split.value}_dialogues"
 
 
 def _exhaustive_terms(source: CollectedSource) -> list[str]:
@@ -272,13 +301,15 @@ def _write(
     taxonomy: Taxonomy,
     sources: Sequence[CollectedSource],
     samples: Sequence[Sample],
-    conversations: Sequence[Conversation],
+    conversations: dict[str, list[Conversation]],
     quality: dict[str, Any],
 ) -> None:
     write_records(folder / "records.jsonl", samples)
-    for split in Split:
-        write_records(folder / f"{split.value}.jsonl", (item for item in conversations if item.split is split))
-    counts = count_dataset(samples, conversations, [source.description for source in sources], taxonomy)
+    for name, items in conversations.items():
+        write_records(folder / f"{name}.jsonl", items)
+    main = [item for split in Split for item in conversations[split.value]]
+    further = {name: items for name, items in conversations.items() if name not in set(Split)}
+    counts = count_dataset(samples, main, [source.description for source in sources], taxonomy, further)
     _write_json(folder / "statistics.json", counts)
     write_text(folder / "statistics.md", render_markdown(counts, taxonomy))
     _write_json(folder / "quality.json", quality)

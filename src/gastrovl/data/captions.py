@@ -80,12 +80,12 @@ def captions_of(sample: Sample, taxonomy: Taxonomy, rng: np.random.Generator, co
 
 def _facts(sample: Sample, taxonomy: Taxonomy) -> _Facts:
     stated = [finding for finding in sample.findings if finding.status != Status.ABSENT]
-    views = {finding.term for finding in stated if _is_view(finding.term, taxonomy)}
+    views = {finding.term for finding in stated if is_view(finding.term, taxonomy)}
     views |= {finding.site for finding in stated if finding.site is not None}
     absent = {finding.term for finding in sample.findings if finding.status == Status.ABSENT}
     places: dict[str, list[Box]] = {}
     for finding in sorted(stated, key=lambda finding: taxonomy.order(finding.term)):
-        if not _is_view(finding.term, taxonomy):
+        if not is_view(finding.term, taxonomy):
             places.setdefault(_name(finding, taxonomy), []).extend(finding.boxes)
     return _Facts(
         views=tuple(taxonomy[term].name for term in sorted(views, key=taxonomy.order)),
@@ -94,7 +94,8 @@ def _facts(sample: Sample, taxonomy: Taxonomy) -> _Facts:
     )
 
 
-def _is_view(term: str, taxonomy: Taxonomy) -> bool:
+def is_view(term: str, taxonomy: Taxonomy) -> bool:
+    """Whether a term names what is in view (a site, a normal view) and not a finding."""
     return any(ancestor in _VIEWS for ancestor in (term, *taxonomy.ancestors(term)))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from gastrovl.core.types import Split
 from gastrovl.data.collect import CollectedSource
 from gastrovl.data.config import BuildConfig
-from gastrovl.data.statistics import markdown_table
+from gastrovl.data.statistics import kinds_and_dialogues, markdown_table
 
 LISTED = 20  # rows of a list that are spelled out; the whole list is in quality.json
 
@@ -149,7 +149,12 @@ def _conversations(facts: CardFacts) -> str:
             f" A box covers {areas[2]:.0%} of its image in the median (quartiles {areas[1]:.0%} and {areas[3]:.0%}, "
             f"extremes {areas[0]:.1%} and {areas[4]:.0%})."
         )
-    return "\n\n".join(["## Conversations", markdown_table(["split", *tasks], rows), text])
+    further = (
+        "`*_reworded.jsonl` asks the same questions in wordings that no training turn has; `*_dialogues.jsonl`, where "
+        "it is there, asks for places after other turns."
+    )
+    tables = [markdown_table(["split", *tasks], rows), text, *kinds_and_dialogues(facts.counts), further]
+    return "\n\n".join(["## Conversations", *tables])
 
 
 def _quality(facts: CardFacts) -> str:

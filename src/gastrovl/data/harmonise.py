@@ -169,7 +169,7 @@ def _dialogues(said: list[Annotation], rules: dict[str, LabelRule]) -> tuple[Dia
                 for turn in (Turn(role="user", text=question), Turn(role="assistant", text=answer))
             ]
             target = Target(terms=tuple(dict.fromkeys(term for term in terms if term)), boxes=dialogue.boxes)
-            found.append(Dialogue(task=dialogue.task, turns=tuple(turns), target=target))
+            found.append(Dialogue(task=dialogue.task, kind=dialogue.kind, turns=tuple(turns), target=target))
     return tuple(dict.fromkeys(found))
 
 

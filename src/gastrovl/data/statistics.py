@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gastrovl.clinical.taxonomy import Taxonomy
-from gastrovl.core.types import Conversation, Sample, Split, Task
+from gastrovl.core.types import Conversation, Kind, Sample, Split, Task
 from gastrovl.data.source import SourceDescription
 
 TABLE_TASKS = (Task.CAP, Task.CLS, Task.REC, Task.REG)  # in the order of the paper's Table 1
@@ -18,12 +18,23 @@ def count_dataset(
     conversations: Sequence[Conversation],
     descriptions: Sequence[SourceDescription],
     taxonomy: Taxonomy,
+    further: Mapping[str, Sequence[Conversation]] | None = None,
 ) -> dict[str, Any]:
-    """Everything `statistics.json` holds."""
+    """Everything `statistics.json` holds.
+
+    Args:
+        conversations: Of train.jsonl, val.jsonl and test.jsonl.
+        further: Of the files beside them, by name; they are no part of the tables.
+    """
     return {
         "schema": "gastrovl/statistics/1",
         "table_1": {split.value: _per_task(conversations, split=split) for split in Split},
         "table_2": [_source_row(description, samples, conversations, taxonomy) for description in descriptions],
+        "kinds": {split.value: _per_kind(conversations, split) for split in Split},
+        "dialogues": {
+            split.value: sum(item.split is split and len(item.turns) > 2 for item in conversations) for split in Split
+        },
+        "further_files": {name: len(items) for name, items in (further or {}).items()},
         "splits": {split.value: _split_row(samples, split) for split in Split},
         "labels": _label_rows(samples, taxonomy),
         "absent_questions": sum(item.task is Task.REC and not item.target.boxes for item in conversations),
@@ -66,6 +77,7 @@ def render_markdown(counts: dict[str, Any], taxonomy: Taxonomy) -> str:
                 "Table 1. Image-text pairs by split and task.\n\n" + markdown_table(["split", *tasks], rows_1),
                 "Table 2. Image-text pairs by source and task.\n\n"
                 + markdown_table(["source", *tasks, "total", "type", "access"], rows_2),
+                *kinds_and_dialogues(counts),
                 "Types: " + "; ".join(f"{code} {_type_names(taxonomy)[code]}" for code in used) + ".",
                 "Images, groups (patient, video, series or near-duplicates; a group stands in one split) and boxes.\n\n"
                 + markdown_table(["split", "images", "groups", "boxes"], splits),
@@ -75,6 +87,24 @@ def render_markdown(counts: dict[str, Any], taxonomy: Taxonomy) -> str:
         )
         + "\n"
     )
+
+
+def kinds_and_dialogues(counts: dict[str, Any]) -> list[str]:
+    """Paragraphs on VQA questions by kind, dialogues of several turns and the files beside the splits."""
+    found = []
+    kinds = list(counts["kinds"]["train"])
+    if kinds:
+        rows = [[split, *row.values()] for split, row in counts["kinds"].items()]
+        found.append(
+            "VQA questions built from records, by split and kind.\n\n" + markdown_table(["split", *kinds], rows)
+        )
+    if any(counts["dialogues"].values()):
+        said = ", ".join(f"{split} {number:,}" for split, number in counts["dialogues"].items() if number)
+        found.append(f"Dialogues of several turns, counted above by the task of their last question: {said}.")
+    if counts["further_files"]:
+        said = ", ".join(f"`{name}.jsonl` {number:,}" for name, number in counts["further_files"].items())
+        found.append(f"Files beside the splits, not counted above: {said}.")
+    return found
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -97,6 +127,12 @@ def _per_task(
     )
     others = [task for task in Task if task not in TABLE_TASKS and any(item.task is task for item in conversations)]
     return {task.value: counts[task] for task in (*TABLE_TASKS, *others)}
+
+
+def _per_kind(conversations: Sequence[Conversation], split: Split) -> dict[str, int]:
+    """Of the VQA questions that are built from records, those that occur in any split."""
+    counts = Counter((item.split, item.kind) for item in conversations)
+    return {kind.value: counts[split, kind] for kind in Kind if any(counts[one, kind] for one in Split)}
 
 
 def _source_row(

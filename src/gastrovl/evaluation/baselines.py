@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gastrovl.clinical.answers import BoxAnswer, LabelAnswer, TextAnswer
-from gastrovl.core.types import Box, Conversation, Task
+from gastrovl.core.types import Box, Conversation, Kind, Task
 from gastrovl.evaluation.items import Answer
 from gastrovl.evaluation.thumbnails import Thumbnails, nearest
 
@@ -57,6 +57,8 @@ def baselines(
         found = _majority_labels(asked, known)
     elif task is Task.REC:
         found = [*_mean_boxes(asked, known), _always_absent(asked)]
+    elif task is Task.VQA:
+        found = _majority_answers(asked, known)
     else:
         found = _stock_captions(asked, known, np.random.default_rng(seed))
     if thumbnails is not None:
@@ -93,6 +95,19 @@ def _mean_boxes(asked: Sequence[Conversation], known: Sequence[Conversation]) ->
 
 def _always_absent(asked: Sequence[Conversation]) -> Baseline:
     return Baseline(ALWAYS_ABSENT, tuple(BoxAnswer(()) for _ in asked))
+
+
+def _majority_answers(asked: Sequence[Conversation], known: Sequence[Conversation]) -> list[Baseline]:
+    """The commonest answer to questions of the same kind, and to the same question where training asks it."""
+    overall = _most_frequent(one.answer for one in known)
+    of_kind = {kind: _most_frequent(one.answer for one in some) for kind, some in _by(known, _kind).items()}
+    of_question = {key: _most_frequent(one.answer for one in some) for key, some in _by(known, _question).items()}
+    plain = [of_kind.get(_kind(one), overall) for one in asked]
+    closer = [of_question.get(_question(one), answer) for one, answer in zip(asked, plain, strict=True)]
+    return [
+        Baseline("majority answer of the kind", tuple(TextAnswer(text) for text in plain)),
+        Baseline("majority answer of the question", tuple(TextAnswer(text) for text in closer)),
+    ]
 
 
 def _stock_captions(
@@ -141,10 +156,24 @@ def _neighbour_text(
     return [TextAnswer(known[index].answer) for index in found]
 
 
+def _neighbour_answers(
+    asked: Sequence[Conversation], known: Sequence[Conversation], thumbnails: Thumbnails
+) -> list[Answer]:
+    """The answer to the same question about the nearest image; one of the same kind, or any, where there is none."""
+    by_question, by_kind = _by(known, _question), _by(known, _kind)
+    answers: dict[int, Answer] = {}
+    for question, places in _places(asked, _question).items():
+        pool = by_question.get(question) or by_kind.get(question[0]) or known
+        found = nearest(_images([asked[place] for place in places], thumbnails), _images(pool, thumbnails))
+        answers |= {place: TextAnswer(pool[index].answer) for place, index in zip(places, found, strict=True)}
+    return [answers[place] for place in range(len(asked))]
+
+
 _NEIGHBOURS: dict[Task, Callable[[Sequence[Conversation], Sequence[Conversation], Thumbnails], list[Answer]]] = {
     Task.CLS: _neighbour_labels,
     Task.REC: _neighbour_boxes,
     Task.REG: _neighbour_regions,
+    Task.VQA: _neighbour_answers,
 }
 
 
@@ -184,10 +213,28 @@ def _labels(conversation: Conversation) -> tuple[str, ...]:
     return tuple(sorted(conversation.target.terms))
 
 
+def _kind(conversation: Conversation) -> str:
+    """The kind of a question; of a source's own, its words."""
+    return conversation.kind.value if conversation.kind else conversation.turns[-2].text
+
+
+def _question(conversation: Conversation) -> tuple[str, tuple[str, ...]]:
+    """Kind and terms asked about; the terms of a question for a site are its answer, and stay out."""
+    is_about_terms = conversation.kind in (Kind.PRESENCE, Kind.COUNT)
+    return _kind(conversation), _labels(conversation) if is_about_terms else ()
+
+
 def _most_frequent(values: Iterable[H]) -> H:
     """The commonest value; among equals the first in sorted order, so that file order does not matter."""
     counts = Counter(values)
     return min(counts, key=lambda value: (-counts[value], str(value)))
+
+
+def _places(conversations: Sequence[Conversation], key: Callable[[Conversation], H]) -> dict[H, list[int]]:
+    found: dict[H, list[int]] = defaultdict(list)
+    for place, one in enumerate(conversations):
+        found[key(one)].append(place)
+    return found
 
 
 def _by(conversations: Sequence[Conversation], key: Callable[[Conversation], H]) -> dict[H, list[Conversation]]:

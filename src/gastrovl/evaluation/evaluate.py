@@ -119,7 +119,7 @@ def score_items(
         parts.append(_part(task, split, some, train, thumbnails, taxonomy, resamples=resamples, seed=seed))
     if progress:
         progress("scoring", len(blocks), len(blocks))
-    has_text = any(task not in (*tasks.LABEL_TASKS, Task.REC) for _, task in blocks)
+    has_text = any(score.metric == "bleu4" for part in parts for score in part.scored.scores)
     return Results(
         models=tuple(sorted({item.prediction.model for item in items})),
         taxonomy=taxonomy.version,

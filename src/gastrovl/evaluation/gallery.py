@@ -165,6 +165,6 @@ def _score(item: Item) -> str:
     if one.task is Task.REC and one.target.boxes and isinstance(answer, BoxAnswer):
         found = localisation.overlap(localisation.as_asked(one.target.boxes), answer.boxes)
         return f"IoU {found.iou:.2f}"
-    if one.task in (Task.CLS, Task.REC, Task.REG) or not item.is_parsed:
+    if one.task in (Task.CLS, Task.REC, Task.REG, Task.VQA) or not item.is_parsed:
         return ""
     return f"ROUGE-L {100 * rouge_l(tasks.references(one), item.prediction.text):.0f} %"

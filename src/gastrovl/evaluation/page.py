@@ -183,16 +183,19 @@ def _unread(results: dict[Split, Results]) -> list[str]:
 
 def _count_table(data: Path) -> Table:
     """Table 1 of the paper: conversations by split and task, and images."""
-    rows = []
-    for split in Split:
-        path = data / f"{split}.jsonl"
-        if path.is_file():
-            some = read_conversations(path)
-            by_task = [str(sum(one.task is task for one in some)) for task in (Task.CAP, Task.CLS, Task.REC, Task.REG)]
-            rows.append((split.value, *by_task, str(len({one.image.sha256 for one in some}))))
-    return Table(
-        "Conversations and images", ("split", "CAP", "CLS", "REC", "REG", "images"), tuple(rows), first_number=1
+    paths = {split: data / f"{split}.jsonl" for split in Split}
+    found = {split: read_conversations(path) for split, path in paths.items() if path.is_file()}
+    is_asked = any(one.task is Task.VQA for some in found.values() for one in some)
+    columns = (Task.CAP, Task.CLS, Task.REC, Task.REG, *([Task.VQA] if is_asked else []))
+    rows = tuple(
+        (
+            split.value,
+            *(str(sum(one.task is task for one in some)) for task in columns),
+            str(len({one.image.sha256 for one in some})),
+        )
+        for split, some in found.items()
     )
+    return Table("Conversations and images", ("split", *columns, "images"), rows, first_number=1)
 
 
 def _curves(path: Path) -> tuple[Picture | None, Picture | None, int]:

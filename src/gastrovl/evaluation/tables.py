@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gastrovl.core.files import write_text
-from gastrovl.core.types import Score, Split, Task
+from gastrovl.core.types import Kind, Score, Split, Task
 from gastrovl.evaluation.results import ALL, MEAN, Results
+from gastrovl.evaluation.shortanswers import EXACT, metric_of
 from gastrovl.evaluation.tasks import HEADLINE
 
 NAMES = {
@@ -28,6 +29,8 @@ NAMES = {
     "presence_recall": "present: answered with a box",
     "absence_rejection": 'absent: answered "absent"',
     "presence_balanced": "present and absent, mean",
+    EXACT: "exact match",
+    **{metric_of(kind): f"exact match, {kind.value.replace('_', ' ')}" for kind in Kind},
     "bleu4": "BLEU-4",
     "rouge1": "ROUGE-1",
     "rouge2": "ROUGE-2",

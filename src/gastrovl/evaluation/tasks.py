@@ -8,7 +8,7 @@ import numpy as np
 
 from gastrovl.clinical.answers import BoxAnswer, LabelAnswer, ParseFailure, TextAnswer
 from gastrovl.core.types import Conversation, Task
-from gastrovl.evaluation import classification, language, localisation
+from gastrovl.evaluation import classification, language, localisation, shortanswers
 from gastrovl.evaluation.items import Answer
 from gastrovl.evaluation.statistics import Flags, Measure
 
@@ -17,7 +17,7 @@ HEADLINE = {
     Task.REC: "acc@0.5",
     Task.REG: "accuracy",
     Task.CAP: "rougeL",
-    Task.VQA: "rougeL",
+    Task.VQA: shortanswers.EXACT,
     Task.REPORT: "rougeL",
 }
 LABEL_TASKS = (Task.CLS, Task.REG)
@@ -27,22 +27,25 @@ def measures_of(task: Task, asked: Sequence[Conversation], answers: Sequence[Ans
     """All measures of a task over its questions and answers, in order of report.
 
     Raises:
-        MissingExtraError: A text task, and the libraries that score texts are not installed.
+        MissingExtraError: There are free texts, and the libraries that score them are not installed.
     """
     if task in LABEL_TASKS:
         return classification.measures(true_labels(asked), given_labels(answers))
     if task is Task.REC:
         return localisation.measures(true_boxes(asked), given_boxes(answers))
-    return language.measures([references(one) for one in asked], given_texts(answers))
+    wanted, given = [references(one) for one in asked], given_texts(answers)
+    return shortanswers.measures(asked, wanted, given) if task is Task.VQA else language.measures(wanted, given)
 
 
 def is_right(conversation: Conversation, answer: Answer) -> bool | None:
-    """Whether an answer counts in the headline accuracy of its task; None for texts, which are not right or wrong.
+    """Whether an answer counts in the headline score of its task; None for CAP and REPORT, which are no such thing.
 
     REC: every box paired at IoU >= 0.5 and none in surplus, or "absent" where the object is.
     """
     if conversation.task in LABEL_TASKS:
         return true_labels([conversation]) == given_labels([answer])
+    if conversation.task is Task.VQA:
+        return shortanswers.is_match(references(conversation), given_texts([answer])[0])
     if conversation.task is not Task.REC:
         return None
     boxes = given_boxes([answer])[0]

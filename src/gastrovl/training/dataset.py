@@ -16,8 +16,8 @@ from torch.utils.data import Dataset
 from gastrovl.core import boxtext, records
 from gastrovl.core.errors import RecordError
 from gastrovl.core.images import open_image
-from gastrovl.core.positions import mentions_position
-from gastrovl.core.types import Box, Conversation, Task, Turn
+from gastrovl.core.positions import mentions_position, names_direction
+from gastrovl.core.types import Box, Conversation, Kind, Task, Turn
 from gastrovl.model.processor import GastroVLProcessor
 from gastrovl.training.augment import View, draw_view
 from gastrovl.training.config import AugmentConfig, StageConfig
@@ -251,18 +251,31 @@ def boxes_said(group: Sequence[Conversation]) -> list[Box]:
 
 def has_several_boxes(group: Sequence[Conversation]) -> bool:
     """Whether the conversations about an image locate more than one thing in it."""
-    return sum(len(conversation.target.boxes) for conversation in group if conversation.task == Task.REC) > 1
+    located = [
+        conversation.target for conversation in group if conversation.task == Task.REC
+    ]  # a dialogue may repeat one
+    return len({(target.terms, box) for target in located for box in target.boxes}) > 1
 
 
 def _survives(conversation: Conversation, view: View) -> bool:
-    """Whether the words stay true in the view: a stated position does not survive a moved image."""
+    """Whether the words stay true in the view: no position survives a moved image, no side a mirror."""
     if not view.moves_boxes:
         return True
-    return not any(
-        mentions_position(text)
-        for turn in conversation.turns
-        if turn.role == "assistant"
-        for text in (turn.text, *turn.alternatives)
+    if conversation.kind is Kind.COMPARE_LEFT:
+        return not view.is_mirrored_x
+    if conversation.kind is Kind.COMPARE_UP:
+        return not view.is_mirrored_y
+    if conversation.task is Task.VQA and conversation.kind is None and _says(conversation, names_direction):
+        return False
+    return not _says(conversation, mentions_position, ("assistant",))
+
+
+def _says(
+    conversation: Conversation, is_so: Callable[[str], bool], roles: Sequence[str] = ("user", "assistant")
+) -> bool:
+    """Whether `is_so` holds for any wording of a turn of these roles."""
+    return any(
+        is_so(text) for turn in conversation.turns if turn.role in roles for text in (turn.text, *turn.alternatives)
     )
 
 

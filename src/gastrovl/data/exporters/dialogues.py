@@ -1,8 +1,9 @@
 """Conversations of a dataset folder to LLaVA or ColonINST JSON, one list a split.
 
 Each record has, besides `id`, `image` and `conversations`, the keys task, labels (term ids), group, split, source and
-licence; trainers pass them over, and the reader `conversations` needs them to lose nothing. Texts are written word by
-word; other wordings of a training turn are not, because the formats have no place for them.
+licence, and questions of a kind of our own `kind` and the `boxes` (fractions) that they rest on; trainers pass them
+over, and the reader `conversations` needs them to lose nothing. Texts are written word by word; other wordings of a
+training turn are not, because the formats have no place for them.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ def _record(item: Conversation, sample: Sample, built: BuiltSet, is_coloninst: b
         "image": path,
         "conversations": turns,
         "task": item.task.value,
+        **({"kind": item.kind.value, "boxes": [box.xyxy for box in item.target.boxes]} if item.kind else {}),
         "labels": list(item.target.terms),
         "group": item.group,
         "split": item.split.value,

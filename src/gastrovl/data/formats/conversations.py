@@ -2,7 +2,8 @@
 
 A file is a JSON list (or JSON lines) of {id, image, conversations: [{from: human, value}, {from: gpt, value}, ...]};
 ColonINST names the image in `id`, in `image` or in both, and writes boxes as raw pixels `{<x0><y0><x1><y1>}`. What
-`gastrovl data export` writes has the keys task, labels, group and split besides, so that nothing is guessed.
+`gastrovl data export` writes has the keys task, labels, group and split besides (and kind and boxes for VQA questions
+of our own), so that nothing is guessed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, Literal
 from gastrovl.core.boxtext import ABSENT, BOX_PATTERN, decode_boxes, from_coloninst
 from gastrovl.core.config import Config
 from gastrovl.core.errors import BoxTextError, GeometryError, SourceError
-from gastrovl.core.types import Box, Task
+from gastrovl.core.types import Box, Kind, Task
 from gastrovl.data.annotation import Annotation, SourceDialogue
 from gastrovl.data.formats.textlines import Files, numbered_rows, parse_json, read_json, split_files
 from gastrovl.data.images import ImageFile, ImageFolder
@@ -88,7 +89,8 @@ def read(root: Path, options: Options, images: ImageFolder) -> Iterator[Annotati
                 yield Annotation(image, label, where, box=box, group=group, split=split)
             if options.wording == "source" or task not in TYPED:
                 boxes = exchange.answered if task == Task.REC else exchange.asked if task == Task.REG else ()
-                dialogue = SourceDialogue(task, exchange.turns, labels, boxes)
+                kind, own_boxes = _own_question(record, where) if task == Task.VQA else (None, ())
+                dialogue = SourceDialogue(task, exchange.turns, labels, boxes or own_boxes, kind)
                 yield Annotation(image, None, where, group=group, split=split, dialogue=dialogue)
 
 
@@ -188,6 +190,20 @@ def _task(record: dict[str, Any], exchange: _Exchange, options: Options, where: 
         )
     is_label = all(part.lower() in known for part in _parts(exchange.answer, options))
     return Task.CLS if is_label else Task.VQA
+
+
+def _own_question(record: dict[str, Any], where: str) -> tuple[Kind | None, tuple[Box, ...]]:
+    """The kind of an exported VQA question and the boxes that it rests on; none for a question of somebody else."""
+    if record.get("kind") is None:
+        return None, ()
+    try:
+        boxes = tuple(Box(x0=x0, y0=y0, x1=x1, y1=y1) for x0, y0, x1, y1 in record.get("boxes", ()))
+        return Kind(record["kind"]), boxes
+    except (GeometryError, ValueError, TypeError) as error:
+        raise SourceError(
+            f"{where}: found kind {str(record['kind'])[:80]!r} with boxes {str(record.get('boxes'))[:80]}, expected "
+            f"one of {', '.join(Kind)} and a list of [x0, y0, x1, y1] in fractions; correct that record"
+        ) from error
 
 
 def _labels(record: dict[str, Any], task: Task, exchange: _Exchange, options: Options, where: str) -> tuple[str, ...]:
