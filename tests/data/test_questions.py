@@ -208,10 +208,23 @@ def test_a_source_that_asks_itself_is_not_asked_again():
 # --- every answer, computed again ---------------------------------------------------------------------------
 
 TERMS = [
-    "antrum", "body", "stomach", "z_line", "normal_esophagus", "unqualified_frame", "gastric_polyp", "fundic_gland_polyp",
-    "gastric_ulcer", "gastric_diseases", "polyp_unspecified", "esophagitis", "esophagitis_la_a", "early_gastric_cancer",
-    "barretts_esophagus", "accessory_tool",
-]  # fmt: skip
+    "antrum",
+    "body",
+    "stomach",
+    "z_line",
+    "normal_esophagus",
+    "unqualified_frame",
+    "gastric_polyp",
+    "fundic_gland_polyp",
+    "gastric_ulcer",
+    "gastric_diseases",
+    "polyp_unspecified",
+    "esophagitis",
+    "esophagitis_la_a",
+    "early_gastric_cancer",
+    "barretts_esophagus",
+    "accessory_tool",
+]
 THOROUGH = ("gastric_polyp", "gastric_ulcer", "esophagitis", "early_gastric_cancer", "accessory_tool")
 boxes_anywhere = st.builds(
     lambda x, y, w, h: Box(x0=x, y0=y, x1=x + w * (1 - x), y1=y + h * (1 - y)),
