@@ -91,6 +91,12 @@ def test_labels_need_pixels_beside_them(tiny_model):
         model(**batch)
 
 
+def test_an_argument_that_training_does_not_know_is_refused(tiny_model):
+    model, processor = build_model(tiny_model("mlp"), seed=1)
+    with pytest.raises(ModelInputError, match="labels do not go with image_sizes"):
+        model(**a_batch(processor), image_sizes=torch.ones(1, 2))
+
+
 def test_contrastive_loss_of_two_pairs_is_as_worked_by_hand():
     images = torch.tensor([[2.0, 0.0], [0.0, 5.0]])  # lengths do not matter
     texts = torch.tensor([[1.0, 0.0], [3.0, 3.0]])  # cosines: [[1, s], [0, s]] with s = 1/sqrt(2)

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, LlavaConfig, LlavaForConditionalGeneration
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithPast, ModelOutput
 from transformers.models.llava.modeling_llava import (
-    LlavaCausalLMOutputWithPast,
     LlavaModel,
     LlavaMultiModalProjector,
     LlavaPreTrainedModel,
@@ -133,7 +132,6 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         pixel_values: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Any = None,
         inputs_embeds: Tensor | None = None,
         tower_features: Tensor | None = None,
         region_boxes: Tensor | None = None,
@@ -151,7 +149,8 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         cache_position: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
         return_dict: bool | None = None,
-    ) -> LlavaCausalLMOutputWithPast:
+        **others: Any,
+    ) -> ModelOutput:
         """Logits of every position, or, when `labels` are given, the loss and the logits of answer positions only.
 
         Args:
@@ -168,6 +167,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
             contrastive_weight: Weight of that InfoNCE term.
             grounding, grounding_weight: Targets and weight of the grounding head's loss.
             answer_weight: Weight of the answers' cross-entropy; at 0 the language model does not run at all.
+            others: Without labels, what plain LLaVA takes; the cache has another name in each version of transformers.
 
         Returns:
             With labels: `loss` and, unless `answer_weight` is 0, `logits` of shape (answer positions, vocabulary).
@@ -185,11 +185,13 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
                 input_ids=input_ids,
                 attention_mask=attention_mask,
                 position_ids=position_ids,
-                past_key_values=past_key_values,
                 inputs_embeds=inputs_embeds,
                 logits_to_keep=logits_to_keep,
                 use_cache=use_cache,
+                **others,
             )
+        if others:
+            raise ModelInputError(f"labels do not go with {', '.join(others)}; expected the arguments of training")
         if input_ids is None or segments is None or position_ids is None:
             raise ModelInputError("labels need input_ids, segments and position_ids beside them")
         if tower_features is None:
@@ -214,7 +216,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
             grounding = grounding.to(images.device)
             words = masked_mean(self.get_input_embeddings()(grounding.term_ids), grounding.term_mask)
             loss = loss + grounding_weight * self.grounding(images, words, grounding)
-        return LlavaCausalLMOutputWithPast(loss=loss, logits=logits, image_hidden_states=images)
+        return CausalLMOutputWithPast(loss=loss, logits=logits)
 
     def _embedded(self, input_ids: Tensor | None, images: Tensor, region_boxes: Tensor | None) -> Tensor:
         """Words, image tokens and regions in their places, (rows, length, width)."""
