@@ -100,7 +100,6 @@ class RowDataset(Dataset[Row]):
             paths += [path for path in paths if has_several_boxes(known[path])] * (stage.repeat_several - 1)
         self.groups = [grouped[path] for path in paths]
         self._known = [known[path] for path in paths]
-        self._lengths: list[dict[str, int]] = []  # of each group's dialogues; counted when first asked for
         self._boxes = [boxes_said(group) for group in self._known] if augment else []
 
     def set_epoch(self, epoch: int) -> None:
@@ -110,22 +109,12 @@ class RowDataset(Dataset[Row]):
     def __len__(self) -> int:
         return len(self.groups)
 
-    def length(self, index: int) -> int:
-        """About how many tokens the row's dialogues have: those that are drawn, each in its first wording."""
-        if not self._lengths:
-            said = [" ".join(turn.text for turn in one.turns) for group in self.groups for one in group]
-            encoded = self.processor.tokenizer(said, add_special_tokens=False)["input_ids"]
-            counts = iter(len(ids) for ids in encoded)
-            self._lengths = [{one.id: next(counts) for one in group} for group in self.groups]
-        _, _, kept = self._drawn(index)
-        return sum(self._lengths[index][one.id] for one in kept)
-
-    def _drawn(self, index: int) -> tuple[np.random.Generator, View, list[Conversation]]:
-        """The view and the dialogues of this epoch's row, and the generator that draws what is left to draw."""
+    def __getitem__(self, index: int) -> Row:
         group = self.groups[index]
         rng = np.random.default_rng((self.seed, self.epoch if self.is_training else 0, index))
+        square = self.images.square(group[0].image.path)
         if not self.is_training:
-            return rng, View(), group
+            return self._row(group, self._known[index], self._resized(square), View(), rng)
         view = draw_view(rng, self._boxes[index], self.augment) if self.augment else View()
         kept = [conversation for conversation in group if _survives(conversation, view)]
         if not kept:  # only captions with positions: show the image as it is
@@ -133,19 +122,9 @@ class RowDataset(Dataset[Row]):
         if self.stage.dialogues_per_image is not None and len(kept) > self.stage.dialogues_per_image:
             chosen = sorted(rng.permutation(len(kept))[: self.stage.dialogues_per_image])
             kept = [kept[number] for number in chosen]
-        return rng, view, kept
-
-    def __getitem__(self, index: int) -> Row:
-        rng, view, kept = self._drawn(index)
-        square = self.images.square(kept[0].image.path)
-        pixels = (
-            view.render(square, self.processor.image_size_px)
-            if self.is_training and self.augment
-            else self._resized(square)
-        )
+        pixels = view.render(square, self.processor.image_size_px) if self.augment else self._resized(square)
         row = self._row(kept, self._known[index], pixels, view, rng)
-        is_mixed = self.is_training and self.stage.cutmix and rng.random() < self.stage.cutmix
-        return self._mixed(row, rng) if is_mixed else row
+        return self._mixed(row, rng) if self.stage.cutmix and rng.random() < self.stage.cutmix else row
 
     def _mixed(self, row: Row, rng: np.random.Generator) -> Row:
         """The row with a part of another image, drawn at random, in its own view."""

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_model, save_model
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from gastrovl.core import boxtext, geometry
@@ -22,7 +22,6 @@ from gastrovl.model import adapters
 from gastrovl.model.gastrovl import IGNORED
 from gastrovl.training.config import StageConfig
 from gastrovl.training.dataset import Collator, Row, RowDataset
-from gastrovl.training.sampler import LikeLengths
 from gastrovl.training.stages import frozen_modules, parameter_groups
 
 WHOLE_MODEL = "whole.safetensors"
@@ -56,14 +55,6 @@ class GastroTrainer(Trainer):
                 parameter_groups(model or self.model, self.stage), betas=(0.9, 0.98), fused=True
             )
         return self.optimizer
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
-        """Rows of like length together where the language model reads them; the parent's shuffle elsewhere."""
-        if not (self.stage.answer_weight or self.stage.contrastive_weight):
-            return super()._get_train_sampler(train_dataset)
-        args = self.args
-        rows_a_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        return LikeLengths(train_dataset or self.train_dataset, rows_a_step)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """A saved state; with adapters also the whole model, of which the parent keeps adapters and connector only."""
