@@ -13,7 +13,7 @@ from gastrovl.core.errors import ConfigError, DownloadError, OutputError
 CONFIG = """
 sources:
   - synthetic: {images: 18, seed: 3}
-quality: {near_duplicate_bits: null}
+quality: {copies: null}
 """
 
 

@@ -45,7 +45,7 @@ def build(tmp_path, draw):
     def run(faults=None, **images):
         content = {
             "sources": [{"description": str(path), "root": "own"}],
-            "quality": {"faults": {"dark_brightness": 0.2, **(faults or {})}, "near_duplicate_bits": None},
+            "quality": {"faults": {"dark_brightness": 0.2, **(faults or {})}, "copies": None},
             "images": images,
         }
         settings = parse_config(content, BuildConfig, where="test")

@@ -10,9 +10,12 @@ from gastrovl.core.geometry import iou
 from gastrovl.core.records import read_records
 from gastrovl.core.types import Conversation, Sample, Split, Task
 from gastrovl.data.build import BuildConfig, build_dataset
+from gastrovl.data.colours import overlap
+from gastrovl.data.copies import find_copies
 from gastrovl.data.formats import FORMATS
 from gastrovl.data.images import list_images
-from gastrovl.data.quality import QualityOptions, look_at_all, near_duplicates
+from gastrovl.data.looks import look_at
+from gastrovl.data.quality import QualityOptions
 from gastrovl.data.series import group_keys
 from gastrovl.data.source import load_source, read_annotations
 
@@ -65,10 +68,13 @@ def test_known_duplicates_of_edd2020_share_a_group(real_data_root):
     names = [f"EDD2020_{name}.jpg" for pair in pairs for name in pair]
     images = list_images(real_data_root / "edd2020", [f"images/{name}" for name in names], max_px=10**8)
     options = QualityOptions()
-    looks, _ = look_at_all(images, options)
-    hashes = [looks[image.path].bits for image in images]
+    looks = [look_at(image.path, image.path.read_bytes(), options)[0] for image in images]
     stems = [image.stem.removeprefix("EDD2020_") for image in images]
-    found = near_duplicates(np.stack(hashes), options.near_duplicate_bits)
-    assert {(stems[i], stems[j]) for i, j, _ in found} == set(pairs)
-    keys = dict(zip(stems, group_keys(images.images, looks, description.group), strict=True))
+    found = find_copies(np.stack([look.print for look in looks]), options.copies)
+    assert {(stems[copy.i], stems[copy.j]) for copy in found} == set(pairs)
+
+    def likeness(a, b):
+        return overlap(looks[a].colours, looks[b].colours)
+
+    keys = dict(zip(stems, group_keys(images.images, description.group, likeness), strict=True))
     assert all(keys[a] == keys[b] for a, b in pairs)

@@ -5,37 +5,29 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from gastrovl.core.errors import SourceError
 from gastrovl.data.images import ImageFile
-from gastrovl.data.measures import measure
-from gastrovl.data.quality import Look
 from gastrovl.data.series import cut_series, group_keys
 from gastrovl.data.source import GroupRule
 
 
 def frames(names, colours=None, sizes=None):
-    """Images called `names` whose colour histograms have their one peak at `colours`."""
-    images, looks = [], {}
-    for index, name in enumerate(names):
-        size = sizes[index] if sizes else (100, 100)
-        images.append(ImageFile(Path(name), name, size))
-        histogram = np.zeros(96)
-        histogram[colours[index] if colours else 0] = 1.0
-        looks[Path(name)] = Look(
-            "0" * 64, np.zeros(0, dtype=bool), histogram, rotated=False, measures=measure(Image.new("RGB", (64, 64)))
-        )
-    return images, looks
+    """Images called `names`, and a likeness that is 1 where two have the same of `colours`."""
+    images = [ImageFile(Path(name), name, sizes[index] if sizes else (100, 100)) for index, name in enumerate(names)]
+
+    def likeness(a, b):
+        return float(colours is None or colours[a] == colours[b])
+
+    return images, likeness
 
 
 def test_the_groups_of_the_pattern_make_the_key():
-    images, looks = frames(["P7_exam2_001.jpg", "P7_exam2_002.jpg", "P8_exam1_001.jpg"])
-    assert group_keys(images, looks, GroupRule(pattern="^(P[0-9]+)_(exam[0-9]+)")) == [
+    images, likeness = frames(["P7_exam2_001.jpg", "P7_exam2_002.jpg", "P8_exam1_001.jpg"])
+    assert group_keys(images, GroupRule(pattern="^(P[0-9]+)_(exam[0-9]+)"), likeness) == [
         "P7/exam2",
         "P7/exam2",
         "P8/exam1",
@@ -43,33 +35,33 @@ def test_the_groups_of_the_pattern_make_the_key():
 
 
 def test_a_pattern_without_groups_keys_by_what_it_matches():
-    images, looks = frames(["P7_1.jpg"])
-    assert group_keys(images, looks, GroupRule(pattern="^P[0-9]+")) == ["P7"]
+    images, likeness = frames(["P7_1.jpg"])
+    assert group_keys(images, GroupRule(pattern="^P[0-9]+"), likeness) == ["P7"]
 
 
 def test_a_name_that_does_not_match_is_refused():
-    images, looks = frames(["P7_1.jpg", "other.jpg"])
+    images, likeness = frames(["P7_1.jpg", "other.jpg"])
     with pytest.raises(SourceError, match=r"other\.jpg: the name 'other\.jpg' does not match `group\.pattern` '\^P'"):
-        group_keys(images, looks, GroupRule(pattern="^P"))
+        group_keys(images, GroupRule(pattern="^P"), likeness)
 
 
 def test_a_series_is_cut_where_the_colour_changes():
-    images, looks = frames([f"A{n}.jpg" for n in range(6)], colours=[0, 0, 0, 0, 5, 5])
+    images, likeness = frames([f"A{n}.jpg" for n in range(6)], colours=[0, 0, 0, 0, 5, 5])
     rule = GroupRule(pattern="^(A)(?P<number>[0-9]+)", series=4)
-    assert group_keys(images, looks, rule) == ["A/0000-0003"] * 4 + ["A/0004-0005"] * 2
+    assert group_keys(images, rule, likeness) == ["A/0000-0003"] * 4 + ["A/0004-0005"] * 2
 
 
 def test_a_series_is_cut_where_the_frame_size_changes():
     sizes = [(100, 100)] * 3 + [(120, 100)] * 2
-    images, looks = frames([f"A{n}.jpg" for n in range(5)], sizes=sizes)
+    images, likeness = frames([f"A{n}.jpg" for n in range(5)], sizes=sizes)
     rule = GroupRule(pattern="^(A)(?P<number>[0-9]+)", series=3)
-    assert group_keys(images, looks, rule) == ["A/0000-0002"] * 3 + ["A/0003-0004"] * 2
+    assert group_keys(images, rule, likeness) == ["A/0000-0002"] * 3 + ["A/0003-0004"] * 2
 
 
 def test_frames_are_ordered_by_number_and_prefixes_kept_apart():
-    images, looks = frames(["A10.jpg", "A9.jpg", "B9.jpg"])
+    images, likeness = frames(["A10.jpg", "A9.jpg", "B9.jpg"])
     rule = GroupRule(pattern="^([A-Z])(?P<number>[0-9]+)", series=2)
-    assert group_keys(images, looks, rule) == ["A/0009-0010", "A/0009-0010", "B/0009-0009"]
+    assert group_keys(images, rule, likeness) == ["A/0009-0010", "A/0009-0010", "B/0009-0009"]
 
 
 def test_a_short_series_is_not_cut():

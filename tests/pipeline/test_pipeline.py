@@ -15,7 +15,7 @@ TINY = {
     "data": {
         "sources": [{"synthetic": {"images": 30, "seed": 3}}],
         "splits": {"train": 0.6, "val": 0.2, "test": 0.2},
-        "quality": {"near_duplicate_bits": None},
+        "quality": {"copies": None},
     },
     "train": {
         "name": "tiny",

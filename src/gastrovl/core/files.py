@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from gastrovl.core.errors import OutputError
 
+LOCK = ".lock"
 _OUR_MANIFEST_KEYS = {"stage", "version", "created", "config"}
 
 
@@ -61,17 +63,7 @@ def whole_folder(path: Path, *, is_replaced: bool = False) -> Iterator[Path]:
         OutputError: `path` exists and is not an empty folder, and `is_replaced` is False or it was not made by us; or
             the place cannot be written to.
     """
-    named, path = path, Path(path).resolve()  # a link is followed, so that the folder behind it is the one replaced
-    if path.exists() and not path.is_dir():
-        raise OutputError(f"{named} is a file; expected a folder that does not exist yet. Choose another -o")
-    is_filled = path.is_dir() and any(path.iterdir())
-    if is_filled and not is_replaced:
-        raise OutputError(f"{named} already holds files; choose another -o, or pass --overwrite to replace the folder")
-    if is_filled and not _is_ours(path):
-        raise OutputError(
-            f"{named} was not written by gastrovl (it holds no manifest.json of ours), so it is not replaced; "
-            "choose another -o"
-        )
+    named, path = path, _free_place(path, is_replaced=is_replaced)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -85,10 +77,81 @@ def whole_folder(path: Path, *, is_replaced: bool = False) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def resumed_folder(path: Path, *, is_replaced: bool = False) -> Iterator[Path]:
+    """The folder `.NAME.partial` beside `path`, which becomes `path` when the block ends well.
+
+    However the block ends otherwise, also by the death of the process, what it wrote stays there for the next call; a
+    folder in which no file was written vanishes. Only one process at a time has it.
+
+    Raises:
+        OutputError: As in `whole_folder`, or another process is writing the same folder.
+    """
+    named, path = path, _free_place(path, is_replaced=is_replaced)
+    partial = partial_folder(path)
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        lock = os.open(partial / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise _cannot_write(named, error) from error
+    try:
+        _lock(lock, f"{named}: another process is writing it (in {partial}); wait for it, or choose another -o")
+        try:
+            yield partial
+            (partial / LOCK).unlink()
+            _take_place(partial, path)
+        finally:
+            if partial.is_dir() and not any(one.is_file() for one in partial.rglob("*") if one.name != LOCK):
+                shutil.rmtree(partial, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
+def partial_folder(path: Path) -> Path:
+    """Where `resumed_folder` keeps what is not whole yet."""
+    path = Path(path).resolve()
+    return path.with_name(f".{path.name}.partial")
+
+
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, lower-case hex."""
     with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _lock(handle: int, complaint: str) -> None:
+    """Take an open file for this process; the system lets go of it when the process ends, however it ends.
+
+    Raises:
+        OutputError: Another process has it.
+    """
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise OutputError(complaint) from error
+
+
+def _free_place(named: Path, *, is_replaced: bool) -> Path:
+    """The folder that `named` means, a link followed, when it may be written."""
+    path = Path(named).resolve()
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{named} is a file; expected a folder that does not exist yet. Choose another -o")
+    is_filled = path.is_dir() and any(path.iterdir())
+    if is_filled and not is_replaced:
+        raise OutputError(f"{named} already holds files; choose another -o, or pass --overwrite to replace the folder")
+    if is_filled and not _is_ours(path):
+        raise OutputError(
+            f"{named} was not written by gastrovl (it holds no manifest.json of ours), so it is not replaced; "
+            "choose another -o"
+        )
+    return path
 
 
 def _take_place(temporary: Path, path: Path) -> None:

@@ -91,12 +91,8 @@ def _splits(facts: CardFacts) -> str:
         [row["name"], row["source"], *(row["images"][split.value] for split in Split), row["boxes"]]
         for row in facts.counts["labels"]
     ]
-    bits = facts.config.quality.near_duplicate_bits
-    alike = (
-        "byte-equal files"
-        if bits is None
-        else f"byte-equal files and images whose perceptual hashes differ in at most {bits} of 256 bits"
-    )
+    is_sought = facts.config.quality.copies is not None
+    alike = "byte-equal files and copies of other images" if is_sought else "byte-equal files"
     text = (
         "A group never stands in two splits. A group is what shares a patient, video or series key, joined with "
         f"{alike}, over all sources."
@@ -162,8 +158,8 @@ def _quality(facts: CardFacts) -> str:
     lines = [
         f"- images that could not be used and were left out: {len(quality['broken'])}",
         f"- byte-equal files: {len(quality['exact_duplicates'])} sets",
-        f"- near-duplicate pairs: {len(quality['near_duplicates'])}, of which "
-        f"{sum(pair['labels_differ'] for pair in quality['near_duplicates'])} with different labels",
+        f"- pairs of copies: {len(quality['copies'])}, of which "
+        f"{sum(pair['labels_differ'] for pair in quality['copies'])} with different labels",
         f"- images left out because an official split parted their group: {len(quality['dropped_by_official_split'])}",
         "- images that ask viewers to rotate them (boxes and models use the pixels as stored): "
         f"{len(quality['rotated_by_exif'])}",
@@ -178,10 +174,10 @@ def _quality(facts: CardFacts) -> str:
     if quality["broken"]:
         rows = [[row["path"], row["reason"]] for row in quality["broken"][:LISTED]]
         parts.append(markdown_table(["left out", "reason"], rows))
-    across = [pair for pair in quality["near_duplicates"] if pair["labels_differ"]]
+    across = [pair for pair in quality["copies"] if pair["labels_differ"]]
     if across:
-        rows = [[pair["a"], pair["b"], pair["bits"]] for pair in across[:LISTED]]
-        parts += ["Look-alikes with different labels:", markdown_table(["image", "image", "bits that differ"], rows)]
+        rows = [[pair["a"], pair["b"], pair["likeness"]] for pair in across[:LISTED]]
+        parts += ["Look-alikes with different labels:", markdown_table(["image", "image", "likeness"], rows)]
     parts.append("The whole lists are in `quality.json`, the measures of each image in `quality.jsonl`.")
     return "\n\n".join(parts)
 

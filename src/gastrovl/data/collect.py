@@ -1,22 +1,28 @@
-"""Source folders to labelled, decoded images: the half of a build that only reads."""
+"""Source folders to labelled images, and those to tasks that look at them: the half of a build that only reads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gastrovl.clinical.taxonomy import Taxonomy
-from gastrovl.core.errors import ConfigError
+from gastrovl.core.errors import ConfigError, SourceError
+from gastrovl.core.files import write_text
 from gastrovl.data.annotation import Annotation
 from gastrovl.data.config import BuildConfig, DrawnOptions, SourceChoice, source_folder, spread
 from gastrovl.data.harmonise import Harmonised, LabelledImage, check_labels, check_rules, harmonise
 from gastrovl.data.images import BrokenImage, ImageFolder, list_images
-from gastrovl.data.quality import Look, look_at_all, stop_at_broken
+from gastrovl.data.looks import LookTask
+from gastrovl.data.quality import stop_at_broken
 from gastrovl.data.source import SourceDescription, load_source, read_annotations
 from gastrovl.data.synthetic import write_drawn_set
 
 Progress = Callable[[str, int, int], None]  # (step, done, total)
+NO_IMAGE = (
+    "no image is left: every one is excluded, broken or unlabelled. Check `labels`, `limit` and `quality.faults`"
+)
+IMAGES_A_TASK = 128  # half a second of work: little to lose, and enough for a worker
 
 
 @dataclass
@@ -43,11 +49,11 @@ class CollectedSource:
 
 def collect(
     config: BuildConfig, taxonomy: Taxonomy, *, data_root: Path | None, drawn: Path, progress: Progress
-) -> tuple[list[CollectedSource], dict[Path, Look]]:
-    """Read all sources of a config, cheapest checks first: descriptions, headers, annotations, labels, then pixels.
+) -> list[CollectedSource]:
+    """Read all sources of a config but their pixels, cheapest checks first: descriptions, headers, annotations, labels.
 
     Args:
-        drawn: Folder into which synthetic sources may draw.
+        drawn: Folder into which synthetic sources may draw; a set that is there already is not drawn again.
 
     Raises:
         ConfigError, SourceError, LabelError, ImageError: Something is wrong; nothing has been written.
@@ -76,7 +82,46 @@ def collect(
             config.sources, described, roots, folders, found, strict=True
         )
     ]
-    return sources, _look(sources, config, progress)
+    if not any(source.usable for source in sources):
+        raise SourceError(NO_IMAGE)
+    return sources
+
+
+def look_tasks(sources: Sequence[CollectedSource], config: BuildConfig, journals: Path, stored: Path) -> list[LookTask]:
+    """The usable images of all sources in chunks, in order.
+
+    Args:
+        journals: Folder of the journals.
+        stored: Folder of the dataset's images.
+    """
+    return [
+        LookTask(
+            source=source.description.name,
+            images=tuple(labelled.image for labelled in source.usable[start : start + IMAGES_A_TASK]),
+            quality=config.quality,
+            storing=config.images,
+            stored=stored / source.description.name,
+            journal=journals / source.description.name / f"{start // IMAGES_A_TASK:06d}.jsonl",
+        )
+        for source in sources
+        for start in range(0, len(source.usable), IMAGES_A_TASK)
+    ]
+
+
+def leave_out_broken(sources: Sequence[CollectedSource], broken: dict[str, BrokenImage], config: BuildConfig) -> None:
+    """Take broken images, by path, out of what is usable, and list them with their source.
+
+    Raises:
+        ImageError: There are any, those with a broken header included, and `quality.on_broken_image` is "stop".
+    """
+    for source in sources:
+        known = {row.path for row in source.broken}
+        own = [str(labelled.image.path) for labelled in source.usable if str(labelled.image.path) in broken]
+        source.broken += [broken[path] for path in own if path not in known]
+        source.usable = [labelled for labelled in source.usable if str(labelled.image.path) not in broken]
+        source.harmonised.silent = [image for image in source.harmonised.silent if str(image.path) not in known]
+    if config.quality.on_broken_image == "stop":
+        stop_at_broken([row for source in sources for row in source.broken])
 
 
 def _describe(choice: SourceChoice, taxonomy: Taxonomy) -> tuple[SourceDescription, Path]:
@@ -86,10 +131,16 @@ def _describe(choice: SourceChoice, taxonomy: Taxonomy) -> tuple[SourceDescripti
 
 
 def _draw(options: DrawnOptions, folder: Path, progress: Progress) -> Path:
+    mark, said = folder / "drawn.json", options.model_dump_json()
+    if mark.is_file() and mark.read_text(encoding="utf-8") == said:
+        return folder
+
     def show(done: int, total: int) -> None:
         progress("drawing images", done, total)
 
-    return write_drawn_set(folder, options.images, options.seed, progress=show)
+    write_drawn_set(folder, options.images, options.seed, progress=show)
+    write_text(mark, said)
+    return folder
 
 
 def _select(
@@ -113,25 +164,3 @@ def _select(
         n_over_limit=len(harmonised.images) - len(chosen),
         broken=list(images.broken),
     )
-
-
-def _look(sources: list[CollectedSource], config: BuildConfig, progress: Progress) -> dict[Path, Look]:
-    """Decode every usable image once; broken ones stop the build or leave it, as the config says."""
-    total, done = sum(len(source.usable) for source in sources), 0
-
-    def step() -> None:
-        nonlocal done
-        done += 1
-        progress("checking images", done, total)
-
-    looks: dict[Path, Look] = {}
-    for source in sources:
-        seen, broken = look_at_all((labelled.image for labelled in source.usable), config.quality, step)
-        looks.update(seen)
-        known = {row.path for row in source.broken}
-        source.broken += [row for row in broken if row.path not in known]
-        source.usable = [labelled for labelled in source.usable if labelled.image.path in seen]
-        source.harmonised.silent = [image for image in source.harmonised.silent if str(image.path) not in known]
-    if config.quality.on_broken_image == "stop":
-        stop_at_broken([row for source in sources for row in source.broken])
-    return looks

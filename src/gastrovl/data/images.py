@@ -5,6 +5,7 @@ Headers are cheap and safe: a file that claims 50,000 x 50,000 px is refused her
 
 from __future__ import annotations
 
+import io
 import struct
 import threading
 import warnings
@@ -174,21 +175,24 @@ def header_size(path: Path, *, max_px: int) -> tuple[int, int]:
         return image.size
 
 
-def open_image(path: Path, *, max_px: int = PILLOW_LIMIT_PX) -> Image.Image:
+def open_image(path: Path, content: bytes | None = None, *, max_px: int = PILLOW_LIMIT_PX) -> Image.Image:
     """An image whose header has been read and found harmless; the pixels are not decoded yet.
+
+    Args:
+        content: The file's bytes, where they are in memory already.
 
     Raises:
         ImageError: The file is missing, empty, no image, or claims more than `max_px` pixels.
     """
     path = Path(path)
-    if not path.is_file():
+    if content is None and not path.is_file():
         raise ImageError(f"{path}: missing; copy the image there or delete its annotation")
-    if path.stat().st_size == 0:
+    if not (path.stat().st_size if content is None else content):
         raise ImageError(f"{path}: empty (0 bytes); copy it again from the source")
     try:
         with _WARNINGS, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path)
+            image = Image.open(path if content is None else io.BytesIO(content))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"{path}: claims too many pixels ({error}); {_BOMB_REMEDY}") from error
     except UnidentifiedImageError as error:

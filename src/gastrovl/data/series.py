@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from pathlib import Path
 
 from gastrovl.core.errors import SourceError
 from gastrovl.data.images import ImageFile
-from gastrovl.data.quality import Look, colour_likeness
 from gastrovl.data.source import GroupRule
 
 SAME_SIZE = 0.02  # widths and heights of one recording agree within this share
 
 
-def group_keys(images: Sequence[ImageFile], looks: dict[Path, Look], rule: GroupRule) -> list[str]:
+Likeness = Callable[[int, int], float]  # of the colours of two images, by their indices: 0 to 1
+
+
+def group_keys(images: Sequence[ImageFile], rule: GroupRule, likeness: Likeness) -> list[str]:
     """The key of each image.
+
+    Args:
+        likeness: Asked of neighbours in a numbered series.
 
     Raises:
         SourceError: The pattern does not match a name.
@@ -40,7 +44,7 @@ def group_keys(images: Sequence[ImageFile], looks: dict[Path, Look], rule: Group
         keys.append(prefix)
         series.setdefault(prefix, []).append((int(number), index))
     for prefix, frames in series.items():
-        _name_runs(sorted(frames), prefix, rule.series or len(frames), images, looks, keys)
+        _name_runs(sorted(frames), prefix, rule.series or len(frames), images, likeness, keys)
     return keys
 
 
@@ -76,18 +80,17 @@ def _name_runs(
     prefix: str,
     longest: int,
     images: Sequence[ImageFile],
-    looks: dict[Path, Look],
+    likeness: Likeness,
     keys: list[str],
 ) -> None:
-    likeness = [_alike(images[a], images[b], looks) for (_, a), (_, b) in pairwise(frames)]
-    for start, end in pairwise([0, *cut_series(likeness, longest), len(frames)]):
+    alike = [likeness(a, b) if _is_same_size(images[a], images[b]) else 0.0 for (_, a), (_, b) in pairwise(frames)]
+    for start, end in pairwise([0, *cut_series(alike, longest), len(frames)]):
         name = f"{prefix}/{frames[start][0]:04d}-{frames[end - 1][0]:04d}"
         for _, index in frames[start:end]:
             keys[index] = name
 
 
-def _alike(a: ImageFile, b: ImageFile, looks: dict[Path, Look]) -> float:
+def _is_same_size(a: ImageFile, b: ImageFile) -> bool:
+    """Frames of another size are of another recording."""
     first, second = a.size_wh or (1, 1), b.size_wh or (1, 1)
-    if any(abs(x - y) > SAME_SIZE * max(x, y) for x, y in zip(first, second, strict=True)):
-        return 0.0  # another frame size: another recording
-    return colour_likeness(looks[a.path], looks[b.path])
+    return all(abs(x - y) <= SAME_SIZE * max(x, y) for x, y in zip(first, second, strict=True))

@@ -29,7 +29,7 @@ def build(tmp_path):
     def run(description, root, name):
         settings = {
             "sources": [{"description": str(description), "root": str(root)}],
-            "quality": {"near_duplicate_bits": None},
+            "quality": {"copies": None},
             "conversations": {"absent_per_image": 1},
         }
         return build_dataset(parse_config(settings, BuildConfig, where="test"), tmp_path / name)

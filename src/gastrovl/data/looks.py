@@ -1,0 +1,226 @@
+"""Image files to journals of what they look like, each read once: hash, measures, fingerprint, and a stored copy.
+
+A journal has one line an image, written when all is done that concerns it, so that a build that was killed goes on
+without doing an image twice. A line counts only while the file has the size and time of change that it had.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from gastrovl.core.errors import ImageError
+from gastrovl.data.colours import colour_histogram
+from gastrovl.data.config import ImageOptions
+from gastrovl.data.fingerprint import fingerprint
+from gastrovl.data.imagequality import is_excluded, quality_row
+from gastrovl.data.images import DECODING_ERRORS, BrokenImage, ImageFile, as_broken, open_image
+from gastrovl.data.measures import Measures, measure
+from gastrovl.data.quality import QualityOptions
+from gastrovl.data.storing import store_image
+
+ORIENTATION = 0x0112  # EXIF tag
+NO_PRINT: NDArray[np.uint8] = np.zeros(0, dtype=np.uint8)
+Line = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LookTask:
+    """Some images of one source, to be looked at by one worker.
+
+    Attributes:
+        source: Its name.
+        images: Their order is that of the source.
+        quality, storing: Settings of the build.
+        stored: Folder of the source's images in the dataset.
+        journal: File of the lines; what it holds already is not done again.
+    """
+
+    source: str
+    images: tuple[ImageFile, ...]
+    quality: QualityOptions
+    storing: ImageOptions
+    stored: Path
+    journal: Path
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a whole, decodable image looks like.
+
+    Attributes:
+        sha256: Of the file's bytes.
+        print: `gastrovl.data.fingerprint`, uint8; empty when copies are not looked for.
+        colours: `gastrovl.data.colours`, uint8.
+        rotated: The file asks viewers to rotate it (EXIF); boxes and models use the pixels as stored.
+        measures: Brightness, sharpness, bars, and what is painted on the frame.
+    """
+
+    sha256: str
+    print: NDArray[np.uint8]
+    colours: NDArray[np.uint8]
+    rotated: bool
+    measures: Measures
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A line of a journal about an image that can be used, as far as the build needs it in memory.
+
+    Attributes:
+        excluded: `quality.faults` leaves it out.
+        removed: It lost metadata when it was stored.
+    """
+
+    sha256: str
+    rotated: bool
+    excluded: bool
+    removed: bool
+
+
+def look_at(path: Path, content: bytes, options: QualityOptions) -> tuple[Look, Image.Image]:
+    """Decode an image wholly and describe it; returns its pixels (RGB) too.
+
+    Raises:
+        ImageError: It is empty, truncated, no image, too large or too small.
+        MissingExtraError: Copies are looked for and the hash library is absent.
+    """
+    with open_image(path, content, max_px=options.max_px) as picture:
+        if min(picture.size) < options.min_side_px:
+            width, height = picture.size
+            raise ImageError(
+                f"{path}: is only {width}x{height} px; remove it, or lower `quality.min_side_px` in the config "
+                f"(now {options.min_side_px})"
+            )
+        try:
+            rotated = picture.getexif().get(ORIENTATION, 1) != 1
+            picture.load()
+            pixels = picture if picture.mode == "RGB" else picture.convert("RGB")
+            pixels.format = picture.format  # a copy that is encoded anew keeps it
+        except DECODING_ERRORS as error:
+            raise ImageError(
+                f"{path}: truncated or damaged ({error}); copy it again from the source, or set "
+                "`quality.on_broken_image: skip`"
+            ) from error
+    look = Look(
+        sha256=hashlib.sha256(content).hexdigest(),
+        print=NO_PRINT if options.copies is None else fingerprint(pixels),
+        colours=colour_histogram(pixels),
+        rotated=rotated,
+        measures=measure(pixels),
+    )
+    return look, pixels
+
+
+def fill_journal(task: LookTask) -> int:
+    """Look at the images of a task that its journal does not hold yet, and store them; returns how many it has now.
+
+    Raises:
+        OSError: A file cannot be read or written.
+    """
+    task.journal.parent.mkdir(parents=True, exist_ok=True)
+    done = {line["name"] for line in _valid_lines(task.journal, task.images)}
+    with task.journal.open("a+b") as stream:
+        _end_torn_line(stream)
+        for image in task.images:
+            if image.name not in done:
+                stream.write(json.dumps(_look_and_store(image, task), ensure_ascii=False).encode() + b"\n")
+                stream.flush()
+    return len(task.images)
+
+
+def read_journal(task: LookTask) -> Iterator[Line]:
+    """The lines of a finished task, in the order of its images."""
+    lines = {line["name"]: line for line in _valid_lines(task.journal, task.images)}
+    for image in task.images:
+        yield lines[image.name]
+
+
+def seen_of(line: Line) -> Seen:
+    """What the build keeps of the line of an image that can be used."""
+    row = line["quality"]
+    return Seen(row["sha256"], line["rotated"], row["action"] == "exclude", bool(row["metadata_removed"]))
+
+
+def broken_of(line: Line) -> BrokenImage | None:
+    """Why the image of a line cannot be used, or None when it can."""
+    return BrokenImage(*line["broken"]) if "broken" in line else None
+
+
+def bytes_of(line: Line, key: str) -> bytes:
+    """The `print` or the `colours` of a line."""
+    return base64.b64decode(line[key])
+
+
+def _look_and_store(image: ImageFile, task: LookTask) -> Line:
+    line: Line = {"name": image.name, **_stamp(image.path)}
+    try:
+        content = image.path.read_bytes()
+        look, pixels = look_at(image.path, content, task.quality)
+        faults = task.quality.faults
+        removed = None
+        if not is_excluded(look.measures, faults):
+            target = task.stored / image.name
+            masked = look.measures.to_mask(faults)
+            removed = store_image(image, content, pixels, target, task.storing, masked, inpaint=faults.inpaint)
+    except ImageError as error:
+        broken = as_broken(image.path, error)
+        return {**line, "broken": [broken.path, broken.reason, broken.remedy]}
+    except FileNotFoundError:
+        return {**line, "broken": [str(image.path), "missing", "copy the image there or delete its annotation"]}
+    return {
+        **line,
+        "rotated": look.rotated,
+        "quality": quality_row(f"{task.source}/{image.key}", image, look, faults, removed),
+        "print": base64.b64encode(look.print.tobytes()).decode(),
+        "colours": base64.b64encode(look.colours.tobytes()).decode(),
+    }
+
+
+def _stamp(path: Path) -> Line:
+    """Size and time of change; of a file that is not there, neither."""
+    try:
+        status = path.stat()
+    except OSError:
+        return {"bytes": None, "changed_ns": None}
+    return {"bytes": status.st_size, "changed_ns": status.st_mtime_ns}
+
+
+def _valid_lines(journal: Path, images: Sequence[ImageFile]) -> Iterator[Line]:
+    """Whole lines about these images as they are now; of several about one image, the last is the right one."""
+    paths = {image.name: image.path for image in images}
+    if not journal.is_file():
+        return
+    with journal.open("rb") as stream:
+        for text in stream:
+            line = _parsed(text)
+            path = paths.get(line.get("name", ""))
+            if path is not None and _stamp(path) == {key: line.get(key) for key in ("bytes", "changed_ns")}:
+                yield line
+
+
+def _parsed(text: bytes) -> Line:
+    """A line of a journal; a torn one, which a killed process left, says nothing."""
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return {}
+    return line if isinstance(line, dict) else {}
+
+
+def _end_torn_line(stream: IO[bytes]) -> None:
+    """Begin on a line of its own behind one that a killed process left half written."""
+    if stream.seek(0, io.SEEK_END):
+        stream.seek(-1, io.SEEK_END)
+        if stream.read(1) != b"\n":
+            stream.write(b"\n")

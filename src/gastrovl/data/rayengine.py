@@ -1,0 +1,80 @@
+"""Tasks to their results by Ray Data, on this machine or on the cluster that RAY_ADDRESS names."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from gastrovl.core.errors import GastroVLError, MissingExtraError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+def ray_results(function: Callable[[Task], Result], tasks: Sequence[Task], workers: int) -> Iterator[Result]:
+    """`map` over a Ray dataset of the tasks, one core each, results in the order of the tasks.
+
+    All machines of a cluster must see the same files under the same paths and have this package installed. Ray's usage
+    reports are off.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        Whatever `function` raises, when it is one of our errors; Ray's own error otherwise.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # no telemetry, whatever the caller's environment says
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise MissingExtraError(
+            'ray is not installed; it builds on many machines. Install it with `pip install "gastrovl[scale]"`, or '
+            "leave out --engine ray"
+        ) from error
+    is_ours = not ray.is_initialized()
+    if is_ours:
+        _start(ray, workers)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+    try:
+        rows = [{"task": task} for task in tasks]
+        done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(_Call(function), num_cpus=1)
+        for row in done.iter_rows():
+            yield row["result"]
+    except ray.exceptions.RayError as error:
+        raise _ours(error) or error from error
+    finally:
+        if is_ours:
+            ray.shutdown()
+
+
+class _Call:
+    """A row with a task to a row with its result; an object, so that Ray sends the function by its name."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function = function
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"result": self.function(row["task"])}
+
+
+def _start(ray: Any, workers: int) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(**quiet)
+    else:
+        ray.init(num_cpus=workers, include_dashboard=False, **quiet)
+
+
+def _ours(error: BaseException) -> GastroVLError | None:
+    """Our own error behind one of Ray's, if there is one."""
+    seen: BaseException | None = error
+    while seen is not None:
+        cause = getattr(seen, "cause", None) or seen.__cause__
+        if isinstance(cause, GastroVLError):
+            return cause
+        seen = cause if isinstance(cause, BaseException) and cause is not seen else None
+    return None
