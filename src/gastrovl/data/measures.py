@@ -15,9 +15,10 @@ from pydantic import Field
 
 from gastrovl.core.config import Config
 from gastrovl.core.types import Box
-from gastrovl.data.overlays import BLACK, GRID, TEXT_SIDE, corner_square, green_map, text_boxes
+from gastrovl.data.overlays import BLACK, GRID, TEXT_SIDE, Mask, Pixels, corner_square, green_map, planes, text_boxes
 
 OVEREXPOSED = 250  # all channels at or above
+SAMPLES = (4, 2)  # of the copy, across and down, that make a pixel of the thumbnail
 
 
 class Fault(StrEnum):
@@ -128,37 +129,69 @@ class Measures:
         }
 
 
-def measure(pixels: Image.Image) -> Measures:
-    """Measure an RGB frame."""
+@dataclass(frozen=True)
+class SmallCopies:
+    """What is measured of a frame; made once, for all who look at it.
+
+    Attributes:
+        copy: RGB, about 576 px on its longer side (the frame itself where it is not much larger).
+        thumbnail: RGB, 64 x 64, whatever the shape of the frame; each pixel the mean of its place in the frame.
+    """
+
+    copy: Image.Image
+    thumbnail: Image.Image
+
+
+def small_copies(pixels: Image.Image) -> SmallCopies:
+    """The two copies of an RGB frame."""
     factor = max(1, round(max(pixels.size) / TEXT_SIDE))
     copy = pixels.reduce(factor) if factor > 1 else pixels
-    thumbnail = np.asarray(copy.reduce(max(1, min(copy.size) // (2 * GRID))).resize((GRID, GRID), Image.Resampling.BOX))
-    high, low = thumbnail.max(axis=2), thumbnail.min(axis=2)
+    return SmallCopies(copy, _thumbnail(copy))
+
+
+def measure(pixels: Image.Image | SmallCopies) -> Measures:
+    """Measure an RGB frame, or the small copies of it."""
+    copies = pixels if isinstance(pixels, SmallCopies) else small_copies(pixels)
+    whole, small = planes(copies.copy), planes(copies.thumbnail)
+    high, low = np.maximum(np.maximum(*small[:2]), small[2]), np.minimum(np.minimum(*small[:2]), small[2])
     black = high < BLACK
-    lit = thumbnail[~black]
+    lit = GRID * GRID - int(np.count_nonzero(black))
+    light = sum(int(channel[~black].sum()) for channel in small)
     return Measures(
-        brightness=float(lit.mean()) / 255 if len(lit) else 0.0,
-        black=float(black.mean()),
-        overexposed=float((low >= OVEREXPOSED).mean()),
-        sharpness=_sharpness(copy),
+        brightness=light / (3 * 255 * lit) if lit else 0.0,
+        black=1 - lit / (GRID * GRID),
+        overexposed=int(np.count_nonzero(low >= OVEREXPOSED)) / (GRID * GRID),
+        sharpness=_sharpness(whole[1]),
         bars=_bars(black),
-        text=text_boxes(copy),
-        square=corner_square(thumbnail),
-        map=green_map(thumbnail),
+        text=text_boxes(*whole),
+        square=corner_square(high),
+        map=green_map(*small),
     )
 
 
-def _sharpness(copy: Image.Image) -> float:
-    width, height = copy.size
-    centre = copy.crop((width // 4, height // 4, width - width // 4, height - height // 4)).getchannel("G")
-    grey = np.asarray(centre).astype(np.int16)
-    if min(grey.shape) < 3:
+def _thumbnail(copy: Image.Image) -> Image.Image:
+    """Means over 64 x 64 places, of eight samples each where there are more: their neighbours say the same."""
+    (across, down), (width, height) = SAMPLES, copy.size
+    if width < across * GRID or height < down * GRID:
+        return copy.resize((GRID, GRID), Image.Resampling.BOX)
+    return copy.resize((across * GRID, down * GRID), Image.Resampling.NEAREST).reduce(SAMPLES)
+
+
+def _sharpness(whole: Pixels) -> float:
+    """Of every other row of the central half of a green channel: the spread there is that of all of them."""
+    height, width = whole.shape
+    green = whole[height // 4 : height - height // 4, width // 4 : width - width // 4].astype(np.float32)
+    if min(green.shape) < 3:
         return 0.0
-    around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
-    return float((4 * grey[1:-1, 1:-1] - around).std())
+    middle = green[1:-1:2]
+    laplacian = 4 * middle[:, 1:-1]
+    for around in (green[:-2:2, 1:-1], green[2::2, 1:-1], middle[:, :-2], middle[:, 2:]):
+        laplacian -= around
+    values = laplacian.reshape(-1)
+    return float(max(0.0, np.dot(values, values) / len(values) - values.mean() ** 2) ** 0.5)
 
 
-def _bars(black: np.ndarray[Any, np.dtype[np.bool_]]) -> tuple[float, float, float, float]:
+def _bars(black: Mask) -> tuple[float, float, float, float]:
     columns, rows = np.flatnonzero(~black.all(axis=0)), np.flatnonzero(~black.all(axis=1))
     if not len(columns):
         return (1.0, 1.0, 0.0, 0.0)

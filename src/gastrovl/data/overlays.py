@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageChops
+from PIL import Image
 
 from gastrovl.core.types import Box
 
@@ -23,10 +23,16 @@ Pixels = NDArray[np.uint8]
 
 GRID = 64  # side of the copy on which rectangles are looked for
 BLACK = 24  # no channel above: black after JPEG; BLACK also bounds the border
+PAINTED = 8  # no channel above: painted, where a lumen beside it is black too
 SQUARE_SIDE = 0.12  # smallest width and height of a corner square or map, of the picture's
 SQUARE_MOST = 0.5
+LEAST, MOST = round(SQUARE_SIDE * GRID), round(SQUARE_MOST * GRID)
+REACH = MOST + 3  # cells of a corner that are looked at: the largest square and what lies beyond its edge
 RIM = 5
 EDGE_BRIGHT = 0.6  # of a square's inner edges runs along something that is not black
+TIP = 4  # side of the place at a square's inner corner that must be black: that of a slanted edge's is cut off
+CORNERS = ((True, False), (False, False), (True, True), (False, True))  # flipped in y, in x; lower left: most are there
+SIZES = np.multiply.outer(np.arange(LEAST, MOST + 1), np.arange(LEAST, MOST + 1))
 
 TEXT_SIDE = 576  # about the longer side of the copy on which text is looked for
 STROKE = 3  # pixels from a stroke's middle to the darker ground on either side
@@ -35,22 +41,34 @@ STROKE_BRIGHT = 120
 STROKE_CHROMA = 36  # most that its channels differ
 CELL_HW = (6, 32)  # of the cells in which strokes are counted
 CELL_STROKES = 18  # stroke pixels that make a cell textlike
+EIGHT_ONES = np.uint64(0x0101010101010101)
 
 
-def corner_square(thumbnail: Pixels) -> Box | None:
-    """The largest black rectangle in a corner with straight edges towards the picture; `thumbnail` is (64, 64, 3)."""
-    black = thumbnail.max(axis=2) < BLACK
-    best: tuple[float, Box] | None = None
-    for flip_y, flip_x in (
-        (True, False),
-        (False, False),
-        (True, True),
-        (False, True),
-    ):  # lower left first: most are there
-        corner = black[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
-        found = _square_at_origin(corner)
-        if found is None and not (corner[:RIM, : 4 * RIM].all() and corner[: 4 * RIM, :RIM].all()):
-            found = _square_at_origin(_without_rim(corner))
+def planes(picture: Image.Image) -> tuple[Pixels, Pixels, Pixels]:
+    """Red, green and blue of an RGB picture, (height, width) each, read-only; cheaper than one array of all three."""
+    shape = (picture.height, picture.width)
+    red, green, blue = (np.frombuffer(picture.tobytes("raw", name), np.uint8).reshape(shape) for name in "RGB")
+    return red, green, blue
+
+
+def corner_square(high: Pixels) -> Box | None:
+    """The largest black rectangle in a corner with straight edges towards the picture.
+
+    Where none is black, one that is painted black is looked for: beside a dark lumen only its deeper black has edges.
+
+    Args:
+        high: The brightest channel of the small copy, (64, 64).
+    """
+    return _largest_square(high < BLACK) or _largest_square(high < PAINTED)
+
+
+def _largest_square(black: Mask) -> Box | None:
+    best: tuple[int, Box] | None = None
+    for flip_y, flip_x in CORNERS:
+        corner = black[:: -1 if flip_y else 1, :: -1 if flip_x else 1][:REACH, :REACH]
+        if not corner[RIM:LEAST, RIM:LEAST].all():
+            continue
+        found = _square_at_origin(corner) or _square_at_origin(_without_rim(corner))
         if found and (best is None or found[0] * found[1] > best[0]):
             height, width = found
             y0, y1 = (GRID - height, GRID) if flip_y else (0, height)
@@ -60,40 +78,41 @@ def corner_square(thumbnail: Pixels) -> Box | None:
 
 
 def _without_rim(black: Mask) -> Mask:
-    """The corner without a thin lit rim along the picture's edge, as some recorders leave."""
-    trimmed = black.copy()
-    trimmed[:RIM] = trimmed[RIM]
-    trimmed[:, :RIM] = trimmed[:, RIM : RIM + 1]
-    return trimmed
+    """The corner with a thin lit rim along the picture's edge blackened, as some recorders leave one below a square."""
+    filled = black.copy()
+    filled[:RIM] |= black[RIM]
+    filled[:, :RIM] |= filled[:, RIM : RIM + 1]
+    return filled
 
 
 def _square_at_origin(black: Mask) -> tuple[int, int] | None:
-    """(height, width) of the rectangle at [0, 0], by summed areas over every candidate at once."""
-    least, most = round(SQUARE_SIDE * GRID), round(SQUARE_MOST * GRID)
-    if not black[:least, :least].all():
+    """(height, width) of the rectangle at [0, 0] of a corner, by summed areas over every candidate at once."""
+    s = LEAST  # also the length of edge looked at, from the inner corner back
+    if not black[:s, :s].all():
         return None
-    area = np.zeros((GRID + 1, GRID + 1), dtype=np.int32)
+    area = np.zeros((REACH + 1, REACH + 1), dtype=np.int32)
     area[1:, 1:] = black.cumsum(axis=0, dtype=np.int32).cumsum(axis=1)
-    sides = np.arange(least, most + 1)
-    inside = area[np.ix_(sides, sides)] / (sides[:, None] * sides[None, :])
-    s = least  # length of edge looked at, from the inner corner back
-    below = area[sides + 3][:, sides] - area[sides + 1][:, sides]
-    below = below - (area[sides + 3][:, sides - s] - area[sides + 1][:, sides - s])
-    beside = area[sides][:, sides + 3] - area[sides][:, sides + 1]
-    beside = beside - (area[sides - s][:, sides + 3] - area[sides - s][:, sides + 1])
-    fits = (inside > 0.98) & (below < 2 * s * (1 - EDGE_BRIGHT)) & (beside < 2 * s * (1 - EDGE_BRIGHT))
+    side, back, back4, near, far = (slice(s + by, MOST + 1 + by) for by in (0, -s, -TIP, 1, 3))
+    below = area[far, side] - area[near, side] - area[far, back] + area[near, back]
+    beside = area[side, far] - area[side, near] - area[back, far] + area[back, near]
+    most = 2 * s * (1 - EDGE_BRIGHT)
+    tip = area[side, side] - area[back4, side] - area[side, back4] + area[back4, back4]
+    fits = (area[side, side] > 0.98 * SIZES) & (below < most) & (beside < most) & (tip > TIP * TIP - 2)
     if not fits.any():
         return None
-    sizes = np.where(fits, sides[:, None] * sides[None, :], 0)
-    row, column = np.unravel_index(int(sizes.argmax()), sizes.shape)
-    return int(sides[row]), int(sides[column])
+    row, column = divmod(int((SIZES * fits).argmax()), MOST + 1 - s)
+    return s + row, s + column
 
 
-def green_map(thumbnail: Pixels) -> Box | None:
-    """The teal rectangle of a position map, with the frame around it; `thumbnail` is (64, 64, 3)."""
-    red, green, blue = (thumbnail[..., channel].astype(np.int16) for channel in range(3))
-    teal = (green - red > 60) & (green - blue > 15) & (green > 90)
-    if teal.sum() < (SQUARE_SIDE * GRID) ** 2 / 2:
+def green_map(red: Pixels, green: Pixels, blue: Pixels) -> Box | None:
+    """The teal rectangle of a position map, with the frame around it.
+
+    Args:
+        red, green, blue: Of the small copy, (64, 64) each.
+    """
+    bright = green.astype(np.int16)
+    teal = (bright - red > 60) & (bright - blue > 15) & (green > 90)
+    if np.count_nonzero(teal) < (SQUARE_SIDE * GRID) ** 2 / 2:
         return None
     rows, columns = np.flatnonzero(teal.mean(axis=1) > 0.06), np.flatnonzero(teal.mean(axis=0) > 0.06)
     if not len(rows) or not len(columns):
@@ -106,28 +125,24 @@ def green_map(thumbnail: Pixels) -> Box | None:
     )
 
 
-def text_boxes(picture: Image.Image) -> tuple[Box, ...]:
-    """Cells of a frame that look like text, as boxes; `picture` is RGB, best at most 1.5 TEXT_SIDE on its longer side.
+def text_boxes(red: Pixels, green: Pixels, blue: Pixels) -> tuple[Box, ...]:
+    """Cells of a frame that look like text, as boxes.
 
     The cells of a row are 6 px high and 32 wide on a copy of about 576 px; every row is tried twice, half a cell apart.
+
+    Args:
+        red, green, blue: Of one picture, (height, width) each, best at most 1.5 TEXT_SIDE on the longer side.
     """
-    red, green, blue = picture.split()
-    low = np.asarray(ImageChops.darker(ImageChops.darker(red, green), blue))
-    # `low` is the colourless part of a pixel: red glints on mucosa have little of it
-    ground = np.minimum(low, 255 - STROKE_STEP) + np.uint8(STROKE_STEP)
-    middle = low[:, STROKE:-STROKE]
-    stroke = (middle > ground[:, : -2 * STROKE]) & (middle > ground[:, 2 * STROKE :]) & (middle > STROKE_BRIGHT)
-    high = np.maximum(np.asarray(red), np.asarray(blue))[:, STROKE:-STROKE]
-    stroke &= high - np.minimum(middle, high) < STROKE_CHROMA
+    height, width = red.shape
     tall, wide = CELL_HW
     half = tall // 2
-    rows, columns = stroke.shape[0] // half, stroke.shape[1] // wide
-    if rows < 2 or columns == 0:
+    rows, columns = height // half, -((2 * STROKE - width) // wide)
+    if rows < 2 or columns < 1:
         return ()
-    cells = np.add.reduceat(stroke[: rows * half].view(np.uint8), np.arange(0, columns * wide, wide), axis=1)
-    halves = cells.reshape(rows, half, columns).sum(axis=1)
+    cells = np.zeros((rows * half, columns * wide), dtype=np.bool_)
+    cells[:, : width - 2 * STROKE] = _strokes(red, green, blue)[: rows * half, : width - 2 * STROKE]
+    halves = _count(cells, rows, columns)
     textlike = halves[:-1] + halves[1:] >= CELL_STROKES
-    width, height = picture.size
     return tuple(
         Box(
             x0=column * wide / width,
@@ -135,5 +150,38 @@ def text_boxes(picture: Image.Image) -> tuple[Box, ...]:
             x1=min(1.0, ((column + 1) * wide + 2 * STROKE) / width),
             y1=min(1.0, (row * half + tall) / height),
         )
-        for row, column in zip(*np.nonzero(textlike), strict=True)
+        for row, column in (divmod(place, columns) for place in np.flatnonzero(textlike).tolist())
     )
+
+
+def _strokes(red: Pixels, green: Pixels, blue: Pixels) -> Mask:
+    """Where thin, bright, colourless strokes are: [y, x] speaks of the pixel (y, x + STROKE).
+
+    A stroke is brighter than STROKE_BRIGHT, by STROKE_STEP than the ground on either side, and its red and blue are
+    less than STROKE_CHROMA above its lowest channel. The rows are treated as one long line, which keeps every step on
+    whole blocks of bytes; the last 2 * STROKE columns therefore mix two rows and mean nothing.
+    """
+    high, low = np.maximum(red, blue).reshape(-1), np.minimum(red, blue).reshape(-1)
+    np.minimum(low, green.reshape(-1), out=low)  # the colourless part of a pixel: red glints have little of it
+    strokes = np.empty(red.size, dtype=np.bool_)
+    found = strokes[: -2 * STROKE]
+    np.greater(low[STROKE:-STROKE], np.uint8(STROKE_BRIGHT), out=found)
+    bound = np.maximum(low[: -2 * STROKE], low[2 * STROKE :])
+    low -= np.uint8(STROKE_STEP)  # below 0 this wraps round, and the next line too: only where STROKE_BRIGHT said no
+    high -= np.uint8(STROKE_STEP + STROKE_CHROMA)
+    np.maximum(bound, high[STROKE:-STROKE], out=bound)
+    found &= low[STROKE:-STROKE] > bound
+    return strokes.reshape(red.shape)
+
+
+def _count(cells: Mask, rows: int, columns: int) -> NDArray[np.uint64]:
+    """Pixels set in each cell of CELL_HW[0] // 2 x CELL_HW[1], (rows, columns), adding eight bytes at a time."""
+    words = cells.view(np.uint64).reshape(rows, CELL_HW[0] // 2, -1)
+    lines = words[:, 0].copy()
+    for line in range(1, words.shape[1]):
+        lines += words[:, line]
+    per_cell = lines.reshape(rows, columns, -1)
+    counts = per_cell[..., 0].copy()
+    for word in range(1, per_cell.shape[2]):
+        counts += per_cell[..., word]
+    return (counts * EIGHT_ONES) >> np.uint64(56)  # the product's highest byte is the sum of the eight, at most 96
