@@ -20,16 +20,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-PLACES = 24  # codes of each width; the last one is of the whole content
+PLACES = 32  # codes of each width; the last one is of the whole content
 CODE_BITS = 48
 THUMB_SIDE = 32  # side of the small grey copy, px
 
-_SIDE = 64  # side of the square on which places and codes are computed
+SQUARE_SIDE = 64  # side of the square on which places and codes are computed
 _MARGIN = 16  # reflected around it, so that a surrounding may reach over the edge
-_WIDE = (-14, -10, -6, -2, 2, 6, 10, 14)  # samples of a surrounding along one axis, px of the square
-_NARROW = (-12, -8, -5, -2, 2, 5, 8, 12)  # 1.2 times narrower
+_WIDE = (-13, -9, -6, -2, 2, 6, 9, 13)  # samples of a surrounding along one axis, px of the square
+_NARROW = (-11, -8, -5, -2, 2, 5, 8, 11)  # 1.2 times narrower
 _WHOLE = (4, 12, 20, 28, 35, 43, 51, 59)  # places, not steps: the middle of an even side lies between two pixels
 _WHOLE_NARROW = (8, 15, 21, 28, 35, 42, 48, 55)
+NARROWER = 1.2
 _LEAST_SHARE = 0.4  # a row or column belongs to the content if it has this share of the longest one's bright pixels
 
 
@@ -70,12 +71,12 @@ def fingerprint_of_grey(small: Image.Image) -> NDArray[np.uint8]:
     low, high = int(grey.min()), float(grey.mean())
     threshold = low + max(12.0, 0.2 * (high - low))
     box = _content(grey > threshold)
-    square = np.asarray(small.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR, box=box)).astype(np.float32)
+    square = np.asarray(small.resize((SQUARE_SIDE, SQUARE_SIDE), Image.Resampling.BILINEAR, box=box)).astype(np.float32)
     border = _border(square <= threshold)
     bright = ~border
     if border.any():
         square[border] = square[bright].mean() if bright.any() else 0.0
-    blurred = _BLUR @ square @ _BLUR.T  # (_SIDE + 2 margins) squared
+    blurred = _BLUR @ square @ _BLUR.T  # (SQUARE_SIDE + 2 margins) squared
     blobs = np.abs(blurred[_INNER, _INNER] - _WIDE_BLUR @ square @ _WIDE_BLUR.T)
     places = _strongest(blobs, border)
     flat = blurred.ravel()
@@ -115,29 +116,29 @@ def _border(dark: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def _strongest(blobs: NDArray[np.float32], border: NDArray[np.bool_]) -> NDArray[np.int64]:
     """The PLACES - 1 strongest local maxima of a 5 x 5 neighbourhood, strongest first, (places, 2) as (x, y)."""
-    padded = np.zeros((_SIDE + 4, _SIDE + 4), dtype=np.float32)
+    padded = np.zeros((SQUARE_SIDE + 4, SQUARE_SIDE + 4), dtype=np.float32)
     padded[2:-2, 2:-2] = blobs
     tallest = padded[:-4]
     for shift in range(1, 5):
-        tallest = np.maximum(tallest, padded[shift : _SIDE + shift])
+        tallest = np.maximum(tallest, padded[shift : SQUARE_SIDE + shift])
     widest = tallest[:, :-4]
     for shift in range(1, 5):
-        widest = np.maximum(widest, tallest[:, shift : _SIDE + shift])
+        widest = np.maximum(widest, tallest[:, shift : SQUARE_SIDE + shift])
     strength = np.where((blobs == widest) & ~border, blobs, 0).ravel()
     best = np.argpartition(strength, -(PLACES - 1))[-(PLACES - 1) :]
     best = best[np.lexsort((best, -strength[best]))]
-    return np.stack((best % _SIDE, best // _SIDE), axis=1)
+    return np.stack((best % SQUARE_SIDE, best // SQUARE_SIDE), axis=1)
 
 
 def _blur_matrix(sigma: float, margin: int) -> NDArray[np.float32]:
-    """Gaussian blur along one axis, edges reflected, `margin` more rows on either side, (_SIDE + 2 margins, _SIDE)."""
-    rows = np.arange(-margin, _SIDE + margin)[:, None]
-    reach = np.arange(-3 * _SIDE, 3 * _SIDE)
+    """Gaussian blur along one axis, edges reflected, `margin` more rows on either side, (SQUARE_SIDE + 2 margins, SQUARE_SIDE)."""
+    rows = np.arange(-margin, SQUARE_SIDE + margin)[:, None]
+    reach = np.arange(-3 * SQUARE_SIDE, 3 * SQUARE_SIDE)
     weights = np.exp(-((rows - reach) ** 2) / (2 * sigma**2))
-    period = np.mod(reach, 2 * _SIDE)
-    source = np.where(period < _SIDE, period, 2 * _SIDE - 1 - period)
-    matrix = np.zeros((len(rows), _SIDE))
-    for column in range(_SIDE):
+    period = np.mod(reach, 2 * SQUARE_SIDE)
+    source = np.where(period < SQUARE_SIDE, period, 2 * SQUARE_SIDE - 1 - period)
+    matrix = np.zeros((len(rows), SQUARE_SIDE))
+    for column in range(SQUARE_SIDE):
         matrix[:, column] = weights[:, source == column].sum(axis=1)
     matrix[matrix < 1e-6 * matrix.max()] = 0  # denormal numbers would make the products ten times slower
     return (matrix / matrix.sum(axis=1, keepdims=True)).astype(np.float32)
@@ -158,7 +159,7 @@ def _dct_matrix() -> NDArray[np.float32]:
 def _offsets(steps: tuple[int, ...]) -> NDArray[np.int64]:
     """Steps along both axes to offsets into the flat blurred square, (64,)."""
     along = np.array(steps)
-    return (along[:, None] * (_SIDE + 2 * _MARGIN) + along).ravel()
+    return (along[:, None] * (SQUARE_SIDE + 2 * _MARGIN) + along).ravel()
 
 
 def _mirrors() -> tuple[int, int, int, int]:
@@ -170,11 +171,11 @@ def _mirrors() -> tuple[int, int, int, int]:
 
 
 MIRRORS = _mirrors()
-_BLUR = _blur_matrix(1.5, _MARGIN)
-_WIDE_BLUR = _blur_matrix(3.0, 0)
-_INNER = slice(_MARGIN, _MARGIN + _SIDE)
+_BLUR = _blur_matrix(1.7, _MARGIN)
+_WIDE_BLUR = _blur_matrix(4.0, 0)
+_INNER = slice(_MARGIN, _MARGIN + SQUARE_SIDE)
 _DCT = _dct_matrix()
 _WIDE_AT, _NARROW_AT = _offsets(_WIDE), _offsets(_NARROW)
-_CENTRE = np.array([_SIDE // 2, _SIDE // 2])
-_CORNER = _MARGIN * (_SIDE + 2 * _MARGIN) + _MARGIN
+_CENTRE = np.array([SQUARE_SIDE // 2, SQUARE_SIDE // 2])
+_CORNER = _MARGIN * (SQUARE_SIDE + 2 * _MARGIN) + _MARGIN
 _WHOLE_AT = _CORNER + np.stack((_offsets(_WHOLE), _offsets(_WHOLE_NARROW)))
