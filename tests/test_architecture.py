@@ -33,10 +33,10 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 FOUNDATION = {"numpy", "pydantic", "yaml"}
 LIBRARIES: dict[str, set[str]] = {
-    "core": FOUNDATION | {"PIL"},
+    "core": FOUNDATION | {"PIL", "matplotlib"},
     "clinical": FOUNDATION,
-    "data": FOUNDATION | {"PIL", "imagehash", "openpyxl", "defusedxml", "av", "pydicom"},
-    "evaluation": FOUNDATION | {"PIL", "matplotlib", "jinja2", "sacrebleu", "rouge_score", "nltk"},
+    "data": FOUNDATION | {"PIL", "imagehash", "openpyxl", "defusedxml", "av", "pydicom", "pyarrow"},
+    "evaluation": FOUNDATION | {"PIL", "jinja2", "sacrebleu", "rouge_score", "nltk"},
     "model": FOUNDATION | {"PIL", "torch", "transformers", "tokenizers", "peft", "safetensors"},
     "training": FOUNDATION | {"PIL", "torch", "transformers", "accelerate", "safetensors"},
     "inference": FOUNDATION | {"PIL", "torch", "transformers"},
@@ -50,7 +50,8 @@ HOME_OF: dict[str, tuple[str, ...]] = {
     "defusedxml": ("data/formats/tables.py",),  # openpyxl uses it when it is there
     "av": ("data/frames/video.py",),
     "pydicom": ("data/frames/dicom.py",),
-    "matplotlib": ("evaluation/plots.py",),
+    "matplotlib": ("core/figures.py",),
+    "pyarrow": ("data/exporters/parquet.py",),
     "jinja2": ("evaluation/page.py",),
     "sacrebleu": ("evaluation/language.py",),
     "rouge_score": ("evaluation/language.py",),
@@ -177,7 +178,8 @@ def test_torch_free_layers_import_on_a_machine_without_torch():
     script = (
         "import importlib, sys\n"
         "for heavy in ('torch', 'transformers', 'tokenizers', 'accelerate', 'peft', 'safetensors', 'matplotlib',\n"
-        "              'jinja2', 'imagehash', 'sacrebleu', 'rouge_score', 'openpyxl', 'defusedxml', 'av', 'pydicom'):\n"
+        "              'jinja2', 'imagehash', 'sacrebleu', 'rouge_score', 'openpyxl', 'defusedxml', 'av', 'pydicom',\n"
+        "              'pyarrow'):\n"
         "    sys.modules[heavy] = None  # an import of it now raises ImportError\n"
         f"for name in {names!r}:\n"
         "    importlib.import_module(name)\n"

@@ -1,53 +1,51 @@
-"""Samples and conversations to counts: the layout of Tables 1 and 2 of He et al. 2025, and what lies beneath them."""
+"""Counts of a dataset to its page of tables: Tables 1, 2 and 3 of He et al. 2025, and what lies beneath them."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gastrovl.clinical.taxonomy import Taxonomy
-from gastrovl.core.types import Conversation, Kind, Sample, Split, Task
+from gastrovl.core.types import Conversation, Sample, Split
 from gastrovl.data.source import SourceDescription
+from gastrovl.data.tally import Tally, type_code
 
-TABLE_TASKS = (Task.CAP, Task.CLS, Task.REC, Task.REG)  # in the order of the paper's Table 1
+__all__ = [
+    "Tally",
+    "balance_table",
+    "count_dataset",
+    "kinds_and_dialogues",
+    "markdown_table",
+    "render_markdown",
+    "taxonomy_table",
+    "type_code",
+]
 
 
 def count_dataset(
-    samples: Sequence[Sample],
-    conversations: Sequence[Conversation],
+    samples: Iterable[Sample],
+    conversations: Iterable[Conversation],
     descriptions: Sequence[SourceDescription],
     taxonomy: Taxonomy,
     further: Mapping[str, Sequence[Conversation]] | None = None,
 ) -> dict[str, Any]:
-    """Everything `statistics.json` holds.
+    """Everything `statistics.json` holds, of a dataset that is in memory.
 
     Args:
-        conversations: Of train.jsonl, val.jsonl and test.jsonl.
+        conversations: Of train.jsonl, val.jsonl and test.jsonl, each about one of `samples`.
         further: Of the files beside them, by name; they are no part of the tables.
     """
-    return {
-        "schema": "gastrovl/statistics/1",
-        "table_1": {split.value: _per_task(conversations, split=split) for split in Split},
-        "table_2": [_source_row(description, samples, conversations, taxonomy) for description in descriptions],
-        "kinds": {split.value: _per_kind(conversations, split) for split in Split},
-        "dialogues": {
-            split.value: sum(item.split is split and len(item.turns) > 2 for item in conversations) for split in Split
-        },
-        "further_files": {name: len(items) for name, items in (further or {}).items()},
-        "splits": {split.value: _split_row(samples, split) for split in Split},
-        "labels": _label_rows(samples, taxonomy),
-        "absent_questions": sum(item.task is Task.REC and not item.target.boxes for item in conversations),
-        "box_share_of_image": _box_quartiles(samples),
-    }
-
-
-def type_code(term: str, taxonomy: Taxonomy) -> str:
-    """A term's place in the upper two levels as initials, e.g. "PF-ED": pathological findings, esophageal diseases."""
-    upper = taxonomy.at_level(term, 1)
-    if taxonomy[term].level == 1:
-        return _initials(upper.name)
-    return f"{_initials(upper.name)}-{_initials(taxonomy.at_level(term, 2).name)}"
+    beside = further or {}
+    of_sample: dict[str, dict[str, list[Conversation]]] = {}
+    for item in conversations:
+        of_sample.setdefault(item.sample_id, {}).setdefault(item.split.value, []).append(item)
+    for name, items in beside.items():
+        for item in items:
+            of_sample.setdefault(item.sample_id, {}).setdefault(name, []).append(item)
+    tally = Tally()
+    for sample in samples:
+        tally.add(sample, of_sample.get(sample.id, {}))
+    return tally.result(descriptions, taxonomy, beside)
 
 
 def render_markdown(counts: dict[str, Any], taxonomy: Taxonomy) -> str:
@@ -77,12 +75,17 @@ def render_markdown(counts: dict[str, Any], taxonomy: Taxonomy) -> str:
                 "Table 1. Image-text pairs by split and task.\n\n" + markdown_table(["split", *tasks], rows_1),
                 "Table 2. Image-text pairs by source and task.\n\n"
                 + markdown_table(["source", *tasks, "total", "type", "access"], rows_2),
-                *kinds_and_dialogues(counts),
                 "Types: " + "; ".join(f"{code} {_type_names(taxonomy)[code]}" for code in used) + ".",
+                "Table 3. Images by place in the three-level taxonomy; an image counts once at each place, so the "
+                "places below one may add up to more than it.\n\n" + taxonomy_table(counts),
+                *kinds_and_dialogues(counts),
                 "Images, groups (patient, video, series or near-duplicates; a group stands in one split) and boxes.\n\n"
                 + markdown_table(["split", "images", "groups", "boxes"], splits),
                 "Images a label and split; an image counts once for each of its labels.\n\n"
                 + markdown_table(["label", "source", *(split.value for split in Split), "boxes"], labels),
+                "Class balance by split. Imbalance: images of the commonest label over those of the rarest that "
+                "occurs. Effective labels: as many equally common ones would be as uneven (exp of the entropy).\n\n"
+                + balance_table(counts, taxonomy),
             ]
         )
         + "\n"
@@ -119,79 +122,39 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> s
     return "\n".join([line(header), "|" + " --- |" * len(header), *(line(row) for row in rows)])
 
 
-def _per_task(
-    conversations: Sequence[Conversation], *, split: Split | None = None, source: str | None = None
-) -> dict[str, int]:
-    counts = Counter(
-        item.task for item in conversations if split in (None, item.split) and source in (None, item.source)
-    )
-    others = [task for task in Task if task not in TABLE_TASKS and any(item.task is task for item in conversations)]
-    return {task.value: counts[task] for task in (*TABLE_TASKS, *others)}
+def taxonomy_table(counts: dict[str, Any]) -> str:
+    """Table 3 with numbers: the upper two levels, and of the third what occurs."""
+    places = counts["table_3"]
+    rows = []
+    for upper in (row for row in places if row["level"] == 1):
+        if upper["labelled"]:
+            rows.append([f"{upper['name']} ({_total(upper):,})", "(itself)", "", upper["labelled"]])
+        for middle in (row for row in places if row["parent"] == upper["term"]):
+            own = [f"(itself) {middle['labelled']:,}"] if middle["labelled"] else []
+            below = [row for row in places if row["parent"] == middle["term"]]
+            own += [f"{row['name']} {_total(row):,}" for row in below]
+            rows.append([f"{upper['name']} ({_total(upper):,})", middle["name"], ", ".join(own), _total(middle)])
+    return markdown_table(["level I (images)", "level II", "level III with images", "images"], rows)
 
 
-def _per_kind(conversations: Sequence[Conversation], split: Split) -> dict[str, int]:
-    """Of the VQA questions that are built from records, those that occur in any split."""
-    counts = Counter((item.split, item.kind) for item in conversations)
-    return {kind.value: counts[split, kind] for kind in Kind if any(counts[one, kind] for one in Split)}
-
-
-def _source_row(
-    description: SourceDescription, samples: Sequence[Sample], conversations: Sequence[Conversation], taxonomy: Taxonomy
-) -> dict[str, Any]:
-    own = [sample for sample in samples if sample.source == description.name]
-    tasks = _per_task(conversations, source=description.name)
-    terms = sorted({finding.term for sample in own for finding in sample.findings}, key=taxonomy.order)
-    return {
-        "source": description.name,
-        "images": len(own),
-        "tasks": tasks,
-        "total": sum(tasks.values()),
-        "types": list(dict.fromkeys(type_code(term, taxonomy) for term in terms)),
-        "access": description.access,
-        "licence": description.licence,
-    }
-
-
-def _split_row(samples: Sequence[Sample], split: Split) -> dict[str, int]:
-    own = [sample for sample in samples if sample.split is split]
-    return {
-        "images": len(own),
-        "groups": len({sample.group for sample in own}),
-        "boxes": sum(len(finding.boxes) for sample in own for finding in sample.findings),
-    }
-
-
-def _label_rows(samples: Sequence[Sample], taxonomy: Taxonomy) -> list[dict[str, Any]]:
-    images: Counter[tuple[str, str, Split]] = Counter()
-    boxes: Counter[tuple[str, str]] = Counter()
-    for sample in samples:
-        for term in {finding.term for finding in sample.findings}:
-            images[term, sample.source, sample.split] += 1
-        for finding in sample.findings:
-            boxes[finding.term, sample.source] += len(finding.boxes)
-    pairs = sorted({(term, source) for term, source, _ in images}, key=lambda pair: (taxonomy.order(pair[0]), pair[1]))
-    return [
-        {
-            "term": term,
-            "name": taxonomy[term].name,
-            "source": source,
-            "images": {split.value: images[term, source, split] for split in Split},
-            "boxes": boxes[term, source],
-        }
-        for term, source in pairs
+def balance_table(counts: dict[str, Any], taxonomy: Taxonomy) -> str:
+    """A row a split: labels that occur, how uneven they are, and which labels of the build are missing."""
+    rows = [
+        [
+            split,
+            row["images"],
+            row["labels"],
+            "" if row["imbalance"] is None else f"{row['imbalance']:,.1f}",
+            "" if row["effective_classes"] is None else f"{row['effective_classes']:.1f}",
+            ", ".join(taxonomy[term].name for term in row["missing"]),
+        ]
+        for split, row in counts["balance"].items()
     ]
+    return markdown_table(["split", "images", "labels", "imbalance", "effective labels", "missing labels"], rows)
 
 
-def _box_quartiles(samples: Sequence[Sample]) -> list[float] | None:
-    """Smallest, lower quartile, median, upper quartile and largest share of the image that a box covers."""
-    areas = sorted(box.area for sample in samples for finding in sample.findings for box in finding.boxes)
-    if not areas:
-        return None
-    return [round(areas[round(share * (len(areas) - 1))], 4) for share in (0, 0.25, 0.5, 0.75, 1)]
-
-
-def _initials(name: str) -> str:
-    return "".join(word[0].upper() for word in name.split())
+def _total(row: dict[str, Any]) -> int:
+    return int(sum(row["images"].values()))
 
 
 def _type_names(taxonomy: Taxonomy) -> dict[str, str]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gastrovl.evaluation.plots import GREY, MODEL, RIVAL, new_figure
+from gastrovl.core.figures import GREY
+from gastrovl.evaluation.plots import MODEL, RIVAL, new_figure
 
 _COLOURS = (MODEL, RIVAL, "#7a4f9a", "#9a7b1f", "#2563eb", "#be185d", "#4d7c0f", GREY)
 _STYLES = ("-", "--", ":")

@@ -9,37 +9,26 @@ from typing import Any
 import numpy as np
 
 from gastrovl.clinical.taxonomy import Taxonomy
-from gastrovl.core.errors import MissingExtraError
-from gastrovl.core.files import atomic_path
+from gastrovl.core import figures
+from gastrovl.core.figures import GREY, INK, OCHRE, PURPLE, RULE, RUST, TEAL, hide_frame, save_figure
 from gastrovl.core.types import Score, Split, Task
 from gastrovl.evaluation.results import ALL, MEAN, ConfusionMatrix, IouCurve, Results
 from gastrovl.evaluation.tables import NAMES
 from gastrovl.evaluation.tasks import HEADLINE
 
-MODEL = "#0b6e75"
-RIVAL = "#c2571a"
-GREY = "#6b7280"
-_LINES = ("#c2571a", "#6b7280", "#9a7b1f", "#7a4f9a")
+MODEL = TEAL
+RIVAL = RUST
+_LINES = (RUST, GREY, OCHRE, PURPLE)
 _STYLES = ("--", "-.", ":", (0, (5, 1, 1, 1)))
-_DPI = 110
 
 
 def new_figure(width: float, height: float) -> Any:
-    """An empty figure of that size in inches, apart from any global plotting state.
+    """An empty figure of that size in inches.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError(
-            'matplotlib is not installed; plots need it: pip install "gastrovl[evaluate]"'
-        ) from error
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return figures.new_figure(width, height, extra="evaluate")
 
 
 def save_plots(folder: Path, results: Results, taxonomy: Taxonomy) -> list[Path]:
@@ -48,23 +37,18 @@ def save_plots(folder: Path, results: Results, taxonomy: Taxonomy) -> list[Path]
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    figures: dict[str, Any] = {}
+    drawn: dict[str, Any] = {}
     for split in Split:
         scores = [score for score in results.scores if score.split is split]
         if scores:
-            figures[f"scores_{split}"] = draw_scores(scores)
-            figures[f"datasets_{split}"] = draw_datasets(scores)
+            drawn[f"scores_{split}"] = draw_scores(scores)
+            drawn[f"datasets_{split}"] = draw_datasets(scores)
         curves = [curve for curve in results.iou_curves if curve.split is split]
         if curves:
-            figures[f"iou_{split}"] = draw_curves(curves)
+            drawn[f"iou_{split}"] = draw_curves(curves)
     for matrix in results.confusion:
-        figures[f"confusion_{matrix.task}_{matrix.split}"] = draw_confusion(matrix, taxonomy)
-    paths = []
-    for name, figure in figures.items():
-        paths.append(folder / f"{name}.png")
-        with atomic_path(paths[-1]) as temporary:
-            figure.savefig(temporary, format="png", metadata={"Software": None})
-    return paths
+        drawn[f"confusion_{matrix.task}_{matrix.split}"] = draw_confusion(matrix, taxonomy)
+    return [path for name, figure in drawn.items() for path in save_figure(figure, folder / name)]
 
 
 def draw_scores(scores: Sequence[Score]) -> Any:
@@ -91,9 +75,9 @@ def draw_scores(scores: Sequence[Score]) -> Any:
     axes.invert_yaxis()
     axes.set_xlim(-2, 102)
     axes.set_xlabel("percent")
-    axes.grid(axis="x", color="#e5e7eb")
+    axes.grid(axis="x", color=RULE)
     axes.set_axisbelow(True)
-    _frame(axes)
+    hide_frame(axes)
     figure.legend(loc="outside upper center", ncols=2, frameon=False)
     return figure
 
@@ -123,7 +107,7 @@ def _draw_bars(axes: Any, task: Task, scores: Sequence[Score]) -> None:
         colour = MODEL if score.dataset == ALL else "#7fb3b8"
         axes.bar(place, value, width=0.7, color=colour, label="model" if place == len(scores) - 1 else None)
         low, high = _bounds(score)
-        axes.plot([place, place], [low, high], color="#1f2937", linewidth=1.4)
+        axes.plot([place, place], [low, high], color=INK, linewidth=1.4)
         if score.baseline is not None:
             axes.plot(
                 [place - 0.42, place + 0.42],
@@ -137,9 +121,9 @@ def _draw_bars(axes: Any, task: Task, scores: Sequence[Score]) -> None:
     axes.set_title(f"{task}: {NAMES[HEADLINE[task]]}", fontsize=10)
     axes.set_ylim(0, 108)
     axes.set_yticks(range(0, 101, 20))
-    axes.grid(axis="y", color="#e5e7eb")
+    axes.grid(axis="y", color=RULE)
     axes.set_axisbelow(True)
-    _frame(axes)
+    hide_frame(axes)
 
 
 def draw_curves(curves: Sequence[IouCurve]) -> Any:
@@ -162,8 +146,8 @@ def draw_curves(curves: Sequence[IouCurve]) -> Any:
     axes.set_ylabel("share of questions, percent")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 101)
-    axes.grid(color="#e5e7eb")
-    _frame(axes)
+    axes.grid(color=RULE)
+    hide_frame(axes)
     axes.legend(frameon=False)
     return figure
 
@@ -178,7 +162,7 @@ def draw_confusion(matrix: ConfusionMatrix, taxonomy: Taxonomy) -> Any:
     axes = figure.subplots()
     axes.imshow(shares, cmap="GnBu", vmin=0, vmax=1, aspect="equal")
     for row, column in zip(*np.nonzero(counts), strict=True):
-        colour = "white" if shares[row, column] > 0.6 else "#1f2937"
+        colour = "white" if shares[row, column] > 0.6 else INK
         axes.text(column, row, f"{counts[row, column]:.0f}", ha="center", va="center", fontsize=8, color=colour)
     axes.set_xticks(
         range(columns),
@@ -191,7 +175,7 @@ def draw_confusion(matrix: ConfusionMatrix, taxonomy: Taxonomy) -> Any:
     axes.set_yticks(range(rows), [_name(label, taxonomy) for label in matrix.rows], fontsize=8)
     axes.set_xticks(np.arange(columns + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(rows + 1) - 0.5, minor=True)
-    axes.grid(which="minor", color="#e5e7eb", linewidth=0.6)
+    axes.grid(which="minor", color=RULE, linewidth=0.6)
     axes.tick_params(which="both", length=0)
     axes.set_xlabel("model's answer")
     axes.set_ylabel("truth")
@@ -222,8 +206,3 @@ def _percent(value: float | None) -> float:
 
 def _name(label: str, taxonomy: Taxonomy) -> str:
     return taxonomy[label].name if label in taxonomy else label
-
-
-def _frame(axes: Any) -> None:
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
