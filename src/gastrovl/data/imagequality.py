@@ -1,13 +1,15 @@
-"""Looks of images to the lines of quality.jsonl, to counts of faults, and to the decision which images stay."""
+"""Looks of images to the lines of quality.jsonl, and to the decision which images stay."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gastrovl.data.images import ImageFile
-from gastrovl.data.measures import Fault, FaultOptions, Measures
-from gastrovl.data.quality import Look
+from gastrovl.data.measures import FaultOptions, Measures
+
+if TYPE_CHECKING:
+    from gastrovl.data.looks import Look
 
 
 def is_excluded(measures: Measures, options: FaultOptions) -> bool:
@@ -35,13 +37,4 @@ def quality_row(
         "faults": [fault.value for fault in look.measures.faults(options)],
         "action": "exclude" if excluded else "unused" if removed is None else "mask" if masked else "keep",
         "metadata_removed": list(removed or ()),
-    }
-
-
-def count_faults(measured: Sequence[Measures], options: FaultOptions) -> dict[str, dict[str, Any]]:
-    """How many images have each fault, and what was done about it."""
-    found = [measures.faults(options) for measures in measured]
-    return {
-        fault.value: {"images": sum(fault in faults for faults in found), "action": options.action(fault)}
-        for fault in Fault
     }

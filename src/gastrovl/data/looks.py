@@ -25,7 +25,7 @@ from gastrovl.data.config import ImageOptions
 from gastrovl.data.fingerprint import fingerprint
 from gastrovl.data.imagequality import is_excluded, quality_row
 from gastrovl.data.images import DECODING_ERRORS, BrokenImage, ImageFile, as_broken, open_image
-from gastrovl.data.measures import Measures, measure
+from gastrovl.data.measures import Measures, measure, small_copies
 from gastrovl.data.quality import QualityOptions
 from gastrovl.data.storing import store_image
 
@@ -112,12 +112,13 @@ def look_at(path: Path, content: bytes, options: QualityOptions) -> tuple[Look, 
                 f"{path}: truncated or damaged ({error}); copy it again from the source, or set "
                 "`quality.on_broken_image: skip`"
             ) from error
+    small = small_copies(pixels)
     look = Look(
         sha256=hashlib.sha256(content).hexdigest(),
         print=NO_PRINT if options.copies is None else fingerprint(pixels),
-        colours=colour_histogram(pixels),
+        colours=colour_histogram(small.thumbnail),
         rotated=rotated,
-        measures=measure(pixels),
+        measures=measure(small),
     )
     return look, pixels
 
