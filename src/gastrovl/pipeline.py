@@ -113,9 +113,11 @@ def _mark(path: Path) -> dict[str, Any]:
 
 def _build(config: RunConfig, folder: Path, data_root: Path | None, progress: Progress | None) -> None:
     from gastrovl.data.build import build_dataset
+    from gastrovl.data.engines import Engine, usable_cores
 
     if not (folder / "manifest.json").is_file():
-        build_dataset(config.data, folder, data_root=data_root, progress=progress)
+        engine = Engine(workers=usable_cores())
+        build_dataset(config.data, folder, data_root=data_root, engine=engine, progress=progress)
 
 
 def _train(config: RunConfig, output: Path, say: Say, progress: Progress | None) -> None:

@@ -33,14 +33,32 @@ def build(
         list[str] | None, typer.Option("--set", help="Override one setting, e.g. --set seed=8; may be repeated.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier dataset in OUTPUT.")] = False,
+    engine: Annotated[
+        str, typer.Option(help="local, or ray: Ray Data, on the cluster that $RAY_ADDRESS names or on this machine.")
+    ] = "local",
+    workers: Annotated[int, typer.Option(min=0, help="Processes at a time; 0: as many as there are cores.")] = 0,
 ) -> None:
-    """Read the sources of CONFIG, check and divide them, and write records, conversations, images and a data card."""
+    """Read the sources of CONFIG, check and divide them, and write records, conversations, images and a data card.
+
+    Stopped, also by a power cut, it goes on when the same command is given again.
+    """
     from gastrovl.core.config import load_config
+    from gastrovl.core.files import partial_folder
     from gastrovl.data.build import BuildConfig, build_dataset
+    from gastrovl.data.engines import Engine, usable_cores
 
     settings = load_config(config, BuildConfig, tuple(overrides or ()))
-    with progress_bar() as show:
-        build_dataset(settings, output, data_root=data_root, is_replaced=overwrite, progress=show)
+    chosen = Engine(engine, workers or usable_cores())
+    try:
+        with progress_bar() as show:
+            build_dataset(
+                settings, output, data_root=data_root, is_replaced=overwrite, engine=chosen, progress=show
+            )
+    except BaseException:
+        if (partial := partial_folder(output)).is_dir():
+            said = f"Kept: {partial} (what is done so far; the same command goes on from it, or delete it)"
+            Console(stderr=True).print(said, markup=False, highlight=False, soft_wrap=True)
+        raise
     _report(output, Console())
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from gastrovl.core.errors import ConfigError, OutputError
 
@@ -35,7 +35,7 @@ class Engine:
         ConfigError: Another name, or fewer than one worker.
     """
 
-    name: Literal["local", "ray"] = "local"
+    name: str = "local"
     workers: int = 1
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from typing import Any, TypeVar
 
 from gastrovl.core.errors import GastroVLError, MissingExtraError
@@ -21,7 +22,7 @@ def ray_results(function: Callable[[Task], Result], tasks: Sequence[Task], worke
 
     Raises:
         MissingExtraError: Ray is not installed.
-        Whatever `function` raises, when it is one of our errors; Ray's own error otherwise.
+        Whatever `function` raises, when it is one of our errors; Ray's own error with its text otherwise.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # no telemetry, whatever the caller's environment says
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
@@ -38,27 +39,32 @@ def ray_results(function: Callable[[Task], Result], tasks: Sequence[Task], worke
         _start(ray, workers)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context.execution_options.preserve_order = True
     try:
         rows = [{"task": task} for task in tasks]
         done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(_Call(function), num_cpus=1)
-        for row in done.iter_rows():
-            yield row["result"]
-    except ray.exceptions.RayError as error:
-        raise _ours(error) or error from error
+        with closing(iter(done.iter_rows())) as found:  # closed before Ray is, which would abort this process else
+            for row in found:
+                if "error" in row:
+                    raise row["error"]
+                yield row["result"]
     finally:
         if is_ours:
             ray.shutdown()
 
 
 class _Call:
-    """A row with a task to a row with its result; an object, so that Ray sends the function by its name."""
+    """A row with a task to a row with its result, or with an error of ours, of which Ray would keep the text only."""
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
         self.function = function
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"result": self.function(row["task"])}
+        try:
+            return {"result": self.function(row["task"])}
+        except GastroVLError as error:
+            return {"error": error}
 
 
 def _start(ray: Any, workers: int) -> None:
@@ -66,15 +72,5 @@ def _start(ray: Any, workers: int) -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**quiet)
     else:
-        ray.init(num_cpus=workers, include_dashboard=False, **quiet)
-
-
-def _ours(error: BaseException) -> GastroVLError | None:
-    """Our own error behind one of Ray's, if there is one."""
-    seen: BaseException | None = error
-    while seen is not None:
-        cause = getattr(seen, "cause", None) or seen.__cause__
-        if isinstance(cause, GastroVLError):
-            return cause
-        seen = cause if isinstance(cause, BaseException) and cause is not seen else None
-    return None
+        # ports of Ray's own processes on this machine, closed to others
+        ray.init(num_cpus=workers, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)

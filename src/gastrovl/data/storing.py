@@ -47,7 +47,7 @@ def store_image(
 
 def _linked(source: Path, target: Path) -> bool:
     try:
-        os.link(source.resolve(), target)
+        os.link(source.resolve() if source.is_symlink() else source, target)
     except OSError:  # another file system, or one without hard links
         return False
     return True
