@@ -15,7 +15,18 @@ from pydantic import Field
 
 from gastrovl.core.config import Config
 from gastrovl.core.types import Box
-from gastrovl.data.overlays import BLACK, GRID, TEXT_SIDE, Mask, Pixels, corner_square, green_map, planes, text_boxes
+from gastrovl.data.overlays import (
+    BLACK,
+    GRID,
+    TEXT_SIDE,
+    Mask,
+    Pixels,
+    corner_square,
+    green_map,
+    planes,
+    text_boxes,
+    text_cells,
+)
 
 OVEREXPOSED = 250  # all channels at or above
 SAMPLES = (4, 2)  # of the copy, across and down, that make a pixel of the thumbnail
@@ -79,7 +90,7 @@ class Measures:
         sharpness: Standard deviation of the Laplacian of brightness (0-255) in the central half of a copy of about 576
             px (variance of the Laplacian: Pech-Pacheco et al., ICPR 2000).
         bars: Black bars as shares of width or height: left, top, right, bottom.
-        text: Cells that look like burned-in text.
+        cells: (row, column) of cells that look like burned-in text, on a copy of the size `copy_wh`.
         square, map: A black corner square, a green position map.
     """
 
@@ -88,9 +99,15 @@ class Measures:
     overexposed: float
     sharpness: float
     bars: tuple[float, float, float, float]
-    text: tuple[Box, ...]
+    cells: tuple[tuple[int, int], ...]
+    copy_wh: tuple[int, int]
     square: Box | None
     map: Box | None
+
+    @property
+    def text(self) -> tuple[Box, ...]:
+        """Places that look like burned-in text."""
+        return text_boxes(self.cells, self.copy_wh)
 
     def faults(self, options: FaultOptions) -> tuple[Fault, ...]:
         """What is wrong with the frame."""
@@ -100,7 +117,7 @@ class Measures:
             Fault.OVEREXPOSED: self.overexposed >= options.overexposed_share,
             Fault.BLURRED: self.sharpness < options.blurred_sharpness,
             Fault.LETTERBOXED: max(left + right, top + bottom) >= options.letterbox_share,
-            Fault.TEXT: bool(self.text),
+            Fault.TEXT: bool(self.cells),
             Fault.CORNER_SQUARE: self.square is not None,
             Fault.GREEN_MAP: self.map is not None,
         }
@@ -123,7 +140,7 @@ class Measures:
             "overexposed": round(self.overexposed, 4),
             "sharpness": round(self.sharpness, 3),
             "bars": [round(share, 4) for share in self.bars],
-            "text_cells": len(self.text),
+            "text_cells": len(self.cells),
             "corner_square": _numbers(self.square),
             "green_map": _numbers(self.map),
         }
@@ -163,7 +180,8 @@ def measure(pixels: Image.Image | SmallCopies) -> Measures:
         overexposed=int(np.count_nonzero(low >= OVEREXPOSED)) / (GRID * GRID),
         sharpness=_sharpness(whole[1]),
         bars=_bars(black),
-        text=text_boxes(*whole),
+        cells=text_cells(*whole),
+        copy_wh=copies.copy.size,
         square=corner_square(high),
         map=green_map(*small),
     )

@@ -12,6 +12,8 @@ operations on a small copy of the frame, tuned on HyperKvasir and EDD2020 (docs/
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -36,11 +38,10 @@ SIZES = np.multiply.outer(np.arange(LEAST, MOST + 1), np.arange(LEAST, MOST + 1)
 
 TEXT_SIDE = 576  # about the longer side of the copy on which text is looked for
 STROKE = 3  # pixels from a stroke's middle to the darker ground on either side
-STROKE_STEP = 44  # by which it is brighter
+STROKE_STEP = 36  # by which it is brighter
 STROKE_BRIGHT = 120
-STROKE_CHROMA = 36  # most that its channels differ
 CELL_HW = (6, 32)  # of the cells in which strokes are counted
-CELL_STROKES = 18  # stroke pixels that make a cell textlike
+CELL_STROKES = 16  # rows of strokes that begin in a cell and make it textlike: glints fill it, but with few
 EIGHT_ONES = np.uint64(0x0101010101010101)
 
 
@@ -125,8 +126,8 @@ def green_map(red: Pixels, green: Pixels, blue: Pixels) -> Box | None:
     )
 
 
-def text_boxes(red: Pixels, green: Pixels, blue: Pixels) -> tuple[Box, ...]:
-    """Cells of a frame that look like text, as boxes.
+def text_cells(red: Pixels, green: Pixels, blue: Pixels) -> tuple[tuple[int, int], ...]:
+    """Cells of a frame that look like text, as (row, column).
 
     The cells of a row are 6 px high and 32 wide on a copy of about 576 px; every row is tried twice, half a cell apart.
 
@@ -143,35 +144,46 @@ def text_boxes(red: Pixels, green: Pixels, blue: Pixels) -> tuple[Box, ...]:
     cells[:, : width - 2 * STROKE] = _strokes(red, green, blue)[: rows * half, : width - 2 * STROKE]
     halves = _count(cells, rows, columns)
     textlike = halves[:-1] + halves[1:] >= CELL_STROKES
+    return tuple(divmod(place, columns) for place in np.flatnonzero(textlike).tolist())
+
+
+def text_boxes(cells: Sequence[tuple[int, int]], size_wh: tuple[int, int]) -> tuple[Box, ...]:
+    """The places of `text_cells` in a picture of this size, one box for cells side by side."""
+    width, height = size_wh
+    tall, wide = CELL_HW
+    runs: list[list[int]] = []  # row, first column, end
+    for row, column in cells:
+        if runs and runs[-1][0] == row and runs[-1][2] == column:
+            runs[-1][2] += 1
+        else:
+            runs.append([row, column, column + 1])
     return tuple(
         Box(
-            x0=column * wide / width,
-            y0=row * half / height,
-            x1=min(1.0, ((column + 1) * wide + 2 * STROKE) / width),
-            y1=min(1.0, (row * half + tall) / height),
+            x0=start * wide / width,
+            y0=row * (tall // 2) / height,
+            x1=min(1.0, (end * wide + 2 * STROKE) / width),
+            y1=min(1.0, (row * (tall // 2) + tall) / height),
         )
-        for row, column in (divmod(place, columns) for place in np.flatnonzero(textlike).tolist())
+        for row, start, end in runs
     )
 
 
 def _strokes(red: Pixels, green: Pixels, blue: Pixels) -> Mask:
-    """Where thin, bright, colourless strokes are: [y, x] speaks of the pixel (y, x + STROKE).
+    """Where thin, bright, nearly colourless strokes begin: [y, x] speaks of the pixel (y, x + STROKE).
 
-    A stroke is brighter than STROKE_BRIGHT, by STROKE_STEP than the ground on either side, and its red and blue are
-    less than STROKE_CHROMA above its lowest channel. The rows are treated as one long line, which keeps every step on
-    whole blocks of bytes; the last 2 * STROKE columns therefore mix two rows and mean nothing.
+    Every channel of a stroke is brighter than STROKE_BRIGHT, and its lowest, the colourless part of a pixel, is
+    brighter by STROKE_STEP than that of the ground on either side. The rows are treated as one long line, which keeps
+    every step on whole blocks of bytes; the last 2 * STROKE columns therefore mix two rows and mean nothing.
     """
-    high, low = np.maximum(red, blue).reshape(-1), np.minimum(red, blue).reshape(-1)
-    np.minimum(low, green.reshape(-1), out=low)  # the colourless part of a pixel: red glints have little of it
-    strokes = np.empty(red.size, dtype=np.bool_)
-    found = strokes[: -2 * STROKE]
-    np.greater(low[STROKE:-STROKE], np.uint8(STROKE_BRIGHT), out=found)
-    bound = np.maximum(low[: -2 * STROKE], low[2 * STROKE :])
-    low -= np.uint8(STROKE_STEP)  # below 0 this wraps round, and the next line too: only where STROKE_BRIGHT said no
-    high -= np.uint8(STROKE_STEP + STROKE_CHROMA)
-    np.maximum(bound, high[STROKE:-STROKE], out=bound)
-    found &= low[STROKE:-STROKE] > bound
-    return strokes.reshape(red.shape)
+    low = np.minimum(red, blue).reshape(-1)
+    np.minimum(low, green.reshape(-1), out=low)
+    ground = np.maximum(low[: -2 * STROKE], low[2 * STROKE :])
+    strokes = low[STROKE:-STROKE] > np.uint8(STROKE_BRIGHT)
+    low -= np.uint8(STROKE_STEP)  # wraps round only where STROKE_BRIGHT has said no
+    strokes &= low[STROKE:-STROKE] > ground
+    begun = np.zeros(red.size, dtype=np.bool_)
+    np.greater(strokes[1:], strokes[:-1], out=begun[1 : len(strokes)])
+    return begun.reshape(red.shape)
 
 
 def _count(cells: Mask, rows: int, columns: int) -> NDArray[np.uint64]:
