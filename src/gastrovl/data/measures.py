@@ -173,7 +173,8 @@ def measure(pixels: Image.Image | SmallCopies) -> Measures:
     high, low = np.maximum(np.maximum(*small[:2]), small[2]), np.minimum(np.minimum(*small[:2]), small[2])
     black = high < BLACK
     lit = GRID * GRID - int(np.count_nonzero(black))
-    light = sum(int(channel[~black].sum()) for channel in small)
+    is_lit = (~black).reshape(-1).astype(np.float32)
+    light = sum(float(np.dot(channel.reshape(-1).astype(np.float32), is_lit)) for channel in small)
     return Measures(
         brightness=light / (3 * 255 * lit) if lit else 0.0,
         black=1 - lit / (GRID * GRID),
@@ -198,14 +199,14 @@ def _thumbnail(copy: Image.Image) -> Image.Image:
 def _sharpness(whole: Pixels) -> float:
     """Of every other row of the central half of a green channel: the spread there is that of all of them."""
     height, width = whole.shape
-    green = whole[height // 4 : height - height // 4, width // 4 : width - width // 4].astype(np.float32)
+    green = whole[height // 4 : height - height // 4, width // 4 : width - width // 4].astype(np.int16)
     if min(green.shape) < 3:
         return 0.0
     middle = green[1:-1:2]
     laplacian = 4 * middle[:, 1:-1]
     for around in (green[:-2:2, 1:-1], green[2::2, 1:-1], middle[:, :-2], middle[:, 2:]):
         laplacian -= around
-    values = laplacian.reshape(-1)
+    values = laplacian.reshape(-1).astype(np.float32)
     return float(max(0.0, np.dot(values, values) / len(values) - values.mean() ** 2) ** 0.5)
 
 

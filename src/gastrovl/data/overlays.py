@@ -34,7 +34,9 @@ RIM = 5
 EDGE_BRIGHT = 0.6  # of a square's inner edges runs along something that is not black
 TIP = 4  # side of the place at a square's inner corner that must be black: that of a slanted edge's is cut off
 CORNERS = ((True, False), (False, False), (True, True), (False, True))  # flipped in y, in x; lower left: most are there
-SIZES = np.multiply.outer(np.arange(LEAST, MOST + 1), np.arange(LEAST, MOST + 1))
+SIZES = np.multiply.outer(np.arange(LEAST, MOST + 1), np.arange(LEAST, MOST + 1)).astype(np.int32)
+ENOUGH = np.floor(0.98 * SIZES).astype(np.int16)  # more black cells than these make a square
+MOST_BLACK = np.int16(np.ceil(2 * LEAST * (1 - EDGE_BRIGHT)))  # cells along two lines beyond an edge
 
 TEXT_SIDE = 576  # about the longer side of the copy on which text is looked for
 STROKE = 3  # pixels from a stroke's middle to the darker ground on either side
@@ -64,45 +66,56 @@ def corner_square(high: Pixels) -> Box | None:
 
 
 def _largest_square(black: Mask) -> Box | None:
-    best: tuple[int, Box] | None = None
-    for flip_y, flip_x in CORNERS:
-        corner = black[:: -1 if flip_y else 1, :: -1 if flip_x else 1][:REACH, :REACH]
+    flips, corners = [], []
+    for flip in CORNERS:
+        corner = black[:: -1 if flip[0] else 1, :: -1 if flip[1] else 1][:REACH, :REACH]
         if not corner[RIM:LEAST, RIM:LEAST].all():
             continue
-        found = _square_at_origin(corner) or _square_at_origin(_without_rim(corner))
-        if found and (best is None or found[0] * found[1] > best[0]):
-            height, width = found
-            y0, y1 = (GRID - height, GRID) if flip_y else (0, height)
-            x0, x1 = (GRID - width, GRID) if flip_x else (0, width)
-            best = (height * width, Box(x0=x0 / GRID, y0=y0 / GRID, x1=x1 / GRID, y1=y1 / GRID))
-    return best[1] if best else None
+        filled = _without_rim(corner)
+        for variant in (corner,) if filled is None else (corner, filled):
+            flips.append(flip)
+            corners.append(variant)
+    if not corners:
+        return None
+    sizes = _squares_at_origin(np.stack(corners)).reshape(len(corners), -1)
+    which = int(sizes.max(axis=1).argmax())
+    place = int(sizes[which].argmax())
+    if not sizes[which, place]:
+        return None
+    height, width = (LEAST + at for at in divmod(place, MOST + 1 - LEAST))
+    flip_y, flip_x = flips[which]
+    y0, y1 = (GRID - height, GRID) if flip_y else (0, height)
+    x0, x1 = (GRID - width, GRID) if flip_x else (0, width)
+    return Box(x0=x0 / GRID, y0=y0 / GRID, x1=x1 / GRID, y1=y1 / GRID)
 
 
-def _without_rim(black: Mask) -> Mask:
+def _without_rim(black: Mask) -> Mask | None:
     """The corner with a thin lit rim along the picture's edge blackened, as some recorders leave one below a square."""
+    beyond_x, beyond_y = black[RIM], black[:, RIM]
+    if not ((beyond_x > black[:RIM]).any() or (beyond_y[:, None] > black[:, :RIM]).any()):
+        return None
     filled = black.copy()
-    filled[:RIM] |= black[RIM]
+    filled[:RIM] |= beyond_x
     filled[:, :RIM] |= filled[:, RIM : RIM + 1]
     return filled
 
 
-def _square_at_origin(black: Mask) -> tuple[int, int] | None:
-    """(height, width) of the rectangle at [0, 0] of a corner, by summed areas over every candidate at once."""
+def _squares_at_origin(black: Mask) -> NDArray[np.int32]:
+    """Area of each rectangle at [0, 0] of each corner, by height and width from LEAST, or 0 where none fits.
+
+    Summed areas judge every candidate at once: `black` is (corners, REACH, REACH).
+    """
     s = LEAST  # also the length of edge looked at, from the inner corner back
-    if not black[:s, :s].all():
-        return None
-    area = np.zeros((REACH + 1, REACH + 1), dtype=np.int32)
-    area[1:, 1:] = black.cumsum(axis=0, dtype=np.int32).cumsum(axis=1)
-    side, back, back4, near, far = (slice(s + by, MOST + 1 + by) for by in (0, -s, -TIP, 1, 3))
-    below = area[far, side] - area[near, side] - area[far, back] + area[near, back]
-    beside = area[side, far] - area[side, near] - area[back, far] + area[back, near]
-    most = 2 * s * (1 - EDGE_BRIGHT)
-    tip = area[side, side] - area[back4, side] - area[side, back4] + area[back4, back4]
-    fits = (area[side, side] > 0.98 * SIZES) & (below < most) & (beside < most) & (tip > TIP * TIP - 2)
-    if not fits.any():
-        return None
-    row, column = divmod(int((SIZES * fits).argmax()), MOST + 1 - s)
-    return s + row, s + column
+    area = np.zeros((len(black), REACH + 1, REACH + 1), dtype=np.int16)
+    black.cumsum(axis=1, dtype=np.int16).cumsum(axis=2, dtype=np.int16, out=area[:, 1:, 1:])
+    side, back, tip, near, far = (slice(s + by, MOST + 1 + by) for by in (0, -s, -TIP, 1, 3))
+    inside = area[:, side, side]
+    fits = inside > ENOUGH
+    fits &= inside - area[:, tip, side] - area[:, side, tip] + area[:, tip, tip] > TIP * TIP - 2
+    below, beside = area[:, far] - area[:, near], area[:, :, far] - area[:, :, near]
+    fits &= below[:, :, side] - below[:, :, back] < MOST_BLACK
+    fits &= beside[:, side] - beside[:, back] < MOST_BLACK
+    return fits * SIZES
 
 
 def green_map(red: Pixels, green: Pixels, blue: Pixels) -> Box | None:
