@@ -29,6 +29,7 @@ from gastrovl.data.overlays import (
 )
 
 OVEREXPOSED = 250  # all channels at or above
+DRAFT_SIDE = 550  # px of the longer side that a frame decoded at reduced size keeps at least
 SAMPLES = (4, 2)  # of the copy, across and down, that make a pixel of the thumbnail
 
 
@@ -164,6 +165,17 @@ def small_copies(pixels: Image.Image) -> SmallCopies:
     factor = max(1, round(max(pixels.size) / TEXT_SIDE))
     copy = pixels.reduce(factor) if factor > 1 else pixels
     return SmallCopies(copy, _thumbnail(copy))
+
+
+def draft_size(size_wh: tuple[int, int]) -> tuple[int, int] | None:
+    """The size to ask of `Image.draft` before a JPEG is decoded to be looked at, or None to decode it as it is.
+
+    A JPEG decoder can leave out high frequencies and give 1/2, 1/4 or 1/8 of the width and height, in a part of the
+    time; the longer side stays at least DRAFT_SIDE. Every coded byte is still read, so a truncated file still fails.
+    """
+    factor = max((factor for factor in (1, 2, 4, 8) if max(size_wh) >= factor * DRAFT_SIDE), default=1)
+    width, height = size_wh
+    return (width // factor, height // factor) if factor > 1 and min(size_wh) >= factor else None
 
 
 def measure(pixels: Image.Image | SmallCopies) -> Measures:

@@ -115,7 +115,8 @@ def _squares_at_origin(black: Mask) -> NDArray[np.int32]:
     below, beside = area[:, far] - area[:, near], area[:, :, far] - area[:, :, near]
     fits &= below[:, :, side] - below[:, :, back] < MOST_BLACK
     fits &= beside[:, side] - beside[:, back] < MOST_BLACK
-    return fits * SIZES
+    areas: NDArray[np.int32] = fits * SIZES
+    return areas
 
 
 def green_map(red: Pixels, green: Pixels, blue: Pixels) -> Box | None:
