@@ -2,8 +2,8 @@
 
 JPEG, PNG and WebP are cut at the level of their segments and chunks: the coded pixels stay byte for byte the same. Only
 what a decoder needs is kept; everything else goes, known or not. What else decodes (TIFF, a BMP with more than its
-pixels, a GIF by another name) is written anew without loss. Removing the orientation tag changes nothing here: boxes and
-models use the pixels as stored (`rotated_by_exif` in quality.json lists such files).
+pixels, a GIF by another name) is written anew without loss. Removing the orientation tag changes nothing here: boxes
+and models use the pixels as stored (`rotated_by_exif` in quality.json lists such files).
 """
 
 from __future__ import annotations
