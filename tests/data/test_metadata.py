@@ -109,6 +109,83 @@ def test_a_tiff_is_written_anew_without_its_tags(picture):
     assert np.array_equal(pixels(stripped), pixels(full))
 
 
+def test_a_jpeg_loses_segments_that_no_decoder_needs_whatever_their_marker(picture):
+    plain = encoded(picture, "JPEG")
+    jfxx = segment(0xE0, b"JFXX\0\x10" + NAME)  # an extension with a thumbnail
+    full = plain[:2] + jfxx + segment(0xF7, NAME) + segment(0xEF, NAME) + plain[2:]
+    stripped, removed = without_metadata(full, "a.jpg")
+    assert stripped == plain
+    assert removed == ("APP0", "marker F7", "APP15")
+
+
+def test_a_multi_picture_jpeg_keeps_its_first_picture_only(picture):
+    out = io.BytesIO()
+    second = Image.new("RGB", (64, 48), (1, 200, 3))
+    picture.save(out, "MPO", save_all=True, append_images=[second])
+    stripped, removed = without_metadata(out.getvalue(), "a.jpg")
+    assert set(removed) >= {"APP2", "trailer"}
+    assert stripped.count(b"\xff\xd8") == 1
+    assert np.array_equal(pixels(stripped), pixels(out.getvalue()))
+
+
+def test_a_png_loses_compressed_texts_private_chunks_and_an_animation(picture):
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("Patient", NAME.decode() * 9, zip=True)
+    full = encoded(picture, "PNG", pnginfo=texts, save_all=True, append_images=[Image.new("RGB", (64, 48))])
+    kind = b"paTi"
+    private = struct.pack(">I", len(NAME)) + kind + NAME + struct.pack(">I", zlib.crc32(kind + NAME))
+    full = full[:33] + private + full[33:]
+    stripped, removed = without_metadata(full, "a.png")
+    assert {"zTXt", "paTi", "acTL", "fcTL", "fdAT"} <= set(removed)
+    assert NAME not in stripped
+    assert np.array_equal(pixels(stripped), np.asarray(picture))
+
+
+def test_a_webp_loses_what_follows_it_and_chunks_inside_of_its_frames(picture):
+    plain = encoded(picture, "WEBP", lossless=True)
+    assert without_metadata(plain, "a.webp") == (plain, ())
+    assert without_metadata(plain + NAME, "a.webp") == (plain, ("trailer",))
+    moving = encoded(picture, "WEBP", lossless=True, save_all=True, append_images=[Image.new("RGB", (64, 48))])
+    at = moving.index(b"ANMF")
+    size = int.from_bytes(moving[at + 4 : at + 8], "little")
+    note = b"NOTE" + struct.pack("<I", len(NAME)) + NAME + b"\0" * (len(NAME) % 2)
+    frame = moving[at + 8 : at + 8 + size] + note
+    full = moving[:at] + b"ANMF" + struct.pack("<I", len(frame)) + frame + moving[at + 8 + size + size % 2 :]
+    full = b"RIFF" + struct.pack("<I", len(full) - 8) + full[8:]
+    stripped, removed = without_metadata(full, "a.webp")
+    assert (stripped, removed) == (moving, ("NOTE",))
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_tiffs_of_either_kind_lose_their_tags(picture, big):
+    full = encoded(picture, "TIFF", description=NAME.decode(), big_tiff=big)
+    stripped, removed = without_metadata(full, "a.tif")
+    assert removed == ("TIFF tags",)
+    assert NAME not in stripped
+    assert np.array_equal(pixels(stripped), pixels(full))
+
+
+def test_a_bitmap_is_kept_as_it_is_unless_more_than_pixels_is_in_it(picture):
+    plain = encoded(picture, "BMP")
+    assert without_metadata(plain, "a.bmp") == (plain, ())
+    stripped, removed = without_metadata(plain + NAME, "a.bmp")
+    assert (stripped, removed) == (plain, ("all: encoded anew",))
+
+
+def test_a_gif_by_another_name_loses_its_comment(picture):
+    full = encoded(picture, "GIF", comment=NAME)
+    assert NAME in full
+    stripped, removed = without_metadata(full, "a.png")
+    assert removed == ("all: encoded anew",)
+    assert NAME not in stripped
+    assert np.array_equal(pixels(stripped), pixels(full))
+
+
+def test_what_is_no_image_is_refused():
+    with pytest.raises(ImageError, match=r"a\.png: metadata cannot be cut out"):
+        without_metadata(b"JANE ROE, no image", "a.png")
+
+
 @pytest.mark.parametrize("cut", [30, 200, 700])
 def test_a_broken_structure_is_named_and_nothing_is_written(tmp_path, picture, cut):
     (tmp_path / "a.jpg").write_bytes(encoded(picture, "JPEG", comment=NAME)[:cut])

@@ -25,8 +25,8 @@ from gastrovl.data.composing import ComposeTasks, compose_chunk, file_names, joi
 from gastrovl.data.config import BuildConfig
 from gastrovl.data.dividing import Division, divide
 from gastrovl.data.engines import Engine, run_tasks
+from gastrovl.data.imagequality import count_faults
 from gastrovl.data.looks import LookTask, broken_of, fill_journal
-from gastrovl.data.measures import Fault
 from gastrovl.data.rows import Looked, journal_lines, read_looks
 from gastrovl.data.statistics import render_markdown
 
@@ -126,7 +126,6 @@ def _quality(
     equal: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         equal[row.seen.sha256].append(row.id)
-    faults = config.quality.faults
 
     def terms(index: int) -> set[str]:
         return {finding.term for finding in rows[index].labelled.findings}
@@ -153,9 +152,7 @@ def _quality(
         "unannotated": {
             source.description.name: [image.name for image in source.harmonised.silent] for source in sources
         },
-        "faults": {
-            fault.value: {"images": looked.faults[fault.value], "action": faults.action(fault)} for fault in Fault
-        },
+        "faults": count_faults(looked.faults, config.quality.faults),
         "excluded_by_fault": sorted(row.id for row in looked.excluded),
         "metadata_removed": sum(row.seen.removed for row in rows),
     }

@@ -63,14 +63,14 @@ class Look:
         print: `gastrovl.data.fingerprint`, uint8; empty when copies are not looked for.
         colours: `gastrovl.data.colours`, uint8.
         rotated: The file asks viewers to rotate it (EXIF); boxes and models use the pixels as stored.
-        measures: Brightness, sharpness, bars, and what is painted on the frame.
+        measures: Brightness, sharpness, bars, and what is painted on the frame; None when faults are not looked for.
     """
 
     sha256: str
     print: NDArray[np.uint8]
     colours: NDArray[np.uint8]
     rotated: bool
-    measures: Measures
+    measures: Measures | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def look_at(path: Path, content: bytes, options: QualityOptions) -> tuple[Look, 
         print=NO_PRINT if options.copies is None else fingerprint(pixels),
         colours=colour_histogram(small.thumbnail),
         rotated=rotated,
-        measures=measure(small),
+        measures=None if options.faults is None else measure(small),
     )
     return look, pixels
 
@@ -172,8 +172,9 @@ def _look_and_store(image: ImageFile, task: LookTask) -> Line:
         removed = None
         if not is_excluded(look.measures, faults):
             target = task.stored / image.name
-            masked = look.measures.to_mask(faults)
-            removed = store_image(image, content, pixels, target, task.storing, masked, inpaint=faults.inpaint)
+            masked = () if look.measures is None or faults is None else look.measures.to_mask(faults)
+            is_inpainted = faults is not None and faults.inpaint
+            removed = store_image(image, content, pixels, target, task.storing, masked, inpaint=is_inpainted)
     except ImageError as error:
         broken = as_broken(image.path, error)
         return {**line, "broken": [broken.path, broken.reason, broken.remedy]}

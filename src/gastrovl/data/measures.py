@@ -15,9 +15,21 @@ from pydantic import Field
 
 from gastrovl.core.config import Config
 from gastrovl.core.types import Box
-from gastrovl.data.overlays import BLACK, GRID, TEXT_SIDE, Mask, Pixels, corner_square, green_map, planes, text_boxes
+from gastrovl.data.overlays import (
+    BLACK,
+    GRID,
+    TEXT_SIDE,
+    Mask,
+    Pixels,
+    corner_square,
+    green_map,
+    planes,
+    text_boxes,
+    text_cells,
+)
 
 OVEREXPOSED = 250  # all channels at or above
+DRAFT_SIDE = 550  # px of the longer side that a frame decoded at reduced size keeps at least
 SAMPLES = (4, 2)  # of the copy, across and down, that make a pixel of the thumbnail
 
 
@@ -79,7 +91,7 @@ class Measures:
         sharpness: Standard deviation of the Laplacian of brightness (0-255) in the central half of a copy of about 576
             px (variance of the Laplacian: Pech-Pacheco et al., ICPR 2000).
         bars: Black bars as shares of width or height: left, top, right, bottom.
-        text: Cells that look like burned-in text.
+        cells: (row, column) of cells that look like burned-in text, on a copy of the size `copy_wh`.
         square, map: A black corner square, a green position map.
     """
 
@@ -88,9 +100,15 @@ class Measures:
     overexposed: float
     sharpness: float
     bars: tuple[float, float, float, float]
-    text: tuple[Box, ...]
+    cells: tuple[tuple[int, int], ...]
+    copy_wh: tuple[int, int]
     square: Box | None
     map: Box | None
+
+    @property
+    def text(self) -> tuple[Box, ...]:
+        """Places that look like burned-in text."""
+        return text_boxes(self.cells, self.copy_wh)
 
     def faults(self, options: FaultOptions) -> tuple[Fault, ...]:
         """What is wrong with the frame."""
@@ -100,7 +118,7 @@ class Measures:
             Fault.OVEREXPOSED: self.overexposed >= options.overexposed_share,
             Fault.BLURRED: self.sharpness < options.blurred_sharpness,
             Fault.LETTERBOXED: max(left + right, top + bottom) >= options.letterbox_share,
-            Fault.TEXT: bool(self.text),
+            Fault.TEXT: bool(self.cells),
             Fault.CORNER_SQUARE: self.square is not None,
             Fault.GREEN_MAP: self.map is not None,
         }
@@ -123,7 +141,7 @@ class Measures:
             "overexposed": round(self.overexposed, 4),
             "sharpness": round(self.sharpness, 3),
             "bars": [round(share, 4) for share in self.bars],
-            "text_cells": len(self.text),
+            "text_cells": len(self.cells),
             "corner_square": _numbers(self.square),
             "green_map": _numbers(self.map),
         }
@@ -149,6 +167,17 @@ def small_copies(pixels: Image.Image) -> SmallCopies:
     return SmallCopies(copy, _thumbnail(copy))
 
 
+def draft_size(size_wh: tuple[int, int]) -> tuple[int, int] | None:
+    """The size to ask of `Image.draft` before a JPEG is decoded to be looked at, or None to decode it as it is.
+
+    A JPEG decoder can leave out high frequencies and give 1/2, 1/4 or 1/8 of the width and height, in a part of the
+    time; the longer side stays at least DRAFT_SIDE. Every coded byte is still read, so a truncated file still fails.
+    """
+    factor = max((factor for factor in (1, 2, 4, 8) if max(size_wh) >= factor * DRAFT_SIDE), default=1)
+    width, height = size_wh
+    return (width // factor, height // factor) if factor > 1 and min(size_wh) >= factor else None
+
+
 def measure(pixels: Image.Image | SmallCopies) -> Measures:
     """Measure an RGB frame, or the small copies of it."""
     copies = pixels if isinstance(pixels, SmallCopies) else small_copies(pixels)
@@ -156,14 +185,16 @@ def measure(pixels: Image.Image | SmallCopies) -> Measures:
     high, low = np.maximum(np.maximum(*small[:2]), small[2]), np.minimum(np.minimum(*small[:2]), small[2])
     black = high < BLACK
     lit = GRID * GRID - int(np.count_nonzero(black))
-    light = sum(int(channel[~black].sum()) for channel in small)
+    is_lit = (~black).reshape(-1).astype(np.float32)
+    light = sum(float(np.dot(channel.reshape(-1).astype(np.float32), is_lit)) for channel in small)
     return Measures(
         brightness=light / (3 * 255 * lit) if lit else 0.0,
         black=1 - lit / (GRID * GRID),
         overexposed=int(np.count_nonzero(low >= OVEREXPOSED)) / (GRID * GRID),
         sharpness=_sharpness(whole[1]),
         bars=_bars(black),
-        text=text_boxes(*whole),
+        cells=text_cells(*whole),
+        copy_wh=copies.copy.size,
         square=corner_square(high),
         map=green_map(*small),
     )
@@ -180,14 +211,14 @@ def _thumbnail(copy: Image.Image) -> Image.Image:
 def _sharpness(whole: Pixels) -> float:
     """Of every other row of the central half of a green channel: the spread there is that of all of them."""
     height, width = whole.shape
-    green = whole[height // 4 : height - height // 4, width // 4 : width - width // 4].astype(np.float32)
+    green = whole[height // 4 : height - height // 4, width // 4 : width - width // 4].astype(np.int16)
     if min(green.shape) < 3:
         return 0.0
     middle = green[1:-1:2]
     laplacian = 4 * middle[:, 1:-1]
     for around in (green[:-2:2, 1:-1], green[2::2, 1:-1], middle[:, :-2], middle[:, 2:]):
         laplacian -= around
-    values = laplacian.reshape(-1)
+    values = laplacian.reshape(-1).astype(np.float32)
     return float(max(0.0, np.dot(values, values) / len(values) - values.mean() ** 2) ** 0.5)
 
 

@@ -12,6 +12,8 @@ operations on a small copy of the frame, tuned on HyperKvasir and EDD2020 (docs/
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -32,15 +34,16 @@ RIM = 5
 EDGE_BRIGHT = 0.6  # of a square's inner edges runs along something that is not black
 TIP = 4  # side of the place at a square's inner corner that must be black: that of a slanted edge's is cut off
 CORNERS = ((True, False), (False, False), (True, True), (False, True))  # flipped in y, in x; lower left: most are there
-SIZES = np.multiply.outer(np.arange(LEAST, MOST + 1), np.arange(LEAST, MOST + 1))
+SIZES = np.multiply.outer(np.arange(LEAST, MOST + 1), np.arange(LEAST, MOST + 1)).astype(np.int32)
+ENOUGH = np.floor(0.98 * SIZES).astype(np.int16)  # more black cells than these make a square
+MOST_BLACK = np.int16(np.ceil(2 * LEAST * (1 - EDGE_BRIGHT)))  # cells along two lines beyond an edge
 
 TEXT_SIDE = 576  # about the longer side of the copy on which text is looked for
 STROKE = 3  # pixels from a stroke's middle to the darker ground on either side
-STROKE_STEP = 44  # by which it is brighter
+STROKE_STEP = 36  # by which it is brighter
 STROKE_BRIGHT = 120
-STROKE_CHROMA = 36  # most that its channels differ
 CELL_HW = (6, 32)  # of the cells in which strokes are counted
-CELL_STROKES = 18  # stroke pixels that make a cell textlike
+CELL_STROKES = 16  # rows of strokes that begin in a cell and make it textlike: glints fill it, but with few
 EIGHT_ONES = np.uint64(0x0101010101010101)
 
 
@@ -63,45 +66,57 @@ def corner_square(high: Pixels) -> Box | None:
 
 
 def _largest_square(black: Mask) -> Box | None:
-    best: tuple[int, Box] | None = None
-    for flip_y, flip_x in CORNERS:
-        corner = black[:: -1 if flip_y else 1, :: -1 if flip_x else 1][:REACH, :REACH]
+    flips, corners = [], []
+    for flip in CORNERS:
+        corner = black[:: -1 if flip[0] else 1, :: -1 if flip[1] else 1][:REACH, :REACH]
         if not corner[RIM:LEAST, RIM:LEAST].all():
             continue
-        found = _square_at_origin(corner) or _square_at_origin(_without_rim(corner))
-        if found and (best is None or found[0] * found[1] > best[0]):
-            height, width = found
-            y0, y1 = (GRID - height, GRID) if flip_y else (0, height)
-            x0, x1 = (GRID - width, GRID) if flip_x else (0, width)
-            best = (height * width, Box(x0=x0 / GRID, y0=y0 / GRID, x1=x1 / GRID, y1=y1 / GRID))
-    return best[1] if best else None
+        filled = _without_rim(corner)
+        for variant in (corner,) if filled is None else (corner, filled):
+            flips.append(flip)
+            corners.append(variant)
+    if not corners:
+        return None
+    sizes = _squares_at_origin(np.stack(corners)).reshape(len(corners), -1)
+    which = int(sizes.max(axis=1).argmax())
+    place = int(sizes[which].argmax())
+    if not sizes[which, place]:
+        return None
+    height, width = (LEAST + at for at in divmod(place, MOST + 1 - LEAST))
+    flip_y, flip_x = flips[which]
+    y0, y1 = (GRID - height, GRID) if flip_y else (0, height)
+    x0, x1 = (GRID - width, GRID) if flip_x else (0, width)
+    return Box(x0=x0 / GRID, y0=y0 / GRID, x1=x1 / GRID, y1=y1 / GRID)
 
 
-def _without_rim(black: Mask) -> Mask:
+def _without_rim(black: Mask) -> Mask | None:
     """The corner with a thin lit rim along the picture's edge blackened, as some recorders leave one below a square."""
+    beyond_x, beyond_y = black[RIM], black[:, RIM]
+    if not ((beyond_x > black[:RIM]).any() or (beyond_y[:, None] > black[:, :RIM]).any()):
+        return None
     filled = black.copy()
-    filled[:RIM] |= black[RIM]
+    filled[:RIM] |= beyond_x
     filled[:, :RIM] |= filled[:, RIM : RIM + 1]
     return filled
 
 
-def _square_at_origin(black: Mask) -> tuple[int, int] | None:
-    """(height, width) of the rectangle at [0, 0] of a corner, by summed areas over every candidate at once."""
+def _squares_at_origin(black: Mask) -> NDArray[np.int32]:
+    """Area of each rectangle at [0, 0] of each corner, by height and width from LEAST, or 0 where none fits.
+
+    Summed areas judge every candidate at once: `black` is (corners, REACH, REACH).
+    """
     s = LEAST  # also the length of edge looked at, from the inner corner back
-    if not black[:s, :s].all():
-        return None
-    area = np.zeros((REACH + 1, REACH + 1), dtype=np.int32)
-    area[1:, 1:] = black.cumsum(axis=0, dtype=np.int32).cumsum(axis=1)
-    side, back, back4, near, far = (slice(s + by, MOST + 1 + by) for by in (0, -s, -TIP, 1, 3))
-    below = area[far, side] - area[near, side] - area[far, back] + area[near, back]
-    beside = area[side, far] - area[side, near] - area[back, far] + area[back, near]
-    most = 2 * s * (1 - EDGE_BRIGHT)
-    tip = area[side, side] - area[back4, side] - area[side, back4] + area[back4, back4]
-    fits = (area[side, side] > 0.98 * SIZES) & (below < most) & (beside < most) & (tip > TIP * TIP - 2)
-    if not fits.any():
-        return None
-    row, column = divmod(int((SIZES * fits).argmax()), MOST + 1 - s)
-    return s + row, s + column
+    area = np.zeros((len(black), REACH + 1, REACH + 1), dtype=np.int16)
+    black.cumsum(axis=1, dtype=np.int16).cumsum(axis=2, dtype=np.int16, out=area[:, 1:, 1:])
+    side, back, tip, near, far = (slice(s + by, MOST + 1 + by) for by in (0, -s, -TIP, 1, 3))
+    inside = area[:, side, side]
+    fits = inside > ENOUGH
+    fits &= inside - area[:, tip, side] - area[:, side, tip] + area[:, tip, tip] > TIP * TIP - 2
+    below, beside = area[:, far] - area[:, near], area[:, :, far] - area[:, :, near]
+    fits &= below[:, :, side] - below[:, :, back] < MOST_BLACK
+    fits &= beside[:, side] - beside[:, back] < MOST_BLACK
+    areas: NDArray[np.int32] = fits * SIZES
+    return areas
 
 
 def green_map(red: Pixels, green: Pixels, blue: Pixels) -> Box | None:
@@ -125,8 +140,8 @@ def green_map(red: Pixels, green: Pixels, blue: Pixels) -> Box | None:
     )
 
 
-def text_boxes(red: Pixels, green: Pixels, blue: Pixels) -> tuple[Box, ...]:
-    """Cells of a frame that look like text, as boxes.
+def text_cells(red: Pixels, green: Pixels, blue: Pixels) -> tuple[tuple[int, int], ...]:
+    """Cells of a frame that look like text, as (row, column).
 
     The cells of a row are 6 px high and 32 wide on a copy of about 576 px; every row is tried twice, half a cell apart.
 
@@ -143,35 +158,46 @@ def text_boxes(red: Pixels, green: Pixels, blue: Pixels) -> tuple[Box, ...]:
     cells[:, : width - 2 * STROKE] = _strokes(red, green, blue)[: rows * half, : width - 2 * STROKE]
     halves = _count(cells, rows, columns)
     textlike = halves[:-1] + halves[1:] >= CELL_STROKES
+    return tuple(divmod(place, columns) for place in np.flatnonzero(textlike).tolist())
+
+
+def text_boxes(cells: Sequence[tuple[int, int]], size_wh: tuple[int, int]) -> tuple[Box, ...]:
+    """The places of `text_cells` in a picture of this size, one box for cells side by side."""
+    width, height = size_wh
+    tall, wide = CELL_HW
+    runs: list[list[int]] = []  # row, first column, end
+    for row, column in cells:
+        if runs and runs[-1][0] == row and runs[-1][2] == column:
+            runs[-1][2] += 1
+        else:
+            runs.append([row, column, column + 1])
     return tuple(
         Box(
-            x0=column * wide / width,
-            y0=row * half / height,
-            x1=min(1.0, ((column + 1) * wide + 2 * STROKE) / width),
-            y1=min(1.0, (row * half + tall) / height),
+            x0=start * wide / width,
+            y0=row * (tall // 2) / height,
+            x1=min(1.0, (end * wide + 2 * STROKE) / width),
+            y1=min(1.0, (row * (tall // 2) + tall) / height),
         )
-        for row, column in (divmod(place, columns) for place in np.flatnonzero(textlike).tolist())
+        for row, start, end in runs
     )
 
 
 def _strokes(red: Pixels, green: Pixels, blue: Pixels) -> Mask:
-    """Where thin, bright, colourless strokes are: [y, x] speaks of the pixel (y, x + STROKE).
+    """Where thin, bright, nearly colourless strokes begin: [y, x] speaks of the pixel (y, x + STROKE).
 
-    A stroke is brighter than STROKE_BRIGHT, by STROKE_STEP than the ground on either side, and its red and blue are
-    less than STROKE_CHROMA above its lowest channel. The rows are treated as one long line, which keeps every step on
-    whole blocks of bytes; the last 2 * STROKE columns therefore mix two rows and mean nothing.
+    Every channel of a stroke is brighter than STROKE_BRIGHT, and its lowest, the colourless part of a pixel, is
+    brighter by STROKE_STEP than that of the ground on either side. The rows are treated as one long line, which keeps
+    every step on whole blocks of bytes; the last 2 * STROKE columns therefore mix two rows and mean nothing.
     """
-    high, low = np.maximum(red, blue).reshape(-1), np.minimum(red, blue).reshape(-1)
-    np.minimum(low, green.reshape(-1), out=low)  # the colourless part of a pixel: red glints have little of it
-    strokes = np.empty(red.size, dtype=np.bool_)
-    found = strokes[: -2 * STROKE]
-    np.greater(low[STROKE:-STROKE], np.uint8(STROKE_BRIGHT), out=found)
-    bound = np.maximum(low[: -2 * STROKE], low[2 * STROKE :])
-    low -= np.uint8(STROKE_STEP)  # below 0 this wraps round, and the next line too: only where STROKE_BRIGHT said no
-    high -= np.uint8(STROKE_STEP + STROKE_CHROMA)
-    np.maximum(bound, high[STROKE:-STROKE], out=bound)
-    found &= low[STROKE:-STROKE] > bound
-    return strokes.reshape(red.shape)
+    low = np.minimum(red, blue).reshape(-1)
+    np.minimum(low, green.reshape(-1), out=low)
+    ground = np.maximum(low[: -2 * STROKE], low[2 * STROKE :])
+    strokes = low[STROKE:-STROKE] > np.uint8(STROKE_BRIGHT)
+    low -= np.uint8(STROKE_STEP)  # wraps round only where STROKE_BRIGHT has said no
+    strokes &= low[STROKE:-STROKE] > ground
+    begun = np.zeros(red.size, dtype=np.bool_)
+    np.greater(strokes[1:], strokes[:-1], out=begun[1 : len(strokes)])
+    return begun.reshape(red.shape)
 
 
 def _count(cells: Mask, rows: int, columns: int) -> NDArray[np.uint64]:

@@ -21,14 +21,14 @@ class QualityOptions(Config):
         max_px: Largest width x height that is decoded at all.
         min_side_px: Smallest width or height.
         copies: How copies of an image are found, which are one group then; null finds byte-equal files only.
-        faults: What is done about dark, blurred, overexposed, letterboxed and painted-on frames.
+        faults: What is done about dark, blurred, overexposed, letterboxed and painted-on frames; null measures none.
     """
 
     on_broken_image: Literal["stop", "skip"] = "stop"
     max_px: int = Field(default=50_000_000, gt=0, le=PILLOW_LIMIT_PX)
     min_side_px: int = Field(default=32, ge=1)
     copies: CopyOptions | None = CopyOptions()
-    faults: FaultOptions = FaultOptions()
+    faults: FaultOptions | None = FaultOptions()
 
 
 def stop_at_broken(broken: list[BrokenImage]) -> None:

@@ -80,7 +80,7 @@ def read_looks(
                 broken[why.path] = why
                 continue
             seen.append(seen_of(line))
-            faults.update(line["quality"]["faults"])
+            faults.update(line["quality"].get("faults", ()))
             prints.write(bytes_of(line, "print"))
             colours.write(bytes_of(line, "colours"))
     leave_out_broken(sources, broken, config)
