@@ -58,8 +58,8 @@ def cut_series(likeness: Sequence[float], longest: int) -> list[int]:
     frames = len(likeness) + 1
     # Of the first n frames, for the best cuts: sum, number of cuts, start of the last run.
     best: list[tuple[float, int, int]] = [(0.0, 0, 0)]
-    # What a last run from `start` costs does not depend on its end, so the least of the last `longest` starts is kept at
-    # the left of a queue that only ascends: time grows with the frames alone.
+    # What a last run from `start` costs does not depend on its end, so the least of the last `longest` starts is kept
+    # at the left of a queue that only ascends: time grows with the frames alone.
     starts: deque[tuple[float, int, int]] = deque()
     for end in range(1, frames + 1):
         start = end - 1
