@@ -197,7 +197,7 @@ def test_kvasir_seg_has_several_boxes_in_one_frame(build):
 
 def test_a_class_folder_that_no_rule_knows_stops_the_build_with_its_name(build, tmp_path, draw):
     draw(tmp_path / "kvasir-dataset-v2/polyps-new/x.jpg", 77, SIZE_WH)
-    with pytest.raises(LabelError, match="kvasir_v2: 'polyps-new', 1 times, first in .*polyps-new"):
+    with pytest.raises(LabelError, match=r"kvasir_v2: 'polyps-new', 1 times, first in .*polyps-new"):
         build("kvasir_v2")
 
 
