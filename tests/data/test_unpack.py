@@ -120,3 +120,21 @@ def test_a_cut_archive_is_named_as_such(tmp_path, kind):
 def test_an_archive_that_is_flatter_than_promised_is_refused(tmp_path):
     with pytest.raises(DownloadError, match="lies in 0 folders, expected 1"):
         unpack(zipped(tmp_path / "a.zip", ("1.jpg", b"1")), "zip", tmp_path / "out", strip=1)
+
+
+@pytest.mark.parametrize("names", [("set", "set/1.jpg"), ("set/1.jpg", "set")])
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_file_and_a_folder_of_one_name_are_refused(tmp_path, kind, names):
+    if kind == "zip":
+        archive = zipped(tmp_path / "a", *((name, b"x") for name in names))
+    else:
+        archive = tarred(tmp_path / "a", *((tarfile.TarInfo(name), b"x") for name in names))
+    with pytest.raises(DownloadError, match="a file and a folder of one name"):
+        unpack(archive, kind, tmp_path / "out")
+
+
+def test_a_member_without_a_name_is_refused(tmp_path):
+    info = zipfile.ZipInfo("x")
+    info.filename = ""
+    with pytest.raises(DownloadError, match="member '' is no relative path"):
+        unpack(zipped(tmp_path / "a.zip", (info, b"x")), "zip", tmp_path / "out")

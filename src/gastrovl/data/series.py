@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -59,14 +60,21 @@ def cut_series(likeness: Sequence[float], longest: int) -> list[int]:
         of those the fewest.
     """
     frames = len(likeness) + 1
-    best: list[tuple[float, int, int]] = [(0.0, 0, 0)]  # for the first n frames: sum, cuts, start of the last run
+    # Of the first n frames, for the best cuts: sum, number of cuts, start of the last run.
+    best: list[tuple[float, int, int]] = [(0.0, 0, 0)]
+    # What a last run from `start` costs does not depend on its end, so the least of the last `longest` starts is kept
+    # at the left of a queue that only ascends: time grows with the frames alone.
+    starts: deque[tuple[float, int, int]] = deque()
     for end in range(1, frames + 1):
-        options = []
-        for start in range(max(0, end - longest), end):
-            total, count, _ = best[start]
-            parted = likeness[start - 1] if start else 0.0
-            options.append((total + parted, count + (start > 0), start))
-        best.append(min(options))
+        start = end - 1
+        total, count, _ = best[start]
+        option = (total + (likeness[start - 1] if start else 0.0), count + (start > 0), start)
+        while starts and starts[-1] > option:
+            starts.pop()
+        starts.append(option)
+        if starts[0][2] < end - longest:
+            starts.popleft()
+        best.append(starts[0])
     cuts = []
     start = best[frames][2]
     while start:

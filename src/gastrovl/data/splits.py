@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import chain
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -26,15 +27,16 @@ class SplitOptions(Config):
     Attributes:
         train, val, test: Shares of the samples without an official split; they need not sum to 1.
         official: Keep the split that a source publishes.
-        on_parted_group: When an official split parts a group: "stop" with the list, or "drop" the group's members in
-            the less held-out splits (train before val before test), which leaves the official test set whole.
+        on_parted_group: When an official split parts a group: "stop" with the list; "drop" the group's members in the
+            less held-out splits (train before val before test), which leaves the official test set whole; or "move"
+            them to the most held-out split that the group has, which loses no image and lets val and test grow.
     """
 
     train: float = Field(default=0.8, ge=0)
     val: float = Field(default=0.1, ge=0)
     test: float = Field(default=0.1, ge=0)
     official: bool = True
-    on_parted_group: Literal["stop", "drop"] = "stop"
+    on_parted_group: Literal["stop", "drop", "move"] = "stop"
 
     @model_validator(mode="after")
     def _check(self) -> SplitOptions:
@@ -78,8 +80,8 @@ def join_groups(members: Sequence[Member], alike: Iterable[tuple[int, int]] = ()
         return index
 
     first_with: dict[str, int] = {}
-    links = [(first_with.setdefault(key, index), index) for index, member in enumerate(members) for key in member.keys]
-    for a, b in [*links, *alike]:
+    links = ((first_with.setdefault(key, index), index) for index, member in enumerate(members) for key in member.keys)
+    for a, b in chain(links, alike):
         parent[root(a)] = root(b)
     names: dict[int, str] = {}
     for index, member in enumerate(members):
@@ -90,15 +92,51 @@ def join_groups(members: Sequence[Member], alike: Iterable[tuple[int, int]] = ()
 
 def parted_groups(members: Sequence[Member], groups: Sequence[str]) -> dict[str, dict[Split, list[int]]]:
     """Groups whose members have several official splits: group -> split -> indices of members."""
+    first: dict[str, Split] = {}
+    parted: set[str] = set()
+    for member, group in zip(members, groups, strict=True):
+        if member.official is not None and first.setdefault(group, member.official) is not member.official:
+            parted.add(group)
     by_group: dict[str, dict[Split, list[int]]] = defaultdict(lambda: defaultdict(list))
     for index, (member, group) in enumerate(zip(members, groups, strict=True)):
-        if member.official is not None:
+        if group in parted and member.official is not None:
             by_group[group][member.official].append(index)
-    return {group: dict(splits) for group, splits in by_group.items() if len(splits) > 1}
+    return {group: dict(splits) for group, splits in by_group.items()}
+
+
+def describe_parted(members: Sequence[Member], groups: Sequence[str], options: SplitOptions) -> list[dict[str, Any]]:
+    """Every group that the official split parts, and what `options` do about it: the form of quality.json and the card.
+
+    Returns:
+        By group name: `group`; `splits`, split -> ids in it as published, the most held-out split last; `kept`, the
+        split that the group has in the end, or None when the build stops; `repair` ("stop", "drop" or "move"); and
+        `changed`, the ids that leave ("drop") or change their split ("move"). Ids are sorted. Hand in all members,
+        before those that `resolve_parted` names are left out.
+    """
+    found = []
+    for group, splits in sorted(parted_groups(members, groups).items()):
+        kept = _most_held_out(splits)
+        ids = {
+            split.value: sorted(members[index].id for index in splits[split])
+            for split in reversed(HELD_OUT)
+            if split in splits
+        }
+        is_repaired = options.on_parted_group != "stop"
+        changed = sorted(name for split, names in ids.items() if split != kept.value for name in names)
+        found.append(
+            {
+                "group": group,
+                "splits": ids,
+                "kept": kept.value if is_repaired else None,
+                "repair": options.on_parted_group,
+                "changed": changed if is_repaired else [],
+            }
+        )
+    return found
 
 
 def resolve_parted(members: Sequence[Member], groups: Sequence[str], options: SplitOptions) -> set[int]:
-    """Indices of members to leave out so that the official split parts no group.
+    """Indices of members to leave out so that the official split parts no group; none when `options` move them.
 
     Raises:
         SourceError: It parts one, and `on_parted_group` is "stop"; the message lists all of them.
@@ -115,96 +153,138 @@ def resolve_parted(members: Sequence[Member], groups: Sequence[str], options: Sp
         raise SourceError(
             f"the official split parts {len(parted)} groups of the same patient, video or near-duplicate images:\n"
             + "\n".join(rows)
-            + "\nExpected each group in one split. Set `splits.on_parted_group: drop` to leave out the members outside "
-            "the held-out split, or `splits.official: false` to divide anew"
+            + "\nExpected each group in one split. Set `splits.on_parted_group: move` to move a group to its most "
+            "held-out split, `splits.on_parted_group: drop` to leave out the members outside it, or "
+            "`splits.official: false` to divide anew"
         )
     dropped: set[int] = set()
-    for splits in parted.values():
-        kept = next(split for split in HELD_OUT if split in splits)
-        dropped.update(index for split, indices in splits.items() if split is not kept for index in indices)
+    if options.on_parted_group == "drop":
+        for splits in parted.values():
+            kept = _most_held_out(splits)
+            dropped.update(index for split, indices in splits.items() if split is not kept for index in indices)
     return dropped
+
+
+def _most_held_out(splits: Iterable[Split]) -> Split:
+    found = set(splits)
+    return next(split for split in HELD_OUT if split in found)
 
 
 def assign_splits(members: Sequence[Member], groups: Sequence[str], options: SplitOptions, seed: int) -> list[Split]:
     """The split of each member; members of one group always share it.
 
-    Official splits are kept. The other groups are first handed out so that every label, the rarest first, appears in
-    train, test and val as far as it has groups; the rest goes where it brings labels and sizes nearest to the shares.
-    Of several random orders, the division nearest to the shares is kept. Follows the idea of iterative stratification
-    (Sechidis et al., ECML PKDD 2011), on groups.
+    Official splits are kept; a group that they part goes to its most held-out one where `options` say "move". The other
+    groups are first handed out so that every label, the rarest first, appears in train, test and val as far as it has
+    groups; the rest goes where it brings labels and sizes nearest to the shares. Of several random orders, the division
+    nearest to the shares is kept. Follows the idea of iterative stratification (Sechidis et al., ECML PKDD 2011), on
+    groups. The order of the members makes no difference.
 
     Raises:
-        SourceError: A group has several official splits (see `resolve_parted`).
+        SourceError: A group has several official splits, and is not to be moved (see `resolve_parted`).
     """
-    if parted_groups(members, groups):
+    parted = parted_groups(members, groups)
+    if parted and options.on_parted_group != "move":
         raise SourceError("a group has several official splits; call resolve_parted first and leave its indices out")
     fixed = {group: member.official for member, group in zip(members, groups, strict=True) if member.official}
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for member, group in zip(members, groups, strict=True):
-        counts[group].update((*dict.fromkeys(member.labels), ""))  # "" counts the samples themselves
-    free = {group: counts[group] for group in counts if group not in fixed}
-    tries = max(1, min(MAX_TRIES, TRIED_GROUPS // max(1, len(free))))
+    fixed |= {group: _most_held_out(splits) for group, splits in parted.items()}
+    tallies = _Tallies(members, groups, fixed)
+    tries = max(1, min(MAX_TRIES, TRIED_GROUPS // max(1, len(tallies.of))))
     rng = random.Random(seed)
-    best = min(
-        (_Division(free, options.shares(), rng).run() for _ in range(tries)), key=lambda division: division.misfit()
-    )
-    chosen: dict[str, Split] = dict(best.chosen)
-    chosen |= fixed
+    best = min((_Division(tallies, options.shares(), rng).run() for _ in range(tries)), key=_Division.misfit)
+    chosen: dict[str, Split] = best.chosen | fixed
     return [chosen[group] for group in groups]
+
+
+class _Tallies:
+    """How often each label occurs in each group that has no split yet.
+
+    Attributes:
+        of: Group -> (label, count) pairs; labels are numbers, and ALL counts the samples themselves.
+        names, totals: Name and count of each label.
+    """
+
+    ALL = ""
+
+    def __init__(self, members: Sequence[Member], groups: Sequence[str], fixed: Container[str]) -> None:
+        counts: dict[str, dict[str, int]] = {}
+        # By id, because sums of fractions depend on their order in the last digit, and ties on that.
+        for index in sorted(range(len(members)), key=lambda index: members[index].id):
+            if groups[index] not in fixed:
+                tally = counts.setdefault(groups[index], {})
+                for label in (*dict.fromkeys(members[index].labels), self.ALL):
+                    tally[label] = tally.get(label, 0) + 1
+        numbers: dict[str, int] = {}
+        self.of: dict[str, tuple[tuple[int, int], ...]] = {}
+        self.totals: list[int] = []
+        for group, tally in counts.items():
+            self.of[group] = tuple((numbers.setdefault(label, len(numbers)), count) for label, count in tally.items())
+            self.totals += [0] * (len(numbers) - len(self.totals))
+            for number, count in self.of[group]:
+                self.totals[number] += count
+        self.names = list(numbers)
+        self.sizes = {group: tally[self.ALL] for group, tally in counts.items()}
 
 
 class _Division:
     """A greedy division of groups in one random order; an object, so that its tallies need not be passed around."""
 
-    def __init__(self, counts: dict[str, Counter[str]], shares: dict[Split, float], rng: random.Random) -> None:
-        order = sorted(counts)
+    def __init__(self, tallies: _Tallies, shares: dict[Split, float], rng: random.Random) -> None:
+        order = sorted(tallies.of)
         rng.shuffle(order)
-        order.sort(key=lambda group: -counts[group][""])  # large first; equal ones in random order
+        order.sort(key=lambda group: -tallies.sizes[group])  # large first; equal ones in random order
         self.open = dict.fromkeys(order)
-        self.counts = counts
+        self.tallies = tallies
         self.shares = shares
-        self.totals = sum(counts.values(), Counter[str]())
-        self.have: dict[Split, Counter[str]] = {split: Counter() for split in shares}
+        self.wanted = {split: [share * total for total in tallies.totals] for split, share in shares.items()}
+        self.weights = [total**2 for total in tallies.totals]
+        self.have = {split: [0] * len(tallies.totals) for split in shares}
         self.chosen: dict[str, Split] = {}
 
     def run(self) -> _Division:
-        groups_with = Counter(label for tally in self.counts.values() for label in tally)
-        for label in sorted(groups_with, key=lambda label: (groups_with[label], label)):
-            self._make_present(label)
+        groups_with: list[list[str]] = [[] for _ in self.tallies.names]
+        for group in self.open:
+            for label, _ in self.tallies.of[group]:
+                groups_with[label].append(group)
+        for label in sorted(range(len(groups_with)), key=lambda n: (len(groups_with[n]), self.tallies.names[n])):
+            self._make_present(label, groups_with[label])
+        splits = sorted((split for split in self.shares if self.shares[split]), key=lambda split: -self.shares[split])
         for group in list(self.open):
-            self._give(group, min(self.shares, key=lambda split: (self._harm(group, split), -self.shares[split])))
+            self._give(group, min(splits, key=lambda split: self._harm(group, split)))
         return self
 
     def misfit(self) -> tuple[int, float]:
         """How far the division is from the wanted one: labels missing somewhere, then squared deviations."""
-        missing = sum(not self.have[split][label] for split in self._wanted() for label in self.totals)
+        missing = sum(not count for split in self._present_in() for count in self.have[split])
         deviation = sum(
-            (self.have[split][label] / total - share) ** 2
+            (count / total - share) ** 2
             for split, share in self.shares.items()
-            for label, total in self.totals.items()
+            for count, total in zip(self.have[split], self.tallies.totals, strict=True)
         )
         return missing, deviation
 
-    def _wanted(self) -> list[Split]:
+    def _present_in(self) -> list[Split]:
         return [split for split in PRESENCE_ORDER if self.shares[split]]
 
-    def _make_present(self, label: str) -> None:
-        for split in self._wanted():
-            candidates = [group for group in self.open if self.counts[group][label]]
-            if candidates and not self.have[split][label]:
+    def _make_present(self, label: int, groups: list[str]) -> None:
+        for split in self._present_in():
+            if self.have[split][label]:
+                continue
+            candidates = [group for group in groups if group in self.open]
+            if candidates:
                 self._give(min(candidates, key=lambda group: self._harm(group, split)), split)
 
     def _give(self, group: str, split: Split) -> None:
         del self.open[group]
         self.chosen[group] = split
-        self.have[split].update(self.counts[group])
+        have = self.have[split]
+        for label, count in self.tallies.of[group]:
+            have[label] += count
 
     def _harm(self, group: str, split: Split) -> float:
         """How much further from the wanted shares `split` gets by taking `group`; negative when nearer."""
-        if not self.shares[split]:
-            return float("inf")
+        wanted, have, weights = self.wanted[split], self.have[split], self.weights
         harm = 0.0
-        for label, count in self.counts[group].items():
-            missing = self.shares[split] * self.totals[label] - self.have[split][label]
-            harm += ((missing - count) ** 2 - missing**2) / self.totals[label] ** 2
+        for label, count in self.tallies.of[group]:
+            missing = wanted[label] - have[label]
+            harm += ((missing - count) ** 2 - missing**2) / weights[label]
         return harm

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import lzma
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -33,7 +34,10 @@ BROKEN = (
     zlib.error,
     EOFError,
     NotImplementedError,  # a compression that Python does not know
-    UnicodeError,
+    struct.error,
+    ValueError,  # UnicodeError among others: numbers and names that cannot be read
+    OverflowError,
+    OSError,  # bz2 says so of broken data; so does a full disk
 )
 LITTER = ("__MACOSX", ".DS_Store", "Thumbs.db")  # left by file managers; left out
 
@@ -81,8 +85,16 @@ def unpack(
             written = _copy(member, target, written, limit, archive)
             if progress:
                 progress(written)
+    except DownloadError:
+        raise
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise DownloadError(
+            f"{archive}: holds a file and a folder of one name ({error.filename}); refused. Tell the publisher"
+        ) from error
     except BROKEN as error:
-        raise DownloadError(f"{archive}: is no whole {kind} archive ({error}); delete it and fetch again") from error
+        raise DownloadError(
+            f"{archive}: is no whole {kind} archive, or the disk is full ({error}); delete it and fetch again"
+        ) from error
     if not seen:
         raise DownloadError(
             f"{archive}: holds no file below {strip} folders; correct `strip` in the source description"
@@ -120,7 +132,7 @@ def _zip_members(archive: Path) -> Iterator[_Member]:
                 raise _refused(archive, info.filename, "is a link or a device")
             if info.flag_bits & 0x1:
                 raise _refused(archive, info.filename, "is encrypted")
-            if not info.is_dir():
+            if not info.filename.endswith("/"):  # a folder; is_dir() fails on an empty name
                 yield _Member(info.filename, lambda info=info: opened.open(info))  # type: ignore[misc]
 
 

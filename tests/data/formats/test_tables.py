@@ -76,6 +76,39 @@ def test_a_workbook_that_unfolds_too_far_is_refused_unread(workbook):
         list(read_table(path, ["image"]))
 
 
+def sheet_of(rows, dimension):
+    space = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    return (
+        f'<worksheet xmlns="{space}"><dimension ref="{dimension}"/><sheetData>{rows}</sheetData></worksheet>'.encode()
+    )
+
+
+def cell(place, text):
+    return f'<c r="{place}" t="inlineStr"><is><t>{text}</t></is></c>'
+
+
+def test_a_sheet_that_claims_the_largest_size_is_as_large_as_its_cells(workbook):
+    rows = f'<row r="1">{cell("A1", "image")}</row><row r="1000">{cell("A1000", "a")}</row>'
+    path = with_member(workbook(["image"]), SHEET, sheet_of(rows, "A1:XFD1048576"))
+    assert [(row.where, row.cells) for row in read_table(path, ["image"])] == [
+        (f"{path} [labels] row 1000", {"image": "a"})
+    ]
+
+
+def test_rows_that_unfold_to_the_widest_sheet_are_refused(workbook, monkeypatch):
+    monkeypatch.setattr("gastrovl.data.formats.tables.MAX_CELLS", 100_000)
+    head = cell("A1", "image") + cell("XFD1", "last")
+    wide = "".join(f'<row r="{n}">{cell(f"XFD{n}", "x")}</row>' for n in range(2, 20))
+    path = with_member(workbook(["image"]), SHEET, sheet_of(f'<row r="1">{head}</row>{wide}', "A1"))
+    with pytest.raises(SourceError, match=r"\[labels\] row 7: more than 100,000 cells"):  # 7 x 16,384 cells
+        list(read_table(path, ["image"]))
+
+
+def test_rows_may_be_shorter_than_the_first_one(workbook):
+    path = workbook(["image", "label", "group"], ["a"], ["b", "polyp"])
+    assert [row.cells.get("label", "") for row in read_table(path, ["image"])] == ["", "polyp"]
+
+
 def test_without_the_library_the_extra_is_named(workbook, monkeypatch):
     path = workbook(["image"])
     monkeypatch.setitem(sys.modules, "openpyxl", None)

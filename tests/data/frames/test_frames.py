@@ -221,6 +221,12 @@ def test_half_a_file_is_refused(film, dicom, tmp_path, kind):
         extract_frames(path, tmp_path / "out")
 
 
+def test_an_empty_video_is_refused(tmp_path):
+    (tmp_path / "empty.mp4").touch()
+    with pytest.raises(SourceError, match=r"empty\.mp4: cannot be decoded after 0 frames"):
+        extract_frames(tmp_path / "empty.mp4", tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     "content",
     [

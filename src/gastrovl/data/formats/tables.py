@@ -17,6 +17,7 @@ from gastrovl.data.formats.textlines import numbered_rows, parse_json, read_byte
 
 EXCEL = (".xlsx", ".xlsm")
 MAX_UNPACKED_BYTES = 500_000_000  # of a workbook, which is a ZIP file and could unfold without bound
+MAX_CELLS = 50_000_000  # of a sheet, empty ones between others included; a few bytes can claim 17,000,000,000
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,17 @@ def _excel_cells(path: Path, sheet: str | None) -> Iterator[tuple[str, Sequence[
                     "the source description"
                 )
             page = book[sheet] if sheet is not None else book.worksheets[0]
+            if hasattr(page, "reset_dimensions"):  # else rows are as wide as the sheet says, whatever it holds
+                page.reset_dimensions()
+            seen = 0
             for number, cells in enumerate(page.iter_rows(values_only=True), start=1):
                 where = f"{path} [{page.title}] row {number}"
+                seen += len(cells)
+                if seen > MAX_CELLS:
+                    raise SourceError(
+                        f"{where}: more than {MAX_CELLS:,} cells; expected a table. Delete empty columns, or save the "
+                        "sheet as CSV"
+                    )
                 yield where, [_text(cell, where) for cell in cells]
     except SourceError:
         raise

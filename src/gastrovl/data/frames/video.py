@@ -51,7 +51,7 @@ def stream_frames(stream: BinaryIO, where: str) -> Iterator[Frame]:
                 seconds = None if picture.time is None or start is None else float(picture.time - start)
                 yield Frame(number, seconds, Image.fromarray(picture.to_ndarray(format="rgb24")))
                 number += 1
-    except (av.FFmpegError, ValueError) as error:
+    except (av.FFmpegError, ValueError, OSError) as error:  # an empty file is an OSError of its own
         raise SourceError(
             f"{where}: cannot be decoded after {number} frames ({error}); expected a whole video file. Copy it again, "
             "or convert it to MP4"
