@@ -46,9 +46,10 @@ def test_samples_and_conversations_read_back_are_the_records(whole_dataset, expo
     assert samples == list(read_records(whole_dataset / "records.jsonl", Sample))
     for name in FILES:
         found = [
-            from_line(json.dumps(item), Conversation, "here")
+            from_line(json.dumps({key: value for key, value in item.items() if key != "file"}), Conversation, "here")
             for content in contents
-            for item in content["conversations"].get(name, [])
+            for item in content["conversations"]
+            if item["file"] == name
         ]
         assert found
         assert found == list(read_records(whole_dataset / f"{name}.jsonl", Conversation))
@@ -68,6 +69,17 @@ def test_the_library_decodes_pictures_and_json(exported):
     rows = webdataset.WebDataset(shard, shardshuffle=False).decode("pil").to_tuple("png;jpg", "json")
     ((picture, content),) = list(rows)
     assert (picture.size, content["id"], content["labels"]) == ((100, 50), "own/p4/frame", ["gastric_ulcer"])
+
+
+def test_every_sample_has_the_same_keys(exported):
+    """`datasets` takes them from the first samples it meets, and would drop what these lack."""
+    contents = [json.loads(item["json"]) for item in read_back(exported)]
+    for records in (
+        contents,
+        [content["sample"] for content in contents],
+        [item for content in contents for item in content["conversations"]],
+    ):
+        assert len({tuple(record) for record in records}) == 1
 
 
 def test_a_shard_ends_before_it_grows_too_large_and_the_index_knows_it(tmp_path, whole_dataset):

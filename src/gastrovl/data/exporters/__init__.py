@@ -40,9 +40,9 @@ _NOTES = {
     ),
     "webdataset": (
         "`SPLIT-NNNNNN.tar` hold a picture and its JSON under one name: `labels`, the record of the image under "
-        "`sample`, and under `conversations` its conversations by file. `index.json` lists the shards of each split "
-        "with samples, bytes and sha256. Images stand in the order of the records, so neighbours are alike: read "
-        "shards in random order and through a buffer that shuffles.",
+        "`sample`, and `conversations`, each with the `file` of the dataset it stands in. `index.json` lists the "
+        "shards of each split with samples, bytes and sha256. Images stand in the order of the records, so neighbours "
+        "are alike: read shards in random order and through a buffer that shuffles.",
     ),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,11 +11,15 @@ from typing import Any
 
 from gastrovl.core.files import write_text
 from gastrovl.core.types import Task
+from gastrovl.data.card import STRUCTURE
 from gastrovl.data.exporters.streamed import BuiltImage
 from gastrovl.data.frontmatter import front_matter, without_front_matter
 
 CARDS = ("README.md", "card.md")  # of a dataset folder; the second of folders built before version 0.2
 FIGURES = "figures"
+_ELSEWHERE = (
+    "Other files that this card names, such as `quality.json`, stay with the dataset folder that this was written from."
+)
 
 
 @dataclass
@@ -47,11 +52,9 @@ class Exported:
 
 
 def write_hub_card(dataset: Path, folder: Path, exported: Exported, notes: Sequence[str]) -> None:
-    """README.md of an export: metadata, `notes` on its files, then the dataset's own card with its figures."""
+    """README.md of an export: metadata, and the dataset's own card with its figures; `notes` tell of the files."""
     card = next((path for name in CARDS if (path := dataset / name).is_file()), None)
-    body = (
-        without_front_matter(card.read_text(encoding="utf-8")) if card else "# Dataset card\n\nThe dataset has none.\n"
-    )
+    body = without_front_matter(card.read_text(encoding="utf-8")) if card else "# Dataset card\n"
     head = front_matter(
         sources=sorted(exported.licences),
         licences=exported.licences.values(),
@@ -60,7 +63,14 @@ def write_hub_card(dataset: Path, folder: Path, exported: Exported, notes: Seque
         configs=list(exported.configs.values()),
         dataset_info=list(exported.infos.values()),
     )
-    title, _, rest = body.partition("\n\n")
-    write_text(folder / "README.md", head + "\n\n".join([title, "## Files", *notes, rest]))
+    write_text(folder / "README.md", head + _with_structure(body, "\n\n".join([STRUCTURE, *notes, _ELSEWHERE])))
     if (dataset / FIGURES).is_dir():
         shutil.copytree(dataset / FIGURES, folder / FIGURES)
+
+
+def _with_structure(body: str, structure: str) -> str:
+    """A card whose section on its files is `structure`, in the place of its own or behind its title."""
+    parts = re.split(r"^(?=## )", body, flags=re.MULTILINE)
+    own = next((n for n, part in enumerate(parts) if part.startswith(f"{STRUCTURE}\n")), None)
+    parts[slice(1, 1) if own is None else slice(own, own + 1)] = [f"{structure}\n\n"]
+    return "\n\n".join(part.strip("\n") for part in parts) + "\n"

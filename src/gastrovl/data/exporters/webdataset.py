@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from gastrovl.core.files import sha256_file, write_text
-from gastrovl.core.records import to_line
+from gastrovl.core.records import schema_name
+from gastrovl.core.types import Conversation, Sample
 from gastrovl.data.exporters.hubcard import Exported
 from gastrovl.data.exporters.parquet import image_row
 from gastrovl.data.exporters.streamed import BuiltImage, stream_built
@@ -26,7 +27,7 @@ def write_webdataset(dataset: Path, folder: Path, shard_bytes: int) -> Exported:
     """`SPLIT-NNNNNN.tar` of at most about `shard_bytes` each, and `index.json`; memory holds one image.
 
     A picture keeps its bytes and its ending. Its JSON holds `id`, `labels`, `size_wh` (of the stored image, pixels),
-    `sample` (the record), and `conversations` by file, each a record as the dataset's files have it.
+    `sample` (the record), and `conversations`, each a record with the `file` of the dataset that it stands in.
 
     Raises:
         RecordError, SourceError, ImageError: `dataset` is no whole dataset folder.
@@ -53,14 +54,17 @@ def write_webdataset(dataset: Path, folder: Path, shard_bytes: int) -> Exported:
 
 
 def _content(built: BuiltImage) -> dict[str, Any]:
+    """Every sample has the same keys, also where they hold nothing: some readers take them from the first few."""
     return {
         "id": built.sample.id,
         "labels": image_row(built)["labels"],
         "size_wh": list(built.size_wh),
-        "sample": json.loads(to_line(built.sample)),
-        "conversations": {
-            name: [json.loads(to_line(item)) for item in items] for name, items in built.conversations.items()
-        },
+        "sample": {"schema": schema_name(Sample), **built.sample.model_dump(mode="json")},
+        "conversations": [
+            {"file": name, "schema": schema_name(Conversation), **item.model_dump(mode="json")}
+            for name, items in built.conversations.items()
+            for item in items
+        ],
     }
 
 
