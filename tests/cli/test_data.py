@@ -98,3 +98,13 @@ def test_export_writes_the_format_that_is_named(invoke, tmp_path):
     assert (tmp_path / "coco/annotations/instances_train.json").is_file()
     assert isinstance(CliRunner().invoke(app, command).exception, OutputError)
     assert CliRunner().invoke(app, [*command, "--overwrite"]).exit_code == 0
+
+
+def test_export_in_shards_says_where_its_reading_is_explained(invoke, tmp_path):
+    assert invoke().exit_code == 0
+    shards = tmp_path / "shards"
+    command = ["export", str(tmp_path / "out"), "--format", "webdataset", "--shard-mb", "1", "-o", str(shards)]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert f"Export: {shards} (README.md says how to read it)" in result.output
+    assert (shards / "train-000000.tar").is_file()

@@ -120,14 +120,18 @@ def fetch(
 def export(
     dataset: Annotated[Path, typer.Argument(help="Dataset folder that `data build` wrote.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
-    format_name: Annotated[str, typer.Option("--format", help="coco, voc, yolo, llava or coloninst.")],
+    format_name: Annotated[
+        str, typer.Option("--format", help="coco, voc, yolo, llava, coloninst, parquet or webdataset.")
+    ],
+    shard_mb: Annotated[int, typer.Option(min=1, help="Megabytes of a file of parquet and webdataset, about.")] = 400,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export in OUTPUT.")] = False,
 ) -> None:
-    """Write DATASET in the format of another tool, with a source.yaml that reads it back."""
+    """Write DATASET in the format of another tool, with a source.yaml that reads it back, or in shards for training."""
     from gastrovl.data.exporters import export_dataset
 
-    export_dataset(dataset, format_name, output, is_replaced=overwrite)
-    Console().print(f"Export: {output} (source.yaml reads it back)", markup=False, highlight=False, soft_wrap=True)
+    export_dataset(dataset, format_name, output, is_replaced=overwrite, shard_bytes=shard_mb * 10**6)
+    said = "source.yaml reads it back" if (output / "source.yaml").is_file() else "README.md says how to read it"
+    Console().print(f"Export: {output} ({said})", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

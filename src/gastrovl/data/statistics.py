@@ -85,7 +85,7 @@ def render_markdown(counts: dict[str, Any], taxonomy: Taxonomy) -> str:
                 + markdown_table(["label", "source", *(split.value for split in Split), "boxes"], labels),
                 "Class balance by split. Imbalance: images of the commonest label over those of the rarest that "
                 "occurs. Effective labels: as many equally common ones would be as uneven (exp of the entropy).\n\n"
-                + balance_table(counts, taxonomy),
+                + balance_table(counts),
             ]
         )
         + "\n"
@@ -137,8 +137,9 @@ def taxonomy_table(counts: dict[str, Any]) -> str:
     return markdown_table(["level I (images)", "level II", "level III with images", "images"], rows)
 
 
-def balance_table(counts: dict[str, Any], taxonomy: Taxonomy) -> str:
+def balance_table(counts: dict[str, Any]) -> str:
     """A row a split: labels that occur, how uneven they are, and which labels of the build are missing."""
+    names = {row["term"]: row["name"] for row in counts["table_3"]}
     rows = [
         [
             split,
@@ -146,7 +147,7 @@ def balance_table(counts: dict[str, Any], taxonomy: Taxonomy) -> str:
             row["labels"],
             "" if row["imbalance"] is None else f"{row['imbalance']:,.1f}",
             "" if row["effective_classes"] is None else f"{row['effective_classes']:.1f}",
-            ", ".join(taxonomy[term].name for term in row["missing"]),
+            ", ".join(names[term] for term in row["missing"]),
         ]
         for split, row in counts["balance"].items()
     ]

@@ -1,4 +1,4 @@
-"""A built dataset folder to the files of another tool, with a source description that reads them back."""
+"""A built dataset folder to the files of another tool: for editing, with a way back, or in shards for training."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from gastrovl.core.manifest import write_manifest
 from gastrovl.data.exporters.built import BuiltSet, read_built
 from gastrovl.data.exporters.detection import write_coco, write_voc, write_yolo
 from gastrovl.data.exporters.dialogues import write_coloninst, write_llava
+from gastrovl.data.exporters.hubcard import Exported, write_hub_card
+from gastrovl.data.exporters.parquet import write_parquet
+from gastrovl.data.exporters.streamed import conversation_files
+from gastrovl.data.exporters.webdataset import write_webdataset
 
 # Each writes its files into an empty folder and returns `images` and `annotations` of the description that reads them.
 EXPORTERS: dict[str, Callable[[BuiltSet, Path], dict[str, Any]]] = {
@@ -24,35 +28,67 @@ EXPORTERS: dict[str, Callable[[BuiltSet, Path], dict[str, Any]]] = {
     "coloninst": write_coloninst,
 }
 
+# Each streams a dataset folder into an empty folder, in files of about so many bytes; these are for reading by others.
+SHARDED: dict[str, Callable[[Path, Path, int], Exported]] = {"parquet": write_parquet, "webdataset": write_webdataset}
+SHARD_BYTES = 400 * 10**6  # of a shard unless asked otherwise
+_NOTES = {
+    "parquet": (
+        "Config `conversations` has a row a conversation with its image, config `images` a row an image with its "
+        "findings. Boxes are [x0, y0, x1, y1]: `boxes` in fractions of the image, `boxes_px` in pixels of the picture "
+        "in `image`; `width_px` and `height_px` are those of the original.",
+        '```python\nimport datasets\n\nrows = datasets.load_dataset("FOLDER", "conversations", split="train")\n```',
+    ),
+    "webdataset": (
+        "`SPLIT-NNNNNN.tar` hold a picture and its JSON under one name: `labels`, the record of the image under "
+        "`sample`, and `conversations`, each with the `file` of the dataset it stands in. `index.json` lists the "
+        "shards of each split with samples, bytes and sha256. Images stand in the order of the records, so neighbours "
+        "are alike: read shards in random order and through a buffer that shuffles.",
+    ),
+}
 
-def export_dataset(dataset: Path, name: str, output: Path, *, is_replaced: bool = False) -> Path:
+
+def export_dataset(
+    dataset: Path, name: str, output: Path, *, is_replaced: bool = False, shard_bytes: int = SHARD_BYTES
+) -> Path:
     """Write the dataset folder `dataset` in the format `name` to the folder `output`; all of it appears or nothing.
 
-    `output` also holds `source.yaml`, a source description with which `gastrovl data build` reads the export back.
+    Formats of `EXPORTERS` come with `source.yaml`, a source description with which `gastrovl data build` reads the
+    export back, those of `SHARDED` with the dataset's card as README.md.
+
+    Args:
+        shard_bytes: About the size of a file, of the formats of `SHARDED`.
 
     Raises:
-        ConfigError: There is no such format.
+        ConfigError: There is no such format, or `shard_bytes` is not positive.
+        MissingExtraError: The format needs a library that is not installed.
         RecordError, SourceError, ImageError: `dataset` is no whole dataset folder.
         OutputError: `output` is not free.
     """
-    if name not in EXPORTERS:
-        raise ConfigError(f"format {name!r} is not known; expected one of {', '.join(EXPORTERS)}")
+    if name not in EXPORTERS and name not in SHARDED:
+        raise ConfigError(f"format {name!r} is not known; expected one of {', '.join([*EXPORTERS, *SHARDED])}")
+    if shard_bytes <= 0:
+        raise ConfigError(f"shard size: found {shard_bytes} bytes, expected a positive number")
     dataset = Path(dataset)
-    built = read_built(dataset)
+    built = read_built(dataset) if name in EXPORTERS else None
     with whole_folder(Path(output), is_replaced=is_replaced) as folder:
-        read_back = EXPORTERS[name](built, folder)
-        write_text(folder / "source.yaml", _description(built, name, read_back))
+        if built is not None:
+            write_text(folder / "source.yaml", _description(built, name, EXPORTERS[name](built, folder)))
+            files, licences = list(built.conversations), built.licences
+        else:
+            exported = SHARDED[name](dataset, folder, shard_bytes)
+            write_hub_card(dataset, folder, exported, _NOTES[name])
+            files, licences = conversation_files(dataset), dict(sorted(exported.licences.items()))
         write_manifest(
             folder,
             stage="data export",
-            config={"format": name},
+            config={"format": name, **({} if built else {"shard_bytes": shard_bytes})},
             seed=None,
             inputs={
                 path.name: sha256_file(path)
-                for path in (dataset / "records.jsonl", *(dataset / f"{split}.jsonl" for split in built.conversations))
+                for path in (dataset / "records.jsonl", *(dataset / f"{file}.jsonl" for file in files))
                 if path.is_file()
             },
-            licences=built.licences,
+            licences=licences,
         )
     return Path(output)
 
