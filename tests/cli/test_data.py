@@ -34,7 +34,7 @@ def test_build_prints_a_table_and_where_the_result_lies(invoke, tmp_path):
     assert result.exit_code == 0, result.output
     assert "Images and conversations" in result.output
     assert f"Dataset: {tmp_path / 'out'}" in result.output
-    assert (tmp_path / "out/card.md").is_file()
+    assert (tmp_path / "out/README.md").is_file()
 
 
 def test_set_changes_a_setting(invoke, tmp_path):

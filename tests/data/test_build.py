@@ -83,7 +83,7 @@ def conversations_of(folder):
 def test_a_build_writes_all_of_its_files(build, config):
     folder = build(config())
     assert sorted(path.name for path in folder.iterdir()) == [
-        "card.md",
+        "README.md",
         "harmonised.json",
         "images",
         "manifest.json",
@@ -142,7 +142,7 @@ def test_the_same_config_gives_the_same_bytes(build, config):
         "test.jsonl",
         "statistics.json",
         "quality.json",
-        "card.md",
+        "README.md",
     ):
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
 
@@ -199,7 +199,7 @@ def test_excluded_images_stay_out_and_are_reported(build, config):
 
 
 def test_the_card_names_licence_exclusions_splits_and_research_use(build, config):
-    card = (build(config()) / "card.md").read_text()
+    card = (build(config()) / "README.md").read_text()
     for text in (
         "CC BY 4.0",
         "| own | stool | lower GI tract | 2 |",
@@ -249,7 +249,7 @@ def test_limit_takes_images_spread_over_the_source(build, config):
         "own/pylorus/P0_0",
         "own/pylorus/P3_6",
     ]
-    assert "Left out by `limit`: `own` 8." in (folder / "card.md").read_text()
+    assert "Left out by `limit`: `own` 8." in (folder / "README.md").read_text()
 
 
 def test_progress_counts_every_step_to_its_end(build, config):
@@ -309,7 +309,7 @@ def test_broken_images_are_skipped_on_request_and_recorded(build, config, source
     assert len(samples_of(folder)) == 11
     broken = json.loads((folder / "quality.json").read_text())["broken"]
     assert [row["path"].rsplit("/", 1)[-1] for row in broken] == ["P0_1.png", "P9_bomb.png"]
-    assert "left out: 2" in (folder / "card.md").read_text()
+    assert "left out: 2" in (folder / "README.md").read_text()
 
 
 def test_a_wrong_box_order_names_the_line_and_the_remedy(refuse, config, source):

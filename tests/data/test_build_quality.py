@@ -72,7 +72,7 @@ def test_faults_are_written_down_and_change_nothing_unless_asked(build):
     assert {row["action"] for row in rows.values()} == {"keep"}
     assert ids_of(folder) == {"sound", "dark", "square", "named"}
     assert json.loads((folder / "quality.json").read_text())["faults"]["dark"] == {"images": 1, "action": "report"}
-    assert "- dark: 1 images (report)" in (folder / "card.md").read_text(encoding="utf-8")
+    assert "- dark: 1 images (report)" in (folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_an_excluded_image_has_its_line_and_no_record(build):

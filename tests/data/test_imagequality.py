@@ -10,8 +10,9 @@ from PIL import Image
 
 from gastrovl.data.imagequality import count_faults, is_excluded, quality_row
 from gastrovl.data.images import ImageFile
+from gastrovl.data.looks import look_at
 from gastrovl.data.measures import Fault, FaultOptions
-from gastrovl.data.quality import QualityOptions, look_at
+from gastrovl.data.quality import QualityOptions
 
 DARK_OUT = FaultOptions(dark="exclude", dark_brightness=0.5)
 
@@ -21,7 +22,7 @@ def dark(tmp_path):
     """A file whose pixels are all at 40 of 255, and its look."""
     Image.fromarray(np.full((80, 100, 3), 40, dtype=np.uint8)).save(tmp_path / "a.png")
     image = ImageFile(tmp_path / "a.png", "a.png", (100, 80))
-    return image, look_at(image, QualityOptions(near_duplicate_bits=None))
+    return image, look_at(image.path, image.path.read_bytes(), QualityOptions(copies=None))[0]
 
 
 def test_a_line_says_what_was_measured_and_done(dark):
@@ -50,10 +51,9 @@ def test_what_is_not_measured_is_not_excluded(dark):
     assert not is_excluded(look.measures, None)
 
 
-def test_faults_are_counted_over_what_was_measured(dark):
-    _, look = dark
-    counts = count_faults([look.measures, None, look.measures], DARK_OUT)
+def test_counts_name_every_fault_and_what_was_done_about_it():
+    counts = count_faults({"dark": 2}, DARK_OUT)
     assert set(counts) == {fault.value for fault in Fault}
     assert counts["dark"] == {"images": 2, "action": "exclude"}
     assert counts["text"] == {"images": 0, "action": "report"}
-    assert count_faults([look.measures], None) == {}
+    assert count_faults({}, None) == {}

@@ -51,9 +51,7 @@ def build(
     chosen = Engine(engine, workers or usable_cores())
     try:
         with progress_bar() as show:
-            build_dataset(
-                settings, output, data_root=data_root, is_replaced=overwrite, engine=chosen, progress=show
-            )
+            build_dataset(settings, output, data_root=data_root, is_replaced=overwrite, engine=chosen, progress=show)
     except BaseException:
         if (partial := partial_folder(output)).is_dir():
             said = f"Kept: {partial} (what is done so far; the same command goes on from it, or delete it)"
@@ -181,7 +179,9 @@ def _report(folder: Path, console: Console) -> None:
     for split, row in counts["splits"].items():
         if not row["images"]:
             console.print(f"note: split {split} is empty: too few groups for its share", markup=False, highlight=False)
-    console.print(f"Dataset: {folder} (read {folder / 'card.md'} first)", markup=False, highlight=False, soft_wrap=True)
+    console.print(
+        f"Dataset: {folder} (read {folder / 'README.md'} first)", markup=False, highlight=False, soft_wrap=True
+    )
 
 
 def _left_out(quality: dict[str, Any], labels: list[dict[str, Any]]) -> list[str]:

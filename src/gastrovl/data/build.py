@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gastrovl.clinical.taxonomy import Taxonomy
+from gastrovl.core.errors import MissingExtraError
 from gastrovl.core.files import atomic_path, resumed_folder, sha256_file, write_text
 from gastrovl.core.manifest import write_manifest
 from gastrovl.data.card import CardFacts, render_card
@@ -25,6 +26,7 @@ from gastrovl.data.composing import ComposeTasks, compose_chunk, file_names, joi
 from gastrovl.data.config import BuildConfig
 from gastrovl.data.dividing import Division, divide
 from gastrovl.data.engines import Engine, run_tasks
+from gastrovl.data.figures import save_figures
 from gastrovl.data.imagequality import count_faults
 from gastrovl.data.looks import LookTask, broken_of, fill_journal
 from gastrovl.data.rows import Looked, journal_lines, read_looks
@@ -189,7 +191,9 @@ def _write(
     _write_json(
         folder / "harmonised.json", {"schema": "gastrovl/harmonised/1", "taxonomy": taxonomy.version, "labels": uses}
     )
-    write_text(folder / "card.md", render_card(CardFacts(config, taxonomy.version, sources, counts, quality)))
+    figures = _figures(folder, counts, taxonomy) if config.figures else None
+    facts = CardFacts(config, taxonomy.version, sources, counts, quality, figures)
+    write_text(folder / "README.md", render_card(facts))
     described = {f"{source.description.name} (description)": sha256_file(source.file) for source in sources}
     write_manifest(
         folder,
@@ -199,6 +203,14 @@ def _write(
         inputs=described | {f"{name} (images and findings)": digest for name, digest in digests.items()},
         licences={source.description.name: source.description.licence for source in sources},
     )
+
+
+def _figures(folder: Path, counts: dict[str, Any], taxonomy: Taxonomy) -> list[Path]:
+    """Figures of the counts; none where matplotlib is not installed, and the card says so then."""
+    try:
+        return save_figures(folder, counts, taxonomy)
+    except MissingExtraError:
+        return []
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

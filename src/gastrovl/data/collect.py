@@ -19,9 +19,7 @@ from gastrovl.data.source import SourceDescription, load_source, read_annotation
 from gastrovl.data.synthetic import write_drawn_set
 
 Progress = Callable[[str, int, int], None]  # (step, done, total)
-NO_IMAGE = (
-    "no image is left: every one is excluded, broken or unlabelled. Check `labels`, `limit` and `quality.faults`"
-)
+NO_IMAGE = "no image is left: every one is excluded, broken or unlabelled. Check `labels`, `limit` and `quality.faults`"
 IMAGES_A_TASK = 128  # half a second of work: little to lose, and enough for a worker
 
 

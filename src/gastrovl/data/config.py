@@ -64,7 +64,11 @@ class ImageOptions(Config):
 
 
 class BuildConfig(Config):
-    """Everything that decides what a dataset folder holds; same config, seed and files, same records."""
+    """Everything that decides what a dataset folder holds; same config, seed and files, same records.
+
+    Attributes:
+        figures: Draw the counts (needs matplotlib); without it the folder has tables only.
+    """
 
     sources: tuple[SourceChoice, ...] = Field(min_length=1)
     splits: SplitOptions = SplitOptions()
@@ -72,6 +76,7 @@ class BuildConfig(Config):
     images: ImageOptions = ImageOptions()
     quality: QualityOptions = QualityOptions()
     conversations: InstructionOptions = InstructionOptions()
+    figures: bool = True
 
 
 def source_folder(choice: SourceChoice, data_root: Path | None) -> Path:
