@@ -35,7 +35,7 @@ FOUNDATION = {"numpy", "pydantic", "yaml"}
 LIBRARIES: dict[str, set[str]] = {
     "core": FOUNDATION | {"PIL"},
     "clinical": FOUNDATION,
-    "data": FOUNDATION | {"PIL", "imagehash", "openpyxl", "defusedxml", "av", "pydicom"},
+    "data": FOUNDATION | {"PIL", "imagehash", "jinja2", "openpyxl", "defusedxml", "av", "pydicom"},
     "evaluation": FOUNDATION | {"PIL", "matplotlib", "jinja2", "sacrebleu", "rouge_score", "nltk"},
     "model": FOUNDATION | {"PIL", "torch", "transformers", "tokenizers", "peft", "safetensors"},
     "training": FOUNDATION | {"PIL", "torch", "transformers", "accelerate", "safetensors"},
@@ -51,7 +51,7 @@ HOME_OF: dict[str, tuple[str, ...]] = {
     "av": ("data/frames/video.py",),
     "pydicom": ("data/frames/dicom.py",),
     "matplotlib": ("evaluation/plots.py",),
-    "jinja2": ("evaluation/page.py",),
+    "jinja2": ("evaluation/page.py", "data/audit/page.py"),
     "sacrebleu": ("evaluation/language.py",),
     "rouge_score": ("evaluation/language.py",),
     "nltk": ("evaluation/language.py",),  # comes with rouge_score

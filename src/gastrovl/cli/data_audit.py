@@ -19,14 +19,14 @@ LEAK_FOUND = 1
 
 def audit(
     folders: Annotated[
-        list[Path], typer.Argument(help="Folders that `data build` wrote, or any folders of images; see below.")
+        list[Path], typer.Argument(metavar="FOLDER...", help="Made by `data build`, or any folder of images.")
     ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder to make, with audit.html and audit.json.")
     ] = None,
     likeness: Annotated[
         float | None,
-        typer.Option(min=0.5, max=1.0, help="Least likeness of two images that counts as a copy.  [default: 0.8]"),
+        typer.Option(min=0.5, max=1.0, help="Least likeness of two images that counts as a copy; 0.8 if not given."),
     ] = None,
     masks: Annotated[
         bool, typer.Option("--masks", help="Also take pictures in folders named masks, annotations and the like.")
@@ -40,14 +40,15 @@ def audit(
     as_json: Annotated[bool, typer.Option("--json", help="Print audit.json instead of tables.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier audit in OUTPUT.")] = False,
 ) -> None:
-    """Find images that are copies of each other in FOLDERS, and say which of them leak from one split into another.
+    """Find images that are copies of each other, and say which of them leak from one split or folder into another.
 
-    A folder with records.jsonl is read by its records. Of any other, folder names are read: train, val or test is a
-    split, the folder next to the image its label. Several folders are also compared with each other.
+    A folder with records.jsonl is read by its records. In any other, the names of folders are read:
+    train, val and test (or alike) are splits, and the folder next to an image is its label.
     """
     from gastrovl.core.files import whole_folder
     from gastrovl.core.manifest import write_manifest
     from gastrovl.data.audit import audit_folders, report_json, write_audit
+    from gastrovl.data.audit.folders import title_of
     from gastrovl.data.audit.run import digests
     from gastrovl.data.copies import CopyOptions
 
@@ -58,8 +59,7 @@ def audit(
         else:
             with whole_folder(output, is_replaced=overwrite) as made:
                 report, images = audit_folders(folders, options=options, takes_annotations=masks, progress=show)
-                title = " and ".join(folder.resolve().name for folder in folders)
-                write_audit(made, report, images, title=title, has_pictures=pictures, progress=show)
+                write_audit(made, report, images, title=title_of(folders), has_pictures=pictures, progress=show)
                 config = {
                     "folders": [str(folder) for folder in folders],
                     "copies": options.model_dump(mode="json"),

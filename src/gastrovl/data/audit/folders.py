@@ -118,6 +118,16 @@ def short_names(folders: Sequence[Path]) -> list[str]:
     return names
 
 
+def title_of(folders: Sequence[Path]) -> str:
+    """What is audited, for a heading: the last part of each path, two of them where the last alone says little."""
+    names = []
+    for folder in folders:
+        parts = printable(Path(folder).resolve().as_posix()).strip("/").split("/")
+        says_little = parts[-1].lower() in _FILLING or split_named(parts[-1]) is not None
+        names.append("/".join(parts[-2 if says_little else -1 :]))
+    return " and ".join(names)
+
+
 def printable(name: str) -> str:
     """A file name as text that can be written as UTF-8; bytes that are no text become \\xNN."""
     return os.fsencode(name).decode("utf-8", errors="backslashreplace")

@@ -121,7 +121,7 @@ def _sections(
     leaks = [pair for pair in report.pairs if pair.crossing in _LEAKS]
     others = [pair for pair in report.pairs if pair.crossing not in _LEAKS]
     differing = sorted((pair for pair in others if pair.labels_differ), key=lambda pair: -pair.likeness)
-    unsure = sorted((pair for pair in others if not pair.labels_differ and pair.likeness < 1), key=_likeness)
+    unsure = sorted((pair for pair in report.pairs if pair.likeness < 1), key=_likeness)
     plans = (
         ("leaks", "Leaks: the same picture on both sides", _LEAK_WORDS, leaks, 90, _most_leaks(report)),
         ("labels", "Copies with different labels", _LABEL_WORDS, differing, 40, len(differing)),
@@ -169,6 +169,8 @@ class _Album:
     ) -> None:
         self.images = {one.id: one for one in images}
         self.has_pictures = has_pictures
+        self.has_splits = any(one.split for one in images)
+        self.has_labels = any(one.labels for one in images)
         self.bytes_left = MOST_BYTES
         self.done, self.total, self.progress = 0, total, progress
 
@@ -190,8 +192,10 @@ class _Album:
         self.done += 1
         if self.progress:
             self.progress("making thumbnails", self.done, self.total)
-        place = " · ".join(part for part in (one.folder, one.source, one.split or "no split") if part)
-        return Side(name, place, ", ".join(one.labels) or "none known", picture, why_none)
+        split = (one.split or "no split") if self.has_splits else ""
+        place = " · ".join(part for part in (one.folder, one.source, split) if part)
+        labels = (", ".join(one.labels) or "none known") if self.has_labels else ""
+        return Side(name, place, labels, picture, why_none)
 
     def _picture(self, path: Path) -> tuple[str, str]:
         if not self.has_pictures:

@@ -14,13 +14,13 @@ def verdict(report: AuditReport) -> str:
         return "LEAK: " + " ".join(found)
     if not report.n_pairs:
         return f"No copies found among {report.images:,} images."
-    copies = f"{report.images_with_copy:,} of {report.images:,} images {_have(report.images_with_copy)} a copy"
     families = f"{report.families:,} famil{'y' if report.families == 1 else 'ies'}"
+    copies = f"{report.images_with_copy:,} of {report.images:,} images have a copy, in {families}"
     if len([name for name in report.by_split if name]) > 1:
-        return f"No copy crosses the splits. {copies} that does not; they form {families}."
+        return f"No copy crosses the splits. Inside them, {copies}."
     if len(report.by_folder) > 1:
-        return f"No copy crosses the folders. {copies} in its own folder; they form {families}."
-    return f"No splits to compare. {copies}; keep each of their {families} inside one split."
+        return f"No copy crosses the folders. Inside them, {copies}."
+    return f"No splits to compare. {copies}; a family belongs in one split."
 
 
 def percent(overlap: Overlap) -> str:
@@ -61,6 +61,6 @@ def _stated(report: AuditReport) -> Iterable[str]:
     parted = report.stated_groups_across_splits
     if parted:
         yield (
-            f"{len(parted):,} of {report.stated_groups:,} stated groups (patients, videos) stand in several splits, "
-            f"e.g. {parted[0]}."
+            f"{len(parted):,} of {report.stated_groups:,} stated groups (patients, videos) "
+            f"stand{'s' if len(parted) == 1 else ''} in several splits, e.g. {parted[0]}."
         )
