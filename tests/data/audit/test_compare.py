@@ -152,6 +152,15 @@ def test_without_splits_the_verdict_claims_no_leak_and_no_safety():
     )
 
 
+def test_a_leak_of_faint_likeness_only_is_called_possible():
+    report = audit_copies([image("a", TRAIN), image("b", TEST)], [Copy(0, 1, 0.8211, "cropped")])
+    assert report.has_leak
+    assert report.verdict == (
+        "POSSIBLE LEAK: 1 of 1 images of test (100.0 %) has a copy in train. 1 family of copies stands in several "
+        "splits. None of these pairs has a likeness above 82.2 %: look at them before you believe it."
+    )
+
+
 def test_copies_inside_a_split_are_told_but_are_no_leak():
     images = [image("a", TRAIN), image("b", TRAIN), image("c", TEST)]
     report = audit_copies(images, [Copy(0, 1, 0.9, "same")])

@@ -70,7 +70,7 @@ def test_the_audited_folder_itself_may_be_a_split(tmp_path, picture):
     picture(tmp_path / "test/2.png", 1)
     report, images = audit_folders([tmp_path / "train", tmp_path / "test"])
     assert [(one.id, one.split) for one in images] == [("train: 1.png", Split.TRAIN), ("test: 2.png", Split.TEST)]
-    assert 'test: split by folder name: "test" as test (1 images)' in report.notes
+    assert 'test: split by folder name: "test" is test (1)' in report.notes
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_masks_are_left_out_unless_asked_for(foreign, picture):
     picture(foreign / "train/Masks/1.png", 30)
     report, _ = audit_folders([foreign])
     assert report.images == 6
-    assert 'left out: 1 images in folders called "Masks" (--masks takes them)' in report.notes
+    assert 'left out: 1 file(s) in folders called "Masks" (--masks takes them)' in report.notes
     assert audit_folders([foreign], takes_annotations=True)[0].images == 7
 
 

@@ -66,7 +66,7 @@ def test_the_page_shows_the_verdict_and_both_sides_of_a_leak(audited, tmp_path):
     path = write_audit(tmp_path, audit_copies(images, [Copy(0, 1, 0.913, "mirrored")]), images, title="my set")
     text = path.read_text(encoding="utf-8")
     assert "Audit of my set" in text
-    assert "LEAK: 1 of 2 images of test (50.0 %) has a copy in train." in text
+    assert "LEAK: 1 of 2 images of test (50.0\u00a0%) has a copy in train." in text
     assert "91.3 %" in text
     assert "one.png" in text
     assert "two.png" in text

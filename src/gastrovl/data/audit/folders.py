@@ -183,7 +183,7 @@ def _walk(root: Path, *, takes_annotations: bool) -> FoundFolder:
             continue
         split, said_by = _split_of(root, folders)
         if split is not None:
-            by_split[f'"{printable(said_by)}" as {split.value}'] += 1
+            by_split[f'"{printable(said_by)}" is {split.value}'] += 1
         found.images.append(FoundImage(path, shown, split=split, labels=_class_of(folders)))
     found.images.sort(key=lambda one: one.name)
     found.notes += _walk_notes(found.images, by_split, left_out)
@@ -233,9 +233,7 @@ def _class_of(folders: Sequence[str]) -> tuple[str, ...]:
 def _walk_notes(images: Sequence[FoundImage], by_split: Counter[str], left_out: Counter[str]) -> list[str]:
     notes = []
     if by_split:
-        notes.append(
-            "split by folder name: " + ", ".join(f"{said} ({n:,} images)" for said, n in sorted(by_split.items()))
-        )
+        notes.append("split by folder name: " + ", ".join(f"{said} ({n:,})" for said, n in sorted(by_split.items())))
     else:
         notes.append("no folder is called train, val or test, so no split is known")
     if without := sum(one.split is None for one in images) if by_split else 0:
@@ -244,7 +242,7 @@ def _walk_notes(images: Sequence[FoundImage], by_split: Counter[str], left_out: 
         notes.append(f"label by folder name: {len(classes):,} classes")
     notes.append("patients and videos are not known: their frames in two splits are found only if they look alike")
     notes += [
-        f'left out: {count:,} images in folders called "{printable(name)}" (--masks takes them)'
+        f'left out: {count:,} file(s) in folders called "{printable(name)}" (--masks takes them)'
         for name, count in sorted(left_out.items())
     ]
     return notes

@@ -16,7 +16,7 @@ from PIL import Image
 from gastrovl.core.errors import ImageError, MissingExtraError
 from gastrovl.core.files import write_text
 from gastrovl.data.audit.drawing import Bar, Matrix, draw_bar, draw_matrix
-from gastrovl.data.audit.report import BYTE_EQUAL, AuditedImage, AuditReport, CopyPair, report_json
+from gastrovl.data.audit.report import BYTE_EQUAL, LEAKS, AuditedImage, AuditReport, CopyPair, report_json
 from gastrovl.data.audit.verdict import percent
 from gastrovl.data.images import DECODING_ERRORS, open_image
 
@@ -25,7 +25,6 @@ MOST_BYTES = 5_000_000  # of all pictures, as they stand in the page
 LISTED = 50  # rows of a list on the page; audit.json has all
 A_FAMILY = 3  # pairs of one family in one section: a hundred equal frames are one finding, not five thousand
 _QUALITY = 78
-_LEAKS = ("across splits", "across folders")
 
 Progress = Callable[[str, int, int], None]
 
@@ -104,7 +103,6 @@ def _context(
         "percent": percent,
         "sections": sections,
         "has_pictures": has_pictures,
-        "has_unnamed_split": "" in report.by_split,
         "listed": LISTED,
         "a_family": A_FAMILY,
     }
@@ -118,12 +116,12 @@ def _sections(
     report: AuditReport, images: Sequence[AuditedImage], *, has_pictures: bool, progress: Progress | None
 ) -> list[Section]:
     """Leaks first; no pair stands in two sections."""
-    leaks = [pair for pair in report.pairs if pair.crossing in _LEAKS]
-    others = [pair for pair in report.pairs if pair.crossing not in _LEAKS]
+    leaks = [pair for pair in report.pairs if pair.crossing in LEAKS]
+    others = [pair for pair in report.pairs if pair.crossing not in LEAKS]
     differing = sorted((pair for pair in others if pair.labels_differ), key=lambda pair: -pair.likeness)
     unsure = sorted((pair for pair in report.pairs if pair.likeness < 1), key=_likeness)
     plans = (
-        ("leaks", "Leaks: the same picture on both sides", _LEAK_WORDS, leaks, 90, _most_leaks(report)),
+        ("leaks", "Leaks: the same picture on both sides", _LEAK_WORDS, leaks, 90, _count_leaks(report)),
         ("labels", "Copies with different labels", _LABEL_WORDS, differing, 40, len(differing)),
         ("unsure", "Look at these: the least certain copies", _UNSURE_WORDS, unsure, 40, len(unsure)),
         ("others", "Other copies", _OTHER_WORDS, others, 30, len(others)),
@@ -143,9 +141,8 @@ def _likeness(pair: CopyPair) -> float:
     return pair.likeness
 
 
-def _most_leaks(report: AuditReport) -> int:
-    by_crossing = {str(crossing): count for crossing, count in report.pairs_by_crossing.items()}
-    return sum(by_crossing[crossing] for crossing in _LEAKS)
+def _count_leaks(report: AuditReport) -> int:
+    return sum(report.pairs_by_crossing[crossing] for crossing in LEAKS)
 
 
 def _spread(pairs: Iterable[CopyPair], most: int) -> list[CopyPair]:
@@ -182,7 +179,7 @@ class _Album:
                 likeness=_in_percent(pair),
                 how=pair.how,
                 crossing=pair.crossing,
-                is_leak=pair.crossing in _LEAKS,
+                is_leak=pair.crossing in LEAKS,
                 labels_differ=pair.labels_differ,
             )
 
@@ -193,7 +190,7 @@ class _Album:
         if self.progress:
             self.progress("making thumbnails", self.done, self.total)
         split = (one.split or "no split") if self.has_splits else ""
-        place = " · ".join(part for part in (one.folder, one.source, split) if part)
+        place = " · ".join(part for part in (one.source, split) if part)
         labels = (", ".join(one.labels) or "none known") if self.has_labels else ""
         return Side(name, place, labels, picture, why_none)
 

@@ -14,6 +14,7 @@ SCHEMA = "gastrovl/audit/1"
 BYTE_EQUAL = "byte-equal"
 
 Crossing = Literal["across splits", "across folders", "across sources", "within"]
+LEAKS: tuple[Crossing, ...] = ("across splits", "across folders")
 CROSSINGS: tuple[Crossing, ...] = ("across splits", "across folders", "across sources", "within")  # the worst first
 
 

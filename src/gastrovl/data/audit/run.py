@@ -57,11 +57,12 @@ def audit_folders(
     images: list[AuditedImage] = []
     prints: list[NDArray[np.uint8]] = []
     unread: list[Unread] = []
-    notes: list[str] = []
+    notes: dict[str, list[str]] = {}
     total, done = sum(len(one.images) for one in found), 0
     for name, folder in zip(names, found, strict=True):
         start = f"{name}: " if name else ""
-        notes += [start + note for note in folder.notes]
+        for note in folder.notes:
+            notes.setdefault(note, []).extend([name] if name else [])
         unread += [Unread(path=start + one.path, reason=one.reason) for one in folder.unread]
         for image, look in zip(folder.images, in_order(_look, ((one, max_px) for one in folder.images)), strict=True):
             if isinstance(look, Unread):
@@ -78,7 +79,8 @@ def audit_folders(
             "images. Copy them again from their source"
         )
     report = audit_images(images, np.stack(prints), options or CopyOptions(), progress)
-    return report.model_copy(update={"unread": tuple(unread), "notes": (*report.notes, *notes)}), images
+    said = [": ".join(part for part in (", ".join(names), note) if part) for note, names in notes.items()]
+    return report.model_copy(update={"unread": tuple(unread), "notes": (*report.notes, *said)}), images
 
 
 def digests(images: Sequence[AuditedImage]) -> dict[str, str]:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
-from gastrovl.data.audit.report import AuditReport, Overlap
+from gastrovl.data.audit.report import LEAKS, AuditReport, Overlap
+
+SURE = 0.9  # below it, many pairs of real frames that count as copies are none
 
 
 def verdict(report: AuditReport) -> str:
     """The result in words."""
     found = [*_across_splits(report), *_across_folders(report), *_stated(report)]
+    most_alike = max((pair.likeness for pair in report.pairs if pair.crossing in LEAKS), default=1.0)
+    if found and most_alike < SURE and not report.stated_groups_across_splits:
+        return (
+            f"POSSIBLE LEAK: {' '.join(found)} None of these pairs has a likeness above {_cut(most_alike)}: "
+            "look at them before you believe it."
+        )
     if found:
         return "LEAK: " + " ".join(found)
     if not report.n_pairs:
@@ -51,6 +60,11 @@ def _overlaps(overlaps: Iterable[Overlap]) -> str:
         for one in overlaps
         if one.copies and (verb := _have(one.copies))
     )
+
+
+def _cut(likeness: float) -> str:
+    """In percent, rounded up."""
+    return f"{math.ceil(1000 * likeness - 1e-9) / 10:.1f} %"
 
 
 def _have(count: int) -> str:
