@@ -2,6 +2,7 @@
 
 The guess is refined by Gauss-Newton steps on scale and shift of both axes (Lucas and Kanade, IJCAI 1981) with weights
 that ignore outliers, so that a pasted logo does not pull the pictures apart. All pairs of a block are done at once.
+Coordinates run from -1 to 1 across the content of a picture.
 """
 
 from __future__ import annotations
@@ -13,151 +14,164 @@ from numpy.typing import NDArray
 
 from gastrovl.data.fingerprint import LAYOUT, THUMB_SIDE
 
-_BLOCKS = 8  # per axis, for agreement block by block
-_STEPS = 6
-_KEPT = 0.75  # share of blocks that must agree: a logo may cover the rest
+BLOCK_SIDE = 4  # px; agreement is measured block by block
+_KEPT = 0.75  # share of the blocks that must agree: a logo may cover the rest
+_NOISE = 3.0  # grey levels: less contrast than this counts as little
+_LARGEST_STEP = 0.15
+
+Floats = NDArray[np.float32]
 
 
 class Thumbs(NamedTuple):
-    """Pictures with even brightness and contrast, (n, side, side), and where they may be compared."""
+    """Pictures with even brightness and contrast, (n, side, side), and where they may be compared (1) or not (0)."""
 
-    grey: NDArray[np.float32]
-    valid: NDArray[np.float32]
+    grey: Floats
+    valid: Floats
+
+    def take(self, at: NDArray[np.int64]) -> Thumbs:
+        """Some of the pictures, in the order of `at`."""
+        return Thumbs(self.grey[at], self.valid[at])
 
 
 class Aligned(NamedTuple):
-    """How pairs agree: likeness in [0, 1], the placement (scale x, shift x, scale y, shift y), the shared area."""
+    """How pairs agree.
 
-    likeness: NDArray[np.float64]
-    placement: NDArray[np.float64]
-    overlap: NDArray[np.float64]
+    Attributes:
+        likeness: In [0, 1], (n,); 0 if they overlap too little.
+        placement: As in `align`, refined, (n, 4).
+    """
+
+    likeness: Floats
+    placement: Floats
 
 
 def thumbs_of(prints: NDArray[np.uint8]) -> Thumbs:
-    """Thumbs of fingerprints, (n, FINGERPRINT_BYTES): local mean removed, divided by the local spread."""
-    side = THUMB_SIDE
-    grey = prints[:, LAYOUT.thumb].reshape(-1, side, side).astype(np.float32)
-    dark = np.unpackbits(np.ascontiguousarray(prints[:, LAYOUT.dark]), axis=1).reshape(-1, side, side)
+    """Thumbs of fingerprints, (n, FINGERPRINT_BYTES): the local mean removed, divided by the local spread."""
+    shape = (-1, THUMB_SIDE, THUMB_SIDE)
+    grey = prints[:, LAYOUT.thumb].reshape(shape).astype(np.float32)
+    dark = np.unpackbits(np.ascontiguousarray(prints[:, LAYOUT.dark]), axis=1).reshape(shape)
     valid = (1 - dark).astype(np.float32)
-    share = np.maximum(_smooth(valid), 1e-3)
+    share = np.maximum(_smooth(valid), np.float32(1e-3))
     even = (grey - _smooth(grey * valid) / share) * valid
     spread = np.sqrt(_smooth(even * even) / share)
-    return Thumbs(even / (spread + _NOISE), valid)
+    return Thumbs(even / (spread + np.float32(_NOISE)), valid)
 
 
-def mirror_thumbs(thumbs: Thumbs, mirror: NDArray[np.int64]) -> Thumbs:
+def halved(thumbs: Thumbs) -> Thumbs:
+    """Half as many pixels a side, each the mean of four."""
+    half = thumbs.grey.shape[1] // 2
+
+    def mean(pictures: Floats) -> Floats:
+        pooled: Floats = pictures.reshape(-1, half, 2, half, 2).mean(axis=(2, 4))
+        return pooled
+
+    return Thumbs(mean(thumbs.grey), (mean(thumbs.valid) > 0.9).astype(np.float32))
+
+
+def mirrored(thumbs: Thumbs, mirror: NDArray[np.int64]) -> Thumbs:
     """Mirror each picture: 0 as it is, 1 left-right, 2 up-down, 3 both."""
+    turned = Thumbs(thumbs.grey.copy(), thumbs.valid.copy())
+    for pictures in turned:
+        for kind, view in ((1, np.s_[:, :, ::-1]), (2, np.s_[:, ::-1]), (3, np.s_[:, ::-1, ::-1])):
+            pictures[mirror == kind] = pictures[mirror == kind][view]
+    return turned
 
-    def turn(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
-        turned = np.where((mirror % 2 == 1)[:, None, None], pictures[:, :, ::-1], pictures)
-        return np.where((mirror // 2 == 1)[:, None, None], turned[:, ::-1], turned)
 
-    return Thumbs(turn(thumbs.grey), turn(thumbs.valid))
-
-
-def align(first: Thumbs, second: Thumbs, placement: NDArray[np.float64], least_overlap: float) -> Aligned:
+def align(first: Thumbs, second: Thumbs, placement: Floats, *, steps: int, least_overlap: float) -> Aligned:
     """Refine where the pixels of `first` lie in `second`, and measure the agreement.
 
     Args:
         first: (n, side, side).
         second: As many; already mirrored if the guess says so.
-        placement: Guess, (n, 4) as scale x, shift x, scale y, shift y: x in second = scale * x in first + shift, with
-            coordinates from -1 to 1 across the content.
-        least_overlap: Pairs that share less of either picture have likeness 0.
+        placement: Guess, (n, 4) as scale x, shift x, scale y, shift y: x in second = scale * x in first + shift.
+        steps: Gauss-Newton steps.
+        least_overlap: Pairs of which either picture lies in the other with a smaller share of its content are no match.
     """
-    placement = placement.copy()
-    for step in range(_STEPS + 1):
+    placement = placement.astype(np.float32)
+    for _ in range(steps):
         warped, valid = _warp(second, placement)
-        valid = valid * first.valid
-        residual = (warped - first.grey) * valid
-        if step == _STEPS:
-            break
-        placement += _gauss_newton(warped, residual, valid)
+        valid *= first.valid
+        placement = placement + _gauss_newton(warped, (warped - first.grey) * valid, valid)
         placement[:, 0::2] = np.clip(placement[:, 0::2], 0.5, 2.0)
-    likeness = _agreement(first.grey, warped, valid)
-    shared = valid.mean(axis=(1, 2), dtype=np.float64)
-    area = placement[:, 0] * placement[:, 2]
-    overlap = np.minimum(shared / first.valid.mean(axis=(1, 2)), shared * area / second.valid.mean(axis=(1, 2)))
-    likeness[overlap < least_overlap] = 0
-    return Aligned(likeness, placement, overlap)
+    warped, valid = _warp(second, placement)
+    valid *= first.valid
+    likeness = _agreement(first.grey * valid, warped * valid, valid)
+    shared = valid.mean(axis=(1, 2))
+    area = placement[:, 0] * placement[:, 2]  # of a pixel of `first`, in pixels of `second`
+    content = np.maximum(first.valid.mean(axis=(1, 2)), 1e-3), np.maximum(second.valid.mean(axis=(1, 2)), 1e-3)
+    likeness[np.minimum(shared / content[0], shared * area / content[1]) < least_overlap] = 0
+    return Aligned(likeness, placement)
 
 
-def _warp(second: Thumbs, placement: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """`second` as seen at the pixels of `first`, and where that is inside."""
-    side = THUMB_SIDE
-    rows = _interpolation(placement[:, 2], placement[:, 3])  # (n, side, side): one row of weights per pixel
-    columns = _interpolation(placement[:, 0], placement[:, 1])
-    warped = rows @ second.grey @ columns.transpose(0, 2, 1)
-    valid = rows @ second.valid @ columns.transpose(0, 2, 1)
-    assert warped.shape[1:] == (side, side)
-    return warped, (valid > 0.99).astype(np.float32)
+def _warp(second: Thumbs, placement: Floats) -> tuple[Floats, Floats]:
+    """`second` as seen at the pixels of `first`, and 1 where that is inside."""
+    side = second.grey.shape[1]
+    rows = _interpolation(placement[:, 2], placement[:, 3], side)
+    columns = _interpolation(placement[:, 0], placement[:, 1], side).transpose(0, 2, 1)
+    inside: Floats = rows @ second.valid @ columns
+    return rows @ second.grey @ columns, (inside > 0.99).astype(np.float32)
 
 
-def _interpolation(scale: NDArray[np.float64], shift: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Linear interpolation along one axis as matrices, (n, side, side); rows of places outside are zero."""
-    where = (scale[:, None] * _AT + shift[:, None] + 1) * (THUMB_SIDE / 2) - 0.5
-    weights = 1 - np.abs(where[:, :, None].astype(np.float32) - np.arange(THUMB_SIDE, dtype=np.float32))
-    return np.maximum(weights, 0, out=weights)
+def _interpolation(scale: Floats, shift: Floats, side: int) -> Floats:
+    """Linear interpolation along one axis as matrices, (n, side, side); rows of places outside sum to less than 1."""
+    where = (scale[:, None] * _centres(side) + shift[:, None] + 1) * np.float32(side / 2) - np.float32(0.5)
+    weights = np.abs(where[:, :, None] - np.arange(side, dtype=np.float32))
+    np.subtract(1, weights, out=weights)
+    interpolation: Floats = np.maximum(weights, 0, out=weights)
+    return interpolation
 
 
-def _gauss_newton(
-    warped: NDArray[np.float32], residual: NDArray[np.float32], valid: NDArray[np.float32]
-) -> NDArray[np.float64]:
+def _gauss_newton(warped: Floats, residual: Floats, valid: Floats) -> Floats:
     """One step of scale and shift of both axes, (n, 4)."""
-    slope_y = np.zeros_like(warped)
-    slope_x = np.zeros_like(warped)
-    slope_y[:, 1:-1] = (warped[:, 2:] - warped[:, :-2]) * (THUMB_SIDE / 4)
-    slope_x[:, :, 1:-1] = (warped[:, :, 2:] - warped[:, :, :-2]) * (THUMB_SIDE / 4)
-    weights = valid / (1 + residual * residual)  # Cauchy weights: a logo counts little
-    at = _AT.astype(np.float32)
-    flat = (len(warped), -1)
-    jacobian = np.stack(
-        (
-            (slope_x * at).reshape(flat),
-            slope_x.reshape(flat),
-            (slope_y * at[:, None]).reshape(flat),
-            slope_y.reshape(flat),
-        ),
-        axis=1,
-    )
-    weighted = jacobian * weights.reshape(len(warped), 1, -1)
-    normal = (weighted @ jacobian.transpose(0, 2, 1)).astype(np.float64) + 20 * np.eye(4)
-    right = (weighted @ residual.reshape(len(warped), -1, 1)).astype(np.float64)
-    step = np.linalg.solve(normal, -right)[..., 0]
-    return np.clip(step, -0.15, 0.15)
+    count, side, _ = warped.shape
+    centres = _centres(side)
+    slopes = np.zeros((count, 4, side, side), dtype=np.float32)  # by scale x, shift x, scale y, shift y
+    slopes[:, 1, :, 1:-1] = (warped[:, :, 2:] - warped[:, :, :-2]) * np.float32(side / 4)
+    slopes[:, 3, 1:-1] = (warped[:, 2:] - warped[:, :-2]) * np.float32(side / 4)
+    slopes[:, 0] = slopes[:, 1] * centres
+    slopes[:, 2] = slopes[:, 3] * centres[:, None]
+    flat = slopes.reshape(count, 4, -1)
+    weighted = flat * (valid / (1 + residual * residual)).reshape(count, 1, -1)  # Cauchy weights: a logo counts little
+    normal = weighted @ flat.transpose(0, 2, 1) + np.eye(4, dtype=np.float32) * np.float32(20 * (side / 32) ** 2)
+    right = weighted @ residual.reshape(count, -1, 1)
+    step: Floats = np.clip(np.linalg.solve(normal, -right)[..., 0], -_LARGEST_STEP, _LARGEST_STEP)
+    return step
 
 
-def _agreement(
-    first: NDArray[np.float32], warped: NDArray[np.float32], valid: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """Correlation over the blocks that agree best, in [0, 1]."""
+def _agreement(a: Floats, b: Floats, valid: Floats) -> Floats:
+    """Correlation over the blocks that agree best, in [0, 1], (n,)."""
+    count, side, _ = a.shape
+    blocks = side // BLOCK_SIDE
 
-    def by_block(values: NDArray[np.float32]) -> NDArray[np.float64]:
-        size = THUMB_SIDE // _BLOCKS
-        return (
-            values.reshape(-1, _BLOCKS, size, _BLOCKS, size).sum(axis=(2, 4), dtype=np.float64).reshape(len(values), -1)
-        )
+    def by_block(values: Floats) -> Floats:
+        sums: Floats = values.reshape(count, blocks, BLOCK_SIDE, blocks, BLOCK_SIDE).sum(axis=(2, 4))
+        return sums.reshape(count, -1)
 
-    a, b = first * valid, warped * valid
     products, squares_a, squares_b = by_block(a * b), by_block(a * a), by_block(b * b)
-    counted = by_block(valid) >= 4
+    counted = by_block(valid) >= BLOCK_SIDE**2 / 4
     error = np.where(counted, squares_a + squares_b - 2 * products, np.inf)
-    kept_count = np.ceil(_KEPT * counted.sum(axis=1)).astype(np.int64)
     rank = np.argsort(np.argsort(error, axis=1, kind="stable"), axis=1, kind="stable")
-    kept = rank < kept_count[:, None]
+    kept = rank < np.ceil(_KEPT * counted.sum(axis=1))[:, None]
     top = (products * kept).sum(axis=1)
     bottom = np.sqrt((squares_a * kept).sum(axis=1) * (squares_b * kept).sum(axis=1))
-    likeness: NDArray[np.float64] = np.clip(np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 1e-6), 0, 1)
+    likeness: Floats = np.clip(np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 1e-6), 0, 1)
     return likeness
 
 
-def _smooth(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
-    smoothed: NDArray[np.float32] = _SMOOTHING @ pictures @ _SMOOTHING.T
+def _smooth(pictures: Floats) -> Floats:
+    smoothed: Floats = _SMOOTHING @ pictures @ _SMOOTHING.T
     return smoothed
 
 
-_NOISE = 3.0  # grey levels: less contrast than this counts as none
-_AT = (np.arange(THUMB_SIDE) + 0.5) * 2 / THUMB_SIDE - 1
-_distance = np.arange(THUMB_SIDE)[:, None] - np.arange(THUMB_SIDE)
-_SMOOTHING = np.exp(-(_distance**2) / (2 * 4.0**2)).astype(np.float32)
-_SMOOTHING /= _SMOOTHING.sum(axis=1, keepdims=True)
+def _centres(side: int) -> Floats:
+    """Coordinates of pixel centres, (side,)."""
+    return (np.arange(side, dtype=np.float32) + np.float32(0.5)) * np.float32(2 / side) - np.float32(1)
+
+
+def _smoothing(sigma: float) -> Floats:
+    distance = np.arange(THUMB_SIDE)[:, None] - np.arange(THUMB_SIDE)
+    weights = np.exp(-(distance**2) / (2 * sigma**2))
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+_SMOOTHING = _smoothing(4.0)

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from gastrovl.core.config import Config
-from gastrovl.data.alignment import align, mirror_thumbs, thumbs_of
-from gastrovl.data.candidates import Matches, code_matches
-from gastrovl.data.fingerprint import LAYOUT, PLACES
+from gastrovl.data.alignment import Aligned, Thumbs, align, halved, mirrored, thumbs_of
+from gastrovl.data.candidates import Guesses, candidate_pairs
 
 How = Literal["same", "mirrored", "cropped", "mirrored and cropped", "embedding"]
-_NARROWER = 1.2  # how much narrower the narrow surroundings are
 _BLOCK = 2048  # pairs aligned at once
-_HYPOTHESES = 4  # placements tried for one pair
+_COARSE_LIKENESS = 0.5  # of half-size pictures, below which a guess is given up
+_CERTAIN = 0.95  # a pair this much alike needs no further guess
+_PLACED = 0.04  # scale or shift off by more than this means that one is cut
 
 
 class CopyOptions(Config):
@@ -26,18 +26,18 @@ class CopyOptions(Config):
     Attributes:
         likeness: Least agreement of the two pictures laid over each other, 0 to 1.
         mirrored: Also look for copies mirrored left-right, up-down, or both (turned by 180 degrees).
-        code_bits: In how many of 48 bits two parts may differ to make their pictures candidates.
         least_overlap: Share of either picture's content that must lie in the other.
+        code_bits: In how many of 48 bits two parts may differ to make their pictures candidates.
     """
 
-    likeness: float = Field(default=0.8, gt=0, le=1)
+    likeness: float = Field(default=0.88, gt=0, le=1)
     mirrored: bool = True
+    least_overlap: float = Field(default=0.55, gt=0, le=1)
     code_bits: int = Field(default=8, ge=0, le=16)
-    least_overlap: float = Field(default=0.5, gt=0, le=1)
 
 
 class Copy(NamedTuple):
-    """Two pictures, i < j, that are copies: likeness 1 is the same pixels; `how` says what was done to one of them."""
+    """Two pictures, i < j, that are copies: likeness 1 is the same pixels; `how` says how they lie on each other."""
 
     i: int
     j: int
@@ -53,63 +53,71 @@ def find_copies(
     Args:
         prints: Fingerprints, (pictures, FINGERPRINT_BYTES); may be a memory map.
         options: What counts as a copy.
-        progress: Called with (steps done, steps in all).
+        progress: Called with (parts done, parts in all); half of the parts are the search for candidates.
     """
     if len(prints) < 2:
         return []
-    matches = code_matches(prints, options.code_bits, options.mirrored, progress)
-    best: dict[tuple[int, int], Copy] = {}
-    pairs, mirror, guess = _hypotheses(prints, matches)
+
+    def searched(done: int, total: int) -> None:
+        if progress:
+            progress(done * 50 // total, 100)
+
+    guesses = candidate_pairs(prints, options.code_bits, options.mirrored, searched)
+    pairs = guesses.pairs
+    found: list[Copy] = []
     for start in range(0, len(pairs), _BLOCK):
         block = slice(start, start + _BLOCK)
-        first = thumbs_of(prints[pairs[block, 0]])
-        second = mirror_thumbs(thumbs_of(prints[pairs[block, 1]]), mirror[block])
-        aligned = align(first, second, guess[block], options.least_overlap)
+        aligned, mirror = _best_of(prints, guesses.of(block), options.least_overlap)
         for at in np.flatnonzero(aligned.likeness >= options.likeness):
-            i, j = int(pairs[start + at, 0]), int(pairs[start + at, 1])
-            copy = Copy(
-                i, j, round(float(aligned.likeness[at]), 4), _how(int(mirror[start + at]), aligned.placement[at])
-            )
-            if (i, j) not in best or best[i, j].likeness < copy.likeness:
-                best[i, j] = copy
-    return [best[pair] for pair in sorted(best)]
+            i, j = pairs[start + at].tolist()
+            likeness = round(float(aligned.likeness[at]), 4)
+            found.append(Copy(i, j, likeness, _how(int(mirror[at]), aligned.placement[at])))
+        if progress:
+            progress(50 + min(start + _BLOCK, len(pairs)) * 50 // len(pairs), 100)
+    if progress:
+        progress(100, 100)
+    return found
 
 
-def _hypotheses(
-    prints: NDArray[np.uint8], matches: Matches
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Pairs with a mirror and a guessed placement; each pair up to _HYPOTHESES times."""
-    order = np.lexsort((matches.code_j, matches.code_i, matches.bits, matches.j, matches.i))
-    i, j, mirror = matches.i[order], matches.j[order], matches.mirror[order]
-    new = np.ones(len(i), dtype=np.bool_)
-    new[1:] = (i[1:] != i[:-1]) | (j[1:] != j[:-1])
-    starts = np.flatnonzero(new)
-    rank = np.arange(len(i)) - np.repeat(starts, np.diff(np.append(starts, len(i))))
-    kept = order[rank < _HYPOTHESES]
-    i, j, mirror = matches.i[kept], matches.j[kept], matches.mirror[kept]
-    code_i, code_j = matches.code_i[kept], matches.code_j[kept]
-    scale = np.where(code_i // PLACES == code_j // PLACES, 1.0, np.where(code_i < PLACES, 1 / _NARROWER, _NARROWER))
-    at_i, at_j = _places(prints, i, code_i), _places(prints, j, code_j)
-    at_j = at_j * np.stack((1 - 2 * (mirror % 2), 1 - 2 * (mirror // 2)), axis=1)
-    shift = at_j - scale[:, None] * at_i
-    guess = np.stack((scale, shift[:, 0], scale, shift[:, 1]), axis=1)
-    return np.stack((i, j), axis=1), mirror, guess
+def _best_of(prints: NDArray[np.uint8], guesses: Guesses, least_overlap: float) -> tuple[Aligned, NDArray[np.int64]]:
+    """For each pair the guess that agrees best, and its mirror; later guesses are tried where the first did not do."""
+    count = len(guesses.pairs)
+    pictures, at = np.unique(guesses.pairs, return_inverse=True)
+    thumbs = thumbs_of(np.asarray(prints[pictures]))
+    small = halved(thumbs)
+    first, second = at.reshape(count, 2).T
+    best = Aligned(np.zeros(count, dtype=np.float32), np.tile(np.float32((1, 0, 1, 0)), (count, 1)))
+    best_mirror = np.zeros(count, dtype=np.int64)
+    for rank in range(guesses.mirror.shape[1]):
+        rows = np.flatnonzero((guesses.mirror[:, rank] >= 0) & (best.likeness < _CERTAIN))
+        mirror, placement = guesses.mirror[rows, rank], guesses.placement[rows, rank]
+        coarse = _align(small, first[rows], second[rows], mirror, placement, 4, 0.8 * least_overlap)
+        kept = coarse.likeness >= _COARSE_LIKENESS
+        rows, mirror = rows[kept], mirror[kept]
+        fine = _align(thumbs, first[rows], second[rows], mirror, coarse.placement[kept], 3, least_overlap)
+        better = fine.likeness > best.likeness[rows]
+        rows = rows[better]
+        best.likeness[rows], best.placement[rows] = fine.likeness[better], fine.placement[better]
+        best_mirror[rows] = mirror[better]
+    return best, best_mirror
 
 
-def _places(prints: NDArray[np.uint8], picture: NDArray[np.int64], code: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(x, y) of codes, -1 to 1 across the content."""
-    at = LAYOUT.places.start + 2 * (code % PLACES)
-    where = np.stack((prints[picture, at], prints[picture, at + 1]), axis=1).astype(np.float64)
-    where[code % PLACES == PLACES - 1] = 31.5
-    return (where + 0.5) / 32 - 1
+def _align(
+    thumbs: Thumbs,
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+    mirror: NDArray[np.int64],
+    placement: NDArray[np.float32],
+    steps: int,
+    least_overlap: float,
+) -> Aligned:
+    others = mirrored(thumbs.take(second), mirror)
+    return align(thumbs.take(first), others, placement, steps=steps, least_overlap=least_overlap)
 
 
-def _how(mirror: int, placement: NDArray[np.float64]) -> How:
+def _how(mirror: int, placement: NDArray[np.float32]) -> How:
     """What was done, from how the pictures lie on each other."""
-    cropped = bool(np.abs(placement - (1, 0, 1, 0)).max() > 0.04)
+    cropped = bool(np.abs(placement - np.float32((1, 0, 1, 0))).max() > _PLACED)
     if mirror:
         return "mirrored and cropped" if cropped else "mirrored"
     return "cropped" if cropped else "same"
-
-
-__all__ = ["Copy", "CopyOptions", "How", "find_copies"]

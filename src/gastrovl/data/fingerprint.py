@@ -20,14 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-PLACES = 24  # codes of each width; the last one is of the whole content
+PLACES = 32  # codes of each width; the last one is of the whole content
 CODE_BITS = 48
 THUMB_SIDE = 32  # side of the small grey copy, px
 
-_SIDE = 64  # side of the square on which places and codes are computed
+SQUARE_SIDE = 64  # side of the square on which places and codes are computed, px
+NARROWER = 1.2  # how much narrower the narrow surroundings are
 _MARGIN = 16  # reflected around it, so that a surrounding may reach over the edge
-_WIDE = (-14, -10, -6, -2, 2, 6, 10, 14)  # samples of a surrounding along one axis, px of the square
-_NARROW = (-12, -8, -5, -2, 2, 5, 8, 12)  # 1.2 times narrower
+_WIDE = (-13, -9, -6, -2, 2, 6, 9, 13)  # samples of a surrounding along one axis, px of the square
+_NARROW = (-11, -8, -5, -2, 2, 5, 8, 11)  # 1.2 times narrower
 _WHOLE = (4, 12, 20, 28, 35, 43, 51, 59)  # places, not steps: the middle of an even side lies between two pixels
 _WHOLE_NARROW = (8, 15, 21, 28, 35, 42, 48, 55)
 _LEAST_SHARE = 0.4  # a row or column belongs to the content if it has this share of the longest one's bright pixels
@@ -59,9 +60,17 @@ FINGERPRINT_BYTES: int = LAYOUT.dark.stop
 
 def fingerprint(picture: Image.Image) -> NDArray[np.uint8]:
     """The fingerprint of a decoded RGB picture of any size, (FINGERPRINT_BYTES,); the same for the same pixels."""
+    return fingerprint_of_grey(small_grey(picture))
+
+
+def small_grey(picture: Image.Image) -> Image.Image:
+    """The green channel of an RGB picture, its shorter side 128 to 255 px (less if the picture is smaller)."""
     factor = max(1, min(picture.size) // 128)
+    if factor >= 4:  # every other row and column will do for means of 2 x 2 and more
+        picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.NEAREST)
+        factor //= 2
     green = picture.getchannel("G")
-    return fingerprint_of_grey(green.reduce(factor) if factor > 1 else green)
+    return green.reduce(factor) if factor > 1 else green
 
 
 def fingerprint_of_grey(small: Image.Image) -> NDArray[np.uint8]:
@@ -70,28 +79,32 @@ def fingerprint_of_grey(small: Image.Image) -> NDArray[np.uint8]:
     low, high = int(grey.min()), float(grey.mean())
     threshold = low + max(12.0, 0.2 * (high - low))
     box = _content(grey > threshold)
-    square = np.asarray(small.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR, box=box)).astype(np.float32)
+    square = np.asarray(small.resize((SQUARE_SIDE, SQUARE_SIDE), Image.Resampling.BILINEAR, box=box)).astype(np.float32)
     border = _border(square <= threshold)
-    bright = ~border
-    if border.any():
-        square[border] = square[bright].mean() if bright.any() else 0.0
-    blurred = _BLUR @ square @ _BLUR.T  # (_SIDE + 2 margins) squared
+    bright = int(np.count_nonzero(~border))
+    if 0 < bright < border.size:  # dark corners get the mean, so that their edge is no feature
+        np.copyto(square, np.where(border, np.float32(0), square).sum() / np.float32(bright), where=border)
+    blurred = _BLUR @ square @ _BLUR.T  # (SQUARE_SIDE + 2 margins) squared
     blobs = np.abs(blurred[_INNER, _INNER] - _WIDE_BLUR @ square @ _WIDE_BLUR.T)
     places = _strongest(blobs, border)
     flat = blurred.ravel()
     start = (places[:, 1] + _MARGIN) * blurred.shape[1] + places[:, 0] + _MARGIN
     samples = flat[np.concatenate((start[:, None] + _WIDE_AT, start[:, None] + _NARROW_AT, _WHOLE_AT))]
     codes = np.packbits(samples @ _DCT > 0, axis=1)
-    print_ = np.empty(FINGERPRINT_BYTES, dtype=np.uint8)
     count = PLACES - 1
-    print_[LAYOUT.wide] = np.concatenate((codes[:count], codes[2 * count : 2 * count + 1])).ravel()
-    print_[LAYOUT.narrow] = np.concatenate((codes[count : 2 * count], codes[2 * count + 1 :])).ravel()
-    print_[LAYOUT.places] = np.concatenate((places.ravel(), _CENTRE))
-    half = square.reshape(THUMB_SIDE, 2, THUMB_SIDE, 2)
-    print_[LAYOUT.thumb] = (half.mean(axis=(1, 3)) + 0.5).astype(np.uint8).ravel()
-    dark = border[::2, ::2] | border[1::2, ::2] | border[::2, 1::2] | border[1::2, 1::2]
-    print_[LAYOUT.dark] = np.packbits(dark)
-    return print_
+    thumb = _HALVE @ square @ _HALVE.T + np.float32(0.5)
+    dark = border[:, ::2] | border[:, 1::2]
+    parts = (
+        codes[:count],
+        codes[2 * count : 2 * count + 1],
+        codes[count : 2 * count],
+        codes[2 * count + 1 :],
+        places.astype(np.uint8),
+        _CENTRE,
+        thumb.astype(np.uint8),
+        np.packbits(dark[::2] | dark[1::2]),
+    )
+    return np.frombuffer(b"".join([part.tobytes() for part in parts]), dtype=np.uint8)
 
 
 def _content(bright: NDArray[np.bool_]) -> tuple[int, int, int, int]:
@@ -115,29 +128,30 @@ def _border(dark: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def _strongest(blobs: NDArray[np.float32], border: NDArray[np.bool_]) -> NDArray[np.int64]:
     """The PLACES - 1 strongest local maxima of a 5 x 5 neighbourhood, strongest first, (places, 2) as (x, y)."""
-    padded = np.zeros((_SIDE + 4, _SIDE + 4), dtype=np.float32)
-    padded[2:-2, 2:-2] = blobs
-    tallest = padded[:-4]
-    for shift in range(1, 5):
-        tallest = np.maximum(tallest, padded[shift : _SIDE + shift])
-    widest = tallest[:, :-4]
-    for shift in range(1, 5):
-        widest = np.maximum(widest, tallest[:, shift : _SIDE + shift])
-    strength = np.where((blobs == widest) & ~border, blobs, 0).ravel()
-    best = np.argpartition(strength, -(PLACES - 1))[-(PLACES - 1) :]
-    best = best[np.lexsort((best, -strength[best]))]
-    return np.stack((best % _SIDE, best // _SIDE), axis=1)
+    blobs[border] = 0
+    tallest = np.zeros((SQUARE_SIDE + 4, SQUARE_SIDE + 4), dtype=np.float32)
+    tallest[2:-2, 2:-2] = blobs
+    for steps in (1, 1, 2):  # maxima of 2, 3 and 5 in a column, then in a row
+        tallest = np.maximum(tallest[steps:], tallest[:-steps])
+    for steps in (1, 1, 2):
+        tallest = np.maximum(tallest[:, steps:], tallest[:, :-steps])
+    flat = blobs.ravel()
+    best = np.flatnonzero((flat == tallest.ravel()) & (flat > 0))
+    best = best[np.argsort(-flat[best], kind="stable")[: PLACES - 1]]
+    if len(best) < PLACES - 1:  # a flat picture: fill with its middle
+        best = np.append(best, np.full(PLACES - 1 - len(best), (SQUARE_SIDE // 2) * (SQUARE_SIDE + 1)))
+    return np.stack((best % SQUARE_SIDE, best // SQUARE_SIDE), axis=1)
 
 
 def _blur_matrix(sigma: float, margin: int) -> NDArray[np.float32]:
-    """Gaussian blur along one axis, edges reflected, `margin` more rows on either side, (_SIDE + 2 margins, _SIDE)."""
-    rows = np.arange(-margin, _SIDE + margin)[:, None]
-    reach = np.arange(-3 * _SIDE, 3 * _SIDE)
+    """Gaussian blur along one axis, edges reflected, (side + 2 margins, side): `margin` more rows at either end."""
+    rows = np.arange(-margin, SQUARE_SIDE + margin)[:, None]
+    reach = np.arange(-3 * SQUARE_SIDE, 3 * SQUARE_SIDE)
     weights = np.exp(-((rows - reach) ** 2) / (2 * sigma**2))
-    period = np.mod(reach, 2 * _SIDE)
-    source = np.where(period < _SIDE, period, 2 * _SIDE - 1 - period)
-    matrix = np.zeros((len(rows), _SIDE))
-    for column in range(_SIDE):
+    period = np.mod(reach, 2 * SQUARE_SIDE)
+    source = np.where(period < SQUARE_SIDE, period, 2 * SQUARE_SIDE - 1 - period)
+    matrix = np.zeros((len(rows), SQUARE_SIDE))
+    for column in range(SQUARE_SIDE):
         matrix[:, column] = weights[:, source == column].sum(axis=1)
     matrix[matrix < 1e-6 * matrix.max()] = 0  # denormal numbers would make the products ten times slower
     return (matrix / matrix.sum(axis=1, keepdims=True)).astype(np.float32)
@@ -158,7 +172,7 @@ def _dct_matrix() -> NDArray[np.float32]:
 def _offsets(steps: tuple[int, ...]) -> NDArray[np.int64]:
     """Steps along both axes to offsets into the flat blurred square, (64,)."""
     along = np.array(steps)
-    return (along[:, None] * (_SIDE + 2 * _MARGIN) + along).ravel()
+    return (along[:, None] * (SQUARE_SIDE + 2 * _MARGIN) + along).ravel()
 
 
 def _mirrors() -> tuple[int, int, int, int]:
@@ -170,11 +184,12 @@ def _mirrors() -> tuple[int, int, int, int]:
 
 
 MIRRORS = _mirrors()
-_BLUR = _blur_matrix(1.5, _MARGIN)
-_WIDE_BLUR = _blur_matrix(3.0, 0)
-_INNER = slice(_MARGIN, _MARGIN + _SIDE)
+_BLUR = _blur_matrix(1.7, _MARGIN)
+_WIDE_BLUR = _blur_matrix(4.0, 0)
+_INNER = slice(_MARGIN, _MARGIN + SQUARE_SIDE)
 _DCT = _dct_matrix()
+_HALVE = np.kron(np.eye(THUMB_SIDE), np.full((1, 2), 0.5)).astype(np.float32)
 _WIDE_AT, _NARROW_AT = _offsets(_WIDE), _offsets(_NARROW)
-_CENTRE = np.array([_SIDE // 2, _SIDE // 2])
-_CORNER = _MARGIN * (_SIDE + 2 * _MARGIN) + _MARGIN
+_CENTRE = np.full(2, SQUARE_SIDE // 2, dtype=np.uint8)
+_CORNER = _MARGIN * (SQUARE_SIDE + 2 * _MARGIN) + _MARGIN
 _WHOLE_AT = _CORNER + np.stack((_offsets(_WHOLE), _offsets(_WHOLE_NARROW)))
