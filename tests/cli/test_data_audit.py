@@ -87,8 +87,9 @@ def test_the_likeness_that_is_asked_for_is_used(folder):
     assert json.loads(run(folder, "--json", "--likeness", str(min(1, likeness + 0.0002))).stdout)["pairs"] == []
 
 
-def test_the_help_names_the_default_likeness():
-    assert f"{CopyOptions().likeness:g} if not given" in " ".join(run("--help").output.replace("│", " ").split())
+def test_the_result_names_the_likeness_that_was_used(folder):
+    assert f"likeness is at least {CopyOptions().likeness:g}" in run(folder).output
+    assert "likeness is at least 0.95" in run(folder, "--likeness", "0.95").output
 
 
 def test_broken_files_are_told(folder):

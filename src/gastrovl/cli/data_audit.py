@@ -26,7 +26,9 @@ def audit(
     ] = None,
     likeness: Annotated[
         float | None,
-        typer.Option(min=0.5, max=1.0, help="Least likeness of two images that counts as a copy; 0.8 if not given."),
+        typer.Option(
+            min=0.5, max=1.0, help="Least likeness of two images that counts as a copy; the result names the default."
+        ),
     ] = None,
     masks: Annotated[
         bool, typer.Option("--masks", help="Also take pictures in folders named masks, annotations and the like.")

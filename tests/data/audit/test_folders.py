@@ -225,6 +225,7 @@ def test_names_of_folders_are_as_short_as_tells_them_apart():
     assert short_names([Path("/x/a/images")]) == [""]
     assert short_names([Path("/x/a/images"), Path("/x/b/images")]) == ["a/images", "b/images"]
     assert short_names([Path("/x/a"), Path("/x/b")]) == ["a", "b"]
+    assert short_names([Path("/x/a/images"), Path("/y/b")]) == ["a/images", "y/b"]
     assert title_of([Path("/x/a/images"), Path("/x/b")]) == "a/images and b"
 
 

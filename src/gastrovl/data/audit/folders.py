@@ -113,7 +113,7 @@ def short_names(folders: Sequence[Path]) -> list[str]:
     parts = [printable(Path(folder).resolve().as_posix()).split("/") for folder in folders]
     for count in range(1, max(map(len, parts)) + 1):
         names = ["/".join(one[-count:]) for one in parts]
-        if len(set(names)) == len(names):
+        if len(set(names)) == len(names) and not any(name.lower() in _FILLING for name in names):
             break
     return names
 
