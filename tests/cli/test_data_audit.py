@@ -27,8 +27,8 @@ def folder(tmp_path):
     for seed, name in enumerate(("train/1.png", "train/2.png", "test/3.png", "test/4.png")):
         path = tmp_path / "set" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        blocks = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-        Image.fromarray(blocks).resize((160, 120), Image.Resampling.BILINEAR).save(path)
+        blots = np.random.default_rng(seed).integers(0, 256, (7, 8, 3), dtype=np.uint8)
+        Image.fromarray(blots).resize((320, 240), Image.Resampling.BICUBIC).save(path)
     return tmp_path / "set"
 
 
@@ -80,11 +80,10 @@ def test_the_manifest_tells_two_sets_of_images_apart(leaking, folder, tmp_path):
 
 
 def test_the_likeness_that_is_asked_for_is_used(folder):
-    Image.open(folder / "train/1.png").resize((80, 60)).save(folder / "test/small.png")
-    content = json.loads(run(folder, "--json").stdout)
-    likeness = content["pairs"][0]["likeness"]
+    Image.open(folder / "train/1.png").resize((200, 150)).save(folder / "test/small.png")
+    likeness = json.loads(run(folder, "--json").stdout)["pairs"][0]["likeness"]
     assert likeness < 1
-    assert json.loads(run(folder, "--json", "--likeness", str(min(1, likeness + 0.0002))).stdout)["pairs"] == []
+    assert json.loads(run(folder, "--json", "--likeness", likeness + 0.0002).stdout)["pairs"] == []
 
 
 def test_the_result_names_the_likeness_that_was_used(folder):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
@@ -15,15 +16,16 @@ from gastrovl.core.types import Finding, ImageRef, Sample, Split, Status
 from gastrovl.data.audit import audit_folders
 from gastrovl.data.audit.folders import find_images, short_names, split_named, title_of
 
-SIZE_WH = (160, 120)
-
 
 @pytest.fixture
-def picture(draw):
-    """`picture(path, seed)` draws a picture large enough to be told from others."""
+def picture():
+    """`picture(path, seed)` draws soft blots, large enough to be told from those of another seed."""
 
     def write(path, seed=0):
-        return draw(path, seed, SIZE_WH)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        blots = np.random.default_rng(seed).integers(0, 256, (7, 8, 3), dtype=np.uint8)
+        Image.fromarray(blots).resize((320, 240), Image.Resampling.BICUBIC).save(path)
+        return path
 
     return write
 
@@ -42,7 +44,7 @@ def foreign(tmp_path, picture):
 
 def sample(root, name, split, **others):
     path = root / f"images/{name}.png"
-    image = ImageRef(path=f"images/{name}.png", width_px=160, height_px=120, sha256=sha256_file(path))
+    image = ImageRef(path=f"images/{name}.png", width_px=320, height_px=240, sha256=sha256_file(path))
     fields = {"group": name, "findings": (Finding(term="polyp"),), **others}
     return Sample(id=f"src/{name}", image=image, source="src", split=split, **fields)
 
@@ -61,8 +63,9 @@ def test_splits_and_labels_come_from_the_names_of_folders(foreign):
 def test_a_class_may_lie_above_the_split_and_images_is_no_class(tmp_path, picture):
     picture(tmp_path / "polyp/Training/images/1.png")
     picture(tmp_path / "polyp/Test_images/001/2.png", 1)
+    picture(tmp_path / "unlabelled/3.png", 2)
     found = [(one.split, one.labels) for one in find_images(tmp_path).images]
-    assert found == [(Split.TEST, ("polyp",)), (Split.TRAIN, ("polyp",))]
+    assert found == [(Split.TEST, ("polyp",)), (Split.TRAIN, ("polyp",)), (None, ())]
 
 
 def test_the_audited_folder_itself_may_be_a_split(tmp_path, picture):
@@ -95,7 +98,7 @@ def test_a_split_is_named_by_whole_words(name, split):
 def test_planted_copies_are_found_and_counted(foreign):
     one = Image.open(foreign / "train/polyp/1.png")
     ImageOps.mirror(one).save(foreign / "test/polyp/mirrored.jpg", quality=90)
-    one.resize((100, 75)).save(foreign / "val/ulcer/small.png")
+    one.resize((200, 150)).save(foreign / "val/ulcer/small.png")
     shutil.copy(foreign / "train/polyp/2.png", foreign / "test/polyp/same.png")
     report, _ = audit_folders([foreign])
     assert pairs(report) == {
@@ -149,7 +152,7 @@ def test_a_record_that_leads_out_of_its_folder_is_not_read(tmp_path, picture):
     picture(root / "images/a.png")
     picture(tmp_path / "secret.png", 1)
     good = sample(root, "a", Split.TRAIN)
-    image = ImageRef(path="../secret.png", width_px=160, height_px=120, sha256=sha256_file(tmp_path / "secret.png"))
+    image = ImageRef(path="../secret.png", width_px=320, height_px=240, sha256=sha256_file(tmp_path / "secret.png"))
     write_records(root / "records.jsonl", [good, good.model_copy(update={"id": "src/b", "image": image})])
     report, images = audit_folders([root])
     assert [one.id for one in images] == ["src/a"]

@@ -144,6 +144,7 @@ def test_leaks_come_first_and_no_pair_twice(audited, tmp_path):
     ]
     shown = re.findall(r'<span class="id">(i\d)</span>', text)
     assert shown == ["i6", "i7", "i2", "i3", "i0", "i1", "i4", "i5"]
+    assert text.count(" 1 pair.") == 4
 
 
 def test_a_large_family_takes_three_places_only(audited, tmp_path):

@@ -31,6 +31,7 @@ _SPLIT_NAMES = {
     "testing": Split.TEST,
 }
 _FILLING = {"image", "images", "img", "imgs", "frame", "frames", "data", "dataset", "set", "split", "jpegimages"}
+_NO_LABEL = {"unlabelled", "unlabeled", "unknown", "none"}
 _ANNOTATION = {"mask", "masks", "annotation", "annotations", "segmentation", "segmentations", "groundtruth", "gt"}
 
 
@@ -225,6 +226,8 @@ def _class_of(folders: Sequence[str]) -> tuple[str, ...]:
     """The innermost folder that is neither a split nor called images, frames or the like."""
     for name in reversed(folders):
         words = {word for word in re.split(r"[^a-z]+", name.lower()) if word}
+        if words and words <= _NO_LABEL:
+            return ()
         if split_named(name) is None and not words <= _FILLING:
             return (printable(name),)
     return ()

@@ -55,7 +55,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Section:
-    """Pairs of one kind; `count` is how many there are in all."""
+    """Pairs of one kind; `count` is how many there are that no section before has shown."""
 
     key: str
     title: str
@@ -121,15 +121,16 @@ def _sections(
     differing = sorted((pair for pair in others if pair.labels_differ), key=lambda pair: -pair.likeness)
     unsure = sorted((pair for pair in report.pairs if pair.likeness < 1), key=_likeness)
     plans = (
-        ("leaks", "Leaks: the same picture on both sides", _LEAK_WORDS, leaks, 90, _count_leaks(report)),
-        ("labels", "Copies with different labels", _LABEL_WORDS, differing, 40, len(differing)),
-        ("unsure", "Look at these: the least certain copies", _UNSURE_WORDS, unsure, 40, len(unsure)),
-        ("others", "Other copies", _OTHER_WORDS, others, 30, len(others)),
+        ("leaks", "Leaks: the same picture on both sides", _LEAK_WORDS, leaks, 90, _count_leaks(report) - len(leaks)),
+        ("labels", "Copies with different labels", _LABEL_WORDS, differing, 40, 0),
+        ("unsure", "Look at these: the least certain copies", _UNSURE_WORDS, unsure, 40, 0),
+        ("others", "Other copies", _OTHER_WORDS, others, 30, 0),
     )
     chosen: list[tuple[str, str, str, list[CopyPair], int]] = []
     shown: set[tuple[str, str]] = set()
-    for key, name, words, pairs, most, count in plans:
-        kept = _spread((pair for pair in pairs if (pair.a, pair.b) not in shown), most)
+    for key, name, words, pairs, most, unlisted in plans:
+        left = [pair for pair in pairs if (pair.a, pair.b) not in shown]
+        kept, count = _spread(left, most), len(left) + unlisted
         shown.update((pair.a, pair.b) for pair in kept)
         if kept:
             chosen.append((key, name, words, kept, count))
