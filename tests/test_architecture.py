@@ -35,7 +35,7 @@ FOUNDATION = {"numpy", "pydantic", "yaml"}
 LIBRARIES: dict[str, set[str]] = {
     "core": FOUNDATION | {"PIL", "matplotlib"},
     "clinical": FOUNDATION,
-    "data": FOUNDATION | {"PIL", "imagehash", "openpyxl", "defusedxml", "av", "pydicom", "pyarrow"},
+    "data": FOUNDATION | {"PIL", "imagehash", "jinja2", "openpyxl", "defusedxml", "av", "pydicom", "pyarrow", "ray"},
     "evaluation": FOUNDATION | {"PIL", "jinja2", "sacrebleu", "rouge_score", "nltk"},
     "model": FOUNDATION | {"PIL", "torch", "transformers", "tokenizers", "peft", "safetensors"},
     "training": FOUNDATION | {"PIL", "torch", "transformers", "accelerate", "safetensors"},
@@ -52,7 +52,8 @@ HOME_OF: dict[str, tuple[str, ...]] = {
     "pydicom": ("data/frames/dicom.py",),
     "matplotlib": ("core/figures.py",),
     "pyarrow": ("data/exporters/parquet.py",),
-    "jinja2": ("evaluation/page.py",),
+    "ray": ("data/rayengine.py",),
+    "jinja2": ("evaluation/page.py", "data/audit/page.py"),
     "sacrebleu": ("evaluation/language.py",),
     "rouge_score": ("evaluation/language.py",),
     "nltk": ("evaluation/language.py",),  # comes with rouge_score

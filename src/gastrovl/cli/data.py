@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from gastrovl.cli.data_audit import audit
 from gastrovl.cli.progress import progress_bar
 
 app = typer.Typer(help="Build datasets: many sources to one set of records and conversations.", no_args_is_help=True)
@@ -19,6 +20,9 @@ app = typer.Typer(help="Build datasets: many sources to one set of records and c
 @app.callback()
 def _data() -> None:
     """Build datasets: many sources to one set of records and conversations."""
+
+
+app.command()(audit)
 
 
 @app.command()

@@ -61,11 +61,8 @@ def halved(thumbs: Thumbs) -> Thumbs:
     """Half as many pixels a side, each the mean of four."""
     half = thumbs.grey.shape[1] // 2
 
-    def mean(pictures: Floats) -> Floats:
-        pooled: Floats = pictures.reshape(-1, half, 2, half, 2).mean(axis=(2, 4))
-        return pooled
-
-    return Thumbs(mean(thumbs.grey), (mean(thumbs.valid) > 0.9).astype(np.float32))
+    pool = _pool(half, 2) / np.float32(2)
+    return Thumbs(pool @ thumbs.grey @ pool.T, (pool @ thumbs.valid @ pool.T > 0.9).astype(np.float32))
 
 
 def mirrored(thumbs: Thumbs, mirror: NDArray[np.int64]) -> Thumbs:
@@ -96,9 +93,9 @@ def align(first: Thumbs, second: Thumbs, placement: Floats, *, steps: int, least
     warped, valid = _warp(second, placement)
     valid *= first.valid
     likeness = _agreement(first.grey * valid, warped * valid, valid)
-    shared = valid.mean(axis=(1, 2))
+    shared = _mean(valid)
     area = placement[:, 0] * placement[:, 2]  # of a pixel of `first`, in pixels of `second`
-    content = np.maximum(first.valid.mean(axis=(1, 2)), 1e-3), np.maximum(second.valid.mean(axis=(1, 2)), 1e-3)
+    content = np.maximum(_mean(first.valid), 1e-3), np.maximum(_mean(second.valid), 1e-3)
     likeness[np.minimum(shared / content[0], shared * area / content[1]) < least_overlap] = 0
     return Aligned(likeness, placement)
 
@@ -130,10 +127,12 @@ def _gauss_newton(warped: Floats, residual: Floats, valid: Floats) -> Floats:
     slopes[:, 3, 1:-1] = (warped[:, 2:] - warped[:, :-2]) * np.float32(side / 4)
     slopes[:, 0] = slopes[:, 1] * centres
     slopes[:, 2] = slopes[:, 3] * centres[:, None]
-    flat = slopes.reshape(count, 4, -1)
-    weighted = flat * (valid / (1 + residual * residual)).reshape(count, 1, -1)  # Cauchy weights: a logo counts little
+    flat = slopes.reshape(count, 4, side * side)
+    weighted = flat * (valid / (1 + residual * residual)).reshape(
+        count, 1, side * side
+    )  # Cauchy weights: a logo counts little
     normal = weighted @ flat.transpose(0, 2, 1) + np.eye(4, dtype=np.float32) * np.float32(20 * (side / 32) ** 2)
-    right = weighted @ residual.reshape(count, -1, 1)
+    right = weighted @ residual.reshape(count, side * side, 1)
     step: Floats = np.clip(np.linalg.solve(normal, -right)[..., 0], -_LARGEST_STEP, _LARGEST_STEP)
     return step
 
@@ -141,14 +140,11 @@ def _gauss_newton(warped: Floats, residual: Floats, valid: Floats) -> Floats:
 def _agreement(a: Floats, b: Floats, valid: Floats) -> Floats:
     """Correlation over the blocks that agree best, in [0, 1], (n,)."""
     count, side, _ = a.shape
-    blocks = side // BLOCK_SIDE
-
-    def by_block(values: Floats) -> Floats:
-        sums: Floats = values.reshape(count, blocks, BLOCK_SIDE, blocks, BLOCK_SIDE).sum(axis=(2, 4))
-        return sums.reshape(count, -1)
-
-    products, squares_a, squares_b = by_block(a * b), by_block(a * a), by_block(b * b)
-    counted = by_block(valid) >= BLOCK_SIDE**2 / 4
+    pool = _pool(side // BLOCK_SIDE, BLOCK_SIDE)
+    products, squares_a, squares_b, counts = (
+        (pool @ values @ pool.T).reshape(count, len(pool) ** 2) for values in (a * b, a * a, b * b, valid)
+    )
+    counted = counts >= BLOCK_SIDE**2 / 4
     error = np.where(counted, squares_a + squares_b - 2 * products, np.inf)
     rank = np.argsort(np.argsort(error, axis=1, kind="stable"), axis=1, kind="stable")
     kept = rank < np.ceil(_KEPT * counted.sum(axis=1))[:, None]
@@ -161,6 +157,16 @@ def _agreement(a: Floats, b: Floats, valid: Floats) -> Floats:
 def _smooth(pictures: Floats) -> Floats:
     smoothed: Floats = _SMOOTHING @ pictures @ _SMOOTHING.T
     return smoothed
+
+
+def _mean(pictures: Floats) -> Floats:
+    means: Floats = pictures.reshape(len(pictures), -1).mean(axis=1) if len(pictures) else np.zeros(0, dtype=np.float32)
+    return means
+
+
+def _pool(blocks: int, size: int) -> Floats:
+    """Sums over blocks along one axis as a matrix, (blocks, blocks * size)."""
+    return np.kron(np.eye(blocks, dtype=np.float32), np.ones((1, size), dtype=np.float32))
 
 
 def _centres(side: int) -> Floats:

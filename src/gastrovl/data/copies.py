@@ -11,10 +11,10 @@ from pydantic import Field
 
 from gastrovl.core.config import Config
 from gastrovl.data.alignment import Aligned, Thumbs, align, halved, mirrored, thumbs_of
-from gastrovl.data.candidates import Guesses, candidate_pairs
+from gastrovl.data.candidates import Guesses, candidate_pairs, rows_of
 
 How = Literal["same", "mirrored", "cropped", "mirrored and cropped", "embedding"]
-_BLOCK = 2048  # pairs aligned at once
+_BLOCK = 512  # pairs aligned at once
 _COARSE_LIKENESS = 0.5  # of half-size pictures, below which a guess is given up
 _CERTAIN = 0.95  # a pair this much alike needs no further guess
 _PLACED = 0.04  # scale or shift off by more than this means that one is cut
@@ -33,7 +33,7 @@ class CopyOptions(Config):
     likeness: float = Field(default=0.88, gt=0, le=1)
     mirrored: bool = True
     least_overlap: float = Field(default=0.55, gt=0, le=1)
-    code_bits: int = Field(default=8, ge=0, le=16)
+    code_bits: int = Field(default=8, ge=0, le=15)
 
 
 class Copy(NamedTuple):
@@ -83,7 +83,7 @@ def _best_of(prints: NDArray[np.uint8], guesses: Guesses, least_overlap: float) 
     """For each pair the guess that agrees best, and its mirror; later guesses are tried where the first did not do."""
     count = len(guesses.pairs)
     pictures, at = np.unique(guesses.pairs, return_inverse=True)
-    thumbs = thumbs_of(np.asarray(prints[pictures]))
+    thumbs = thumbs_of(rows_of(prints, pictures))
     small = halved(thumbs)
     first, second = at.reshape(count, 2).T
     best = Aligned(np.zeros(count, dtype=np.float32), np.tile(np.float32((1, 0, 1, 0)), (count, 1)))
