@@ -105,12 +105,12 @@ def candidate_pairs(
 
 
 def lone_bits(pictures: int) -> int:
-    """Bits in which two places may differ if nothing else speaks for their pictures, -1 to 5.
+    """Bits in which two places may differ if nothing else speaks for their pictures, -1 (never) to 4.
 
-    Measured on drawn clouds: a bit more makes chance matches 3 times as many, and up to 5,000 pictures have about one
-    each at 5 bits; so a bit is taken away for each 3 times as many pictures.
+    On drawn clouds one bit more made chance matches about 3 times as many, so three times as many pictures, of which
+    each meets three times as many others, lose one bit.
     """
-    return int(np.clip(5 - np.ceil(np.log(max(pictures, 1) / 5_000) / np.log(3)), -1, 5))
+    return int(np.clip(4 - np.ceil(np.log(max(pictures, 1) / 5_000) / np.log(3)), -1, 4))
 
 
 def key_mask(codes: int, table: int) -> np.uint64:

@@ -15,7 +15,8 @@ from gastrovl.data.candidates import Guesses, candidate_pairs, rows_of
 
 How = Literal["same", "mirrored", "cropped", "mirrored and cropped", "embedding"]
 _BLOCK = 512  # pairs aligned at once
-_COARSE_LIKENESS = 0.5  # of half-size pictures, below which a guess is given up
+_COARSE = ((2, 0.45), (2, 0.55))  # steps on half-size pictures, and the likeness that is needed to go on
+_FINE_STEPS = 3
 _CERTAIN = 0.95  # a pair this much alike needs no further guess
 _PLACED = 0.04  # scale or shift off by more than this means that one is cut
 
@@ -91,10 +92,11 @@ def _best_of(prints: NDArray[np.uint8], guesses: Guesses, least_overlap: float) 
     for rank in range(guesses.mirror.shape[1]):
         rows = np.flatnonzero((guesses.mirror[:, rank] >= 0) & (best.likeness < _CERTAIN))
         mirror, placement = guesses.mirror[rows, rank], guesses.placement[rows, rank]
-        coarse = _align(small, first[rows], second[rows], mirror, placement, 4, 0.8 * least_overlap)
-        kept = coarse.likeness >= _COARSE_LIKENESS
-        rows, mirror = rows[kept], mirror[kept]
-        fine = _align(thumbs, first[rows], second[rows], mirror, coarse.placement[kept], 3, least_overlap)
+        for steps, enough in _COARSE:
+            coarse = _align(small, first[rows], second[rows], mirror, placement, steps, 0.8 * least_overlap)
+            kept = coarse.likeness >= enough
+            rows, mirror, placement = rows[kept], mirror[kept], coarse.placement[kept]
+        fine = _align(thumbs, first[rows], second[rows], mirror, placement, _FINE_STEPS, least_overlap)
         better = fine.likeness > best.likeness[rows]
         rows = rows[better]
         best.likeness[rows], best.placement[rows] = fine.likeness[better], fine.placement[better]
