@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
@@ -9,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from gastrovl.core.geometry import iou
 from gastrovl.core.types import Box
 from gastrovl.data.masking import paint_over
-from gastrovl.data.measures import Fault, FaultOptions, measure
+from gastrovl.data.measures import Fault, FaultOptions, draft_size, measure, small_copies
 
 OPTIONS = FaultOptions()
 
@@ -60,6 +62,31 @@ def test_a_green_map_is_found_and_green_light_is_none(frame):
         assert planted <= found <= planted + 3 / 64
 
 
+@pytest.mark.parametrize("cut", [0.18, 0.24, 0.3])
+def test_the_slanted_corners_of_an_octagon_are_no_squares(cut):
+    """`cut` is what the aperture cuts off of each side, at 45 degrees of the 64 x 64 copy."""
+    picture = Image.new("RGB", (600, 500), (190, 95, 80))
+    draw = ImageDraw.Draw(picture)
+    x, y = 600 * cut, 500 * cut
+    for at_x, at_y in ((0, 0), (599, 0), (0, 499), (599, 499)):
+        draw.polygon([(at_x, at_y), (abs(at_x - x), at_y), (at_x, abs(at_y - y))], fill=(0, 0, 0))
+    assert measure(picture).square is None
+
+
+def test_a_square_above_a_lit_rim_is_found(frame):
+    draw = ImageDraw.Draw(frame)
+    draw.rectangle((0, 270, 150, 399), fill=(0, 0, 0))
+    draw.rectangle((0, 388, 511, 399), fill=(120, 110, 100))
+    assert Fault.CORNER_SQUARE in measure(frame).faults(OPTIONS)
+
+
+def test_a_square_beside_a_dark_lumen_is_found_where_it_is(frame):
+    draw = ImageDraw.Draw(frame)
+    draw.ellipse((0, 150, 320, 440), fill=(18, 14, 12))
+    draw.rectangle((0, 280, 150, 399), fill=(2, 2, 2))
+    assert iou(measure(frame).square, Box(x0=0, y0=0.7, x1=150 / 512, y1=1)) > 0.85
+
+
 @pytest.mark.parametrize("at", [(4, 4), (30, 180)])
 def test_white_text_is_suspected_on_black_and_on_mucosa(frame, at):
     ImageDraw.Draw(frame).multiline_text(at, "NAME: ROE JANE\nD.O.B.: 02/01/1950\n12:34:56", fill=(255, 255, 255))
@@ -67,6 +94,34 @@ def test_white_text_is_suspected_on_black_and_on_mucosa(frame, at):
     boxes = measure(frame).text
     x, y = at[0] / 512, at[1] / 400
     assert all(x - 0.08 <= box.x0 and box.x1 <= x + 0.4 and y - 0.03 <= box.y0 <= y + 0.15 for box in boxes)
+
+
+def test_pink_letters_on_bright_mucosa_are_suspected(frame):
+    ImageDraw.Draw(frame).multiline_text((150, 180), "12/04/2012\nCVP:12\n(00:24:59)", fill=(250, 190, 180))
+    assert Fault.TEXT in faults(frame)
+
+
+def test_a_word_at_the_right_edge_is_suspected(frame):
+    ImageDraw.Draw(frame).text((462, 200), "JANE ROE", fill=(255, 255, 255))
+    assert Fault.TEXT in faults(frame)
+
+
+def test_masked_text_is_gone(frame):
+    place = (200, 180, 290, 220)
+    bare = np.asarray(frame.crop(place)).astype(int)
+    ImageDraw.Draw(frame).multiline_text((205, 185), "NAME: ROE JANE\n12/04/2012", fill=(255, 255, 255))
+    boxes = measure(frame).to_mask(FaultOptions(text="mask"))
+    painted = np.asarray(paint_over(frame, boxes, inpaint=True).crop(place)).astype(int)
+    assert np.asarray(frame.crop(place)).max() == 255
+    assert painted.max() <= bare.max()
+
+
+def test_the_line_around_a_square_is_masked_with_it(frame):
+    ImageDraw.Draw(frame).rectangle((0, 277, 157, 399), fill=(0, 0, 0))
+    (box,) = measure(frame).to_mask(FaultOptions(corner_square="mask"))
+    assert box.y0 <= 277 / 400
+    assert box.x1 >= 158 / 512
+    assert (box.x0, box.y1) == (0, 1)
 
 
 def test_glints_are_no_text(frame):
@@ -98,7 +153,41 @@ def test_measures_of_a_large_copy_agree(frame):
     assert iou(big.square, small.square) > 0.85
 
 
-@pytest.mark.parametrize("size_wh", [(1, 1), (2, 500), (33, 33), (64, 4)])
+def test_the_copies_can_be_made_once_and_measured(frame):
+    copies = small_copies(frame.resize((1536, 1200)))
+    assert copies.copy.size == (512, 400)  # 1536 / 576 is nearest to 3
+    assert copies.thumbnail.size == (64, 64)
+    assert measure(copies) == measure(frame.resize((1536, 1200)))
+
+
+@pytest.mark.parametrize(
+    ("size_wh", "expected"),
+    [
+        ((1099, 600), None),
+        ((1100, 700), (550, 350)),
+        ((1440, 1064), (720, 532)),
+        ((2200, 5), (550, 1)),
+        ((9000, 1), None),
+    ],
+)
+def test_only_large_frames_are_decoded_at_reduced_size(size_wh, expected):
+    assert draft_size(size_wh) == expected
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_truncated_jpeg_fails_at_reduced_size_too(frame, progressive):
+    out = io.BytesIO()
+    frame.resize((2048, 1600)).save(out, "JPEG", progressive=progressive)
+    with Image.open(io.BytesIO(out.getvalue())) as picture:
+        picture.draft("RGB", draft_size(picture.size))
+        assert picture.convert("RGB").size == (1024, 800)
+    with Image.open(io.BytesIO(out.getvalue()[:-100])) as picture:
+        picture.draft("RGB", draft_size(picture.size))
+        with pytest.raises(OSError, match="truncated"):
+            picture.load()
+
+
+@pytest.mark.parametrize("size_wh", [(1, 1), (2, 500), (33, 33), (64, 4), (39, 7), (300, 131)])
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (0, 195, 150)])
 def test_any_size_and_colour_can_be_measured(size_wh, colour):
     measures = measure(Image.new("RGB", size_wh, colour))

@@ -14,9 +14,12 @@ from PIL import Image
 
 from gastrovl.core.types import Box
 
+Mask = NDArray[np.bool_]
+
 RING = 0.02  # width of the surroundings that are looked at, of the shorter side
 SMALL = 160  # longer side of the copy on which diffusion runs
-STEPS = 400
+COARSEST = 8  # shorter side at which it begins
+STEPS = 24  # at each size; a coarser one has carried the colours across by then
 
 
 def paint_over(picture: Image.Image, boxes: Sequence[Box], *, inpaint: bool) -> Image.Image:
@@ -29,14 +32,14 @@ def paint_over(picture: Image.Image, boxes: Sequence[Box], *, inpaint: bool) -> 
     if not boxes:
         return picture
     mask = _mask(boxes, picture.size)
-    pixels = np.asarray(picture).copy()
     if mask.all():
-        return Image.fromarray(np.zeros_like(pixels))
-    pixels[mask] = _diffused(picture, mask)[mask] if inpaint else _ring_colours(pixels, mask, boxes)[mask]
-    return Image.fromarray(pixels)
+        return Image.new("RGB", picture.size)
+    if not inpaint:
+        return _filled(picture, mask, boxes)
+    return Image.composite(_diffused(picture, mask), picture, Image.fromarray(mask))
 
 
-def _mask(boxes: Sequence[Box], size_wh: tuple[int, int]) -> NDArray[np.bool_]:
+def _mask(boxes: Sequence[Box], size_wh: tuple[int, int]) -> Mask:
     mask = np.zeros((size_wh[1], size_wh[0]), dtype=np.bool_)
     for box in boxes:
         mask[_slices(box, size_wh)] = True
@@ -51,32 +54,60 @@ def _slices(box: Box, size_wh: tuple[int, int], ring: int = 0) -> tuple[slice, s
     )
 
 
-def _ring_colours(pixels: NDArray[np.uint8], mask: NDArray[np.bool_], boxes: Sequence[Box]) -> NDArray[np.uint8]:
+def _filled(picture: Image.Image, mask: Mask, boxes: Sequence[Box]) -> Image.Image:
     """Each box filled with the mean of the unmasked pixels around it, or of the whole picture when there are none."""
-    height, width = mask.shape
-    ring = max(2, round(RING * min(width, height)))
-    filled = pixels.copy()
-    everywhere = pixels[~mask].mean(axis=0)
+    pixels = np.array(picture)
+    ring = max(2, round(RING * min(picture.size)))
+    fills = []
     for box in boxes:
-        around = _slices(box, (width, height), ring)
+        around = _slices(box, picture.size, ring)
         free = pixels[around][~mask[around]]
-        filled[_slices(box, (width, height))] = np.round(free.mean(axis=0) if len(free) else everywhere)
-    return filled
+        fills.append(np.round((free if len(free) else pixels[~mask]).mean(axis=0)))
+    for box, colour in zip(boxes, fills, strict=True):
+        pixels[_slices(box, picture.size)] = colour
+    return Image.fromarray(pixels)
 
 
-def _diffused(picture: Image.Image, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The picture with its masked places relaxed towards the mean of their neighbours, brought back to full size."""
+def _diffused(picture: Image.Image, mask: Mask) -> Image.Image:
+    """The picture with its masked places relaxed towards the mean of their neighbours, at a low resolution.
+
+    From coarse to fine: what a coarse copy has settled is where a finer one begins.
+    """
     scale = min(1.0, SMALL / max(picture.size))
-    size = (max(2, round(picture.width * scale)), max(2, round(picture.height * scale)))
-    # a cell of the small copy that a masked pixel touches is unknown
-    unknown = np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)) > 0
-    small = np.asarray(picture.resize(size, Image.Resampling.BOX)).astype(np.float32)
-    if unknown.all():
-        return np.asarray(picture)
-    small[unknown] = small[~unknown].mean(axis=0)
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    sizes = [(width, height)]
+    while min(sizes[-1]) >= 2 * COARSEST:
+        sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+    shade = Image.fromarray(mask.astype(np.uint8) * 255)
+    small = picture.resize(sizes[0], Image.Resampling.BOX)
+    result: Image.Image | None = None
+    for size in reversed(sizes):
+        # a pixel of a copy that a masked one touches is unknown
+        unknown = np.asarray(shade.resize(size, Image.Resampling.BOX)) > 0
+        pixels = np.asarray(small.resize(size, Image.Resampling.BOX)).astype(np.float32)
+        if unknown.all():  # too coarse
+            continue
+        begin = pixels[~unknown].mean(axis=0) if result is None else np.asarray(result.resize(size))[unknown]
+        pixels[unknown] = begin
+        _relax(pixels, unknown)
+        result = Image.fromarray(np.round(pixels).astype(np.uint8))
+    return (result or picture).resize(picture.size, Image.Resampling.BILINEAR)
+
+
+def _relax(pixels: NDArray[np.float32], unknown: Mask) -> None:
+    """Replace unknown pixels by the mean of their four neighbours, STEPS times, in place."""
+    rows, columns = np.flatnonzero(unknown.any(axis=1)), np.flatnonzero(unknown.any(axis=0))
+    place = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    inside = unknown[place][..., None]
+    height, width = inside.shape[:2]
+    whole = np.pad(pixels, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    window = whole[rows[0] : rows[0] + height + 2, columns[0] : columns[0] + width + 2]
     for _ in range(STEPS):
-        padded = np.pad(small, ((1, 1), (1, 1), (0, 0)), mode="edge")
-        mean = (padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]) / 4
-        small[unknown] = mean[unknown]
-    back = Image.fromarray(np.round(small).astype(np.uint8)).resize(picture.size, Image.Resampling.BILINEAR)
-    return np.asarray(back)
+        mean = (window[:-2, 1:-1] + window[2:, 1:-1] + window[1:-1, :-2] + window[1:-1, 2:]) / 4
+        np.copyto(window[1:-1, 1:-1], mean, where=inside)
+        for edge, beside in ((0, 1), (-1, -2)):  # past the picture's edge stands what is at it
+            if (rows[0] == 0) if edge == 0 else (rows[-1] == len(unknown) - 1):
+                window[edge] = window[beside]
+            if (columns[0] == 0) if edge == 0 else (columns[-1] == unknown.shape[1] - 1):
+                window[:, edge] = window[:, beside]
+    pixels[place] = window[1:-1, 1:-1]

@@ -17,6 +17,7 @@ from gastrovl.core.config import Config
 from gastrovl.core.types import Box
 from gastrovl.data.overlays import (
     BLACK,
+    CELL_HW,
     GRID,
     TEXT_SIDE,
     Mask,
@@ -125,10 +126,12 @@ class Measures:
         return tuple(fault for fault, is_there in found.items() if is_there)
 
     def to_mask(self, options: FaultOptions) -> tuple[Box, ...]:
-        """Places to paint over."""
+        """Places to paint over, a little larger than what was found: letters go on beside it, edges are not sharp."""
+        width, height = self.copy_wh
+        tall, wide = CELL_HW
         places = {
-            Fault.TEXT: self.text,
-            Fault.CORNER_SQUARE: (self.square,) if self.square else (),
+            Fault.TEXT: tuple(_grown(box, wide / width, tall / 2 / height) for box in self.text),
+            Fault.CORNER_SQUARE: (_grown(self.square, 1 / GRID, 1 / GRID),) if self.square else (),
             Fault.GREEN_MAP: (self.map,) if self.map else (),
         }
         return tuple(box for fault, boxes in places.items() if options.action(fault) == "mask" for box in boxes)
@@ -232,6 +235,10 @@ def _bars(black: Mask) -> tuple[float, float, float, float]:
         (GRID - 1 - int(columns[-1])) / GRID,
         (GRID - 1 - int(rows[-1])) / GRID,
     )
+
+
+def _grown(box: Box, x: float, y: float) -> Box:
+    return Box(x0=max(0, box.x0 - x), y0=max(0, box.y0 - y), x1=min(1, box.x1 + x), y1=min(1, box.y1 + y))
 
 
 def _numbers(box: Box | None) -> list[float] | None:
