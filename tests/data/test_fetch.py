@@ -9,12 +9,20 @@ import threading
 import zipfile
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
+import yaml
+from typer.testing import CliRunner
 
+from gastrovl.cli.data import app
+from gastrovl.core.config import parse_config
 from gastrovl.core.errors import DownloadError
+from gastrovl.core.records import read_records
+from gastrovl.core.types import Sample
+from gastrovl.data.build import BuildConfig, build_dataset
 from gastrovl.data.fetch import fetch_source
-from gastrovl.data.source import Download, SourceDescription
+from gastrovl.data.source import PACKAGED, Download, SourceDescription
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 
@@ -285,3 +293,45 @@ def test_progress_is_told_in_bytes(site, tmp_path):
     told = []
     fetch(source(site.url), tmp_path, progress=lambda *step: told.append(step))
     assert told[-1] == ("fetching set.bin (bytes)", len(CONTENT), len(CONTENT))
+
+
+@pytest.fixture
+def kvasir(site, tmp_path, draw):
+    """The packaged description of Kvasir v2, whose archive this machine serves: three classes, as published."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for seed, label in enumerate(("normal-pylorus", "esophagitis", "polyps")):
+            picture = draw(tmp_path / f"drawn/{label}.jpg", seed, (720, 576))
+            archive.write(picture, f"kvasir-dataset-v2/{label}/{label}-0a1b.jpg")
+    site.content = stream.getvalue()
+    content = yaml.safe_load((PACKAGED / "kvasir_v2.yaml").read_text(encoding="utf-8"))
+    content["downloads"][0]["url"] = f"{site.url}/kvasir-dataset-v2.zip"
+    (tmp_path / "kvasir.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    return tmp_path / "kvasir.yaml"
+
+
+def test_a_source_is_fetched_by_the_command_line_and_built(kvasir, tmp_path):
+    command = ["fetch", str(kvasir), "-o", str(tmp_path / "got"), "--accept-licence", "kvasir_v2"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert "licence: free for research and education" in result.output
+    assert "cite: Pogorelov" in result.output
+    settings = {"sources": [{"description": str(kvasir), "root": str(tmp_path / "got")}]}
+    folder = build_dataset(parse_config(settings, BuildConfig, where="test"), tmp_path / "built")
+    found = {sample.id: sample.findings[0].term for sample in read_records(folder / "records.jsonl", Sample)}
+    assert found == {
+        "kvasir_v2/esophagitis/esophagitis-0a1b": "esophagitis",
+        "kvasir_v2/normal-pylorus/normal-pylorus-0a1b": "pylorus",
+    }
+
+
+@pytest.mark.parametrize(("answer", "requests"), [("y", 1), ("n", 0), ("", 0)])
+def test_at_a_terminal_the_licence_is_asked_for_before_anything_is_fetched(
+    site, kvasir, tmp_path, monkeypatch, answer, requests
+):
+    monkeypatch.setattr("gastrovl.cli.data.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    result = CliRunner().invoke(app, ["fetch", str(kvasir), "-o", str(tmp_path / "got")], input=f"{answer}\n")
+    assert "Do you accept this licence (https://datasets.simula.no/kvasir)?" in result.output
+    assert len(site.seen) == requests
+    assert (tmp_path / "got/kvasir-dataset-v2").exists() is bool(requests)
+    assert (result.exit_code == 0) is bool(requests)

@@ -154,8 +154,9 @@ class Target(Record):
 
     CLS: `terms` are all true labels. REC: `terms` holds the one asked for, `boxes` all of its places (empty: absent).
     REG: `terms` holds the answer, `boxes` the one asked about. CAP: `terms` are the facts the caption states and
-    `boxes` stays empty; the caption itself is the turn's text. VQA: `terms` and `boxes` are what question and answer
-    are about (COUNT: all places; a comparison: first and second box); the answer is the turn's text.
+    `boxes` those it mentions (ours mention none); the caption itself is the turn's text. VQA: `terms` and `boxes` are
+    what question and answer are about (COUNT: all places; a comparison: first and second box); the answer is the turn's
+    text.
     """
 
     terms: tuple[str, ...] = ()

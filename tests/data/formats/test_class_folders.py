@@ -30,3 +30,8 @@ def test_an_image_outside_every_folder_is_refused_by_name(tmp_path, draw):
     images = list_images(tmp_path, ["**/*.png"], max_px=10_000)
     with pytest.raises(SourceError, match=r"loose\.png: lies in 0 folders .* expected at least 1"):
         list(read(tmp_path, Options(), images))
+
+
+def test_a_level_below_the_holding_folder_is_refused():
+    with pytest.raises(ValueError, match="greater than or equal to 1"):
+        Options(level=0)

@@ -79,6 +79,13 @@ def test_wording_of_the_source_is_kept_with_its_boxes_in_our_form(read_dialogues
     assert [box.xyxy for box in kept.dialogue.boxes] == [(0.1, 0.05, 0.6, 0.45)]
 
 
+def test_all_boxes_of_free_text_are_kept_with_their_exact_edges(read_dialogues):
+    one = record("Is {<20><5><120><45>} a polyp?", "Yes, like {<1><3><7><9>}.")
+    one["conversations"] += [{"from": "human", "value": "And {<20><5><120><45>}?"}, {"from": "gpt", "value": "Too."}]
+    (found,) = read_dialogues(one)
+    assert [box.xyxy for box in found.dialogue.boxes] == [(0.1, 0.05, 0.6, 0.45), (0.005, 0.03, 0.035, 0.09)]
+
+
 @pytest.mark.parametrize("value", ["<image>\nWhat?", "What?\n<image>", "<image>What?", "What?"])
 def test_the_image_marker_is_taken_off(read_dialogues, value):
     said = [{"from": "human", "value": value}, {"from": "gpt", "value": "It is red."}]

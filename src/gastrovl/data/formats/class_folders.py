@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from pydantic import Field
+
 from gastrovl.core.config import Config
 from gastrovl.core.errors import SourceError
 from gastrovl.data.annotation import Annotation
@@ -14,7 +16,7 @@ from gastrovl.data.images import ImageFolder
 class Options(Config):
     """Attributes: `level` says which folder above the image is the label: 1 is the one that holds it."""
 
-    level: int = 1
+    level: int = Field(default=1, ge=1)
 
 
 def read(_root: Path, options: Options, images: ImageFolder) -> Iterator[Annotation]:

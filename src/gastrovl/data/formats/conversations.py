@@ -53,11 +53,25 @@ class Options(Config):
 
 @dataclass(frozen=True)
 class _Exchange:
-    """Dialogue of a record with boxes as the package writes them, and the boxes of its last question and answer."""
+    """Dialogue of a record with boxes as the package writes them, and the boxes of each text in turn."""
 
     turns: tuple[tuple[str, str], ...]
-    asked: tuple[Box, ...]
-    answered: tuple[Box, ...]
+    boxes: tuple[tuple[Box, ...], ...]
+
+    @property
+    def asked(self) -> tuple[Box, ...]:
+        """The boxes of the last question."""
+        return self.boxes[-2]
+
+    @property
+    def answered(self) -> tuple[Box, ...]:
+        """The boxes of the last answer."""
+        return self.boxes[-1]
+
+    @property
+    def said(self) -> tuple[Box, ...]:
+        """All boxes, each once: with them an export writes the very pixels that were read."""
+        return tuple(dict.fromkeys(box for found in self.boxes for box in found))
 
     @property
     def question(self) -> str:
@@ -88,9 +102,9 @@ def read(root: Path, options: Options, images: ImageFolder) -> Iterator[Annotati
             for label, box in _facts(task, labels, exchange):
                 yield Annotation(image, label, where, box=box, group=group, split=split)
             if options.wording == "source" or task not in TYPED:
-                boxes = exchange.answered if task == Task.REC else exchange.asked if task == Task.REG else ()
                 kind, own_boxes = _own_question(record, where) if task == Task.VQA else (None, ())
-                dialogue = SourceDialogue(task, exchange.turns, labels, boxes or own_boxes, kind)
+                boxes = own_boxes if kind else _target_boxes(task, exchange)
+                dialogue = SourceDialogue(task, exchange.turns, labels, boxes, kind)
                 yield Annotation(image, None, where, group=group, split=split, dialogue=dialogue)
 
 
@@ -148,7 +162,7 @@ def _exchange(record: dict[str, Any], options: Options, size_wh: tuple[int, int]
             raise SourceError(f"{where}: turn {index}: {error}") from error
         texts.append(text)
         boxes.append(found)
-    return _Exchange(tuple(zip(texts[::2], texts[1::2], strict=True)), boxes[-2], boxes[-1])
+    return _Exchange(tuple(zip(texts[::2], texts[1::2], strict=True)), tuple(boxes))
 
 
 def _without_mark(text: str, index: int, where: str) -> str:
@@ -190,6 +204,13 @@ def _task(record: dict[str, Any], exchange: _Exchange, options: Options, where: 
         )
     is_label = all(part.lower() in known for part in _parts(exchange.answer, options))
     return Task.CLS if is_label else Task.VQA
+
+
+def _target_boxes(task: Task, exchange: _Exchange) -> tuple[Box, ...]:
+    """The boxes that the answer is about: none of a CLS question, all that are mentioned in free text."""
+    if task == Task.CLS:
+        return ()
+    return exchange.answered if task == Task.REC else exchange.asked if task == Task.REG else exchange.said
 
 
 def _own_question(record: dict[str, Any], where: str) -> tuple[Kind | None, tuple[Box, ...]]:
