@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import sys
 from xml.etree import ElementTree
 
@@ -13,7 +15,7 @@ from gastrovl.core.errors import MissingExtraError
 from gastrovl.core.types import Finding, ImageRef, Sample, Split
 from gastrovl.data.figures import draw_balance, draw_tasks, save_figures
 from gastrovl.data.statistics import Tally
-from gastrovl.data.sunburst import draw_sunburst, slices, spread_out
+from gastrovl.data.sunburst import draw_sunburst, leader, slices, spread_out
 
 TAXONOMY = Taxonomy.load()
 LEVEL_3 = [term.id for term in TAXONOMY.terms if term.level == 3]
@@ -66,6 +68,24 @@ def test_labels_keep_their_distance_and_stay_near(wanted, placed):
 
 def test_labels_without_room_share_what_there_is():
     assert spread_out([5.0] * 21, 1.0, 0.0, 10.0) == pytest.approx([n / 2 for n in range(21)])
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_line_to_a_far_label_goes_around_the_rings(side):
+    # From the top of the disc (radius 1) to a label level with its middle; the straight way would cross it.
+    points = leader(0.01 if side > 0 else 0.99, 1.0, (side * 1.14, 0.0))
+    assert points[-1] == (side * 1.14, 0.0)
+    assert all(x * side > 0 for x, _ in points)
+    between = [
+        (a + (c - a) * share, b + (d - b) * share)
+        for (a, b), (c, d) in itertools.pairwise(points)
+        for share in (0.0, 0.25, 0.5, 0.75, 1.0)
+    ]
+    assert min(math.hypot(*point) for point in between) > 0.999
+
+
+def test_a_line_to_a_near_label_has_one_bend():
+    assert len({(round(x, 9), round(y, 9)) for x, y in leader(0.25, 1.0, (1.14, 0.1))}) == 3
 
 
 def test_sixty_labels_of_very_unlike_size_are_all_named_without_touching():

@@ -77,6 +77,20 @@ def spread_out(wanted: Sequence[float], gap: float, low: float, high: float) -> 
     return [middle + gap * (place - (number - 1) / 2) for middle, number in blocks for place in range(number)]
 
 
+def leader(turn: float, radius: float, end: tuple[float, float]) -> list[tuple[float, float]]:
+    """Points of a line from a slice out to `end`, which lies outside the rings on the same side, that crosses no slice.
+
+    Where the straight way would cross, the line follows the outer ring as far as the tangent through `end`.
+    """
+    outside = 1.04
+    reach = math.acos(outside / math.hypot(*end)) / (2 * math.pi)
+    towards = math.atan2(*end) / (2 * math.pi) % 1
+    touch = min(max(turn, towards - reach), towards + reach)
+    steps = max(1, math.ceil(120 * abs(touch - turn)))
+    along = [_point(turn + (touch - turn) * step / steps, outside) for step in range(steps + 1)]
+    return [_point(turn, radius), *along, end]
+
+
 def draw_sunburst(counts: Mapping[str, Any]) -> Any:
     """Three rings of labels, with images beside each; thin slices are named beside the rings too.
 
@@ -195,8 +209,7 @@ def _draw_names(axes: Any, names: Sequence[tuple[Slice, str]], right: bool, high
     wanted = [_point(part.middle, 1.08)[1] for part, _ in rising]
     heights = spread_out(wanted, _LINE / _UNIT, -high, high)
     for (part, text), height in zip(rising, heights, strict=True):
-        start, bend = (_point(part.middle, radius) for radius in (RINGS[part.level - 1][1], 1.04))
-        line = [start, bend, (side * 1.14, height), (side * 1.17, height)]
+        line = [*leader(part.middle, RINGS[part.level - 1][1], (side * 1.14, height)), (side * 1.17, height)]
         xs, ys = zip(*line, strict=True)
         axes.plot(xs, ys, color=GREY, linewidth=0.6)
         axes.text(side * 1.19, height, text, ha="left" if right else "right", va="center", fontsize=8, color=INK)

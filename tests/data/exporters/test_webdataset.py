@@ -72,7 +72,6 @@ def test_the_library_decodes_pictures_and_json(exported):
 
 
 def test_every_sample_has_the_same_keys(exported):
-    """`datasets` takes them from the first samples it meets, and would drop what these lack."""
     contents = [json.loads(item["json"]) for item in read_back(exported)]
     for records in (
         contents,

@@ -43,6 +43,11 @@ _NOTES = {
         "`sample`, and `conversations`, each with the `file` of the dataset it stands in. `index.json` lists the "
         "shards of each split with samples, bytes and sha256. Images stand in the order of the records, so neighbours "
         "are alike: read shards in random order and through a buffer that shuffles.",
+        "```python\nimport webdataset\n\n"
+        'shards = webdataset.WebDataset("FOLDER/train-{000000..000009}.tar", shardshuffle=100)\n'
+        'rows = shards.shuffle(1000).decode("pil").to_tuple("png;jpg;jpeg", "json")\n```',
+        "The library `datasets` cannot read them, because it guesses a field's type from the first few samples; for "
+        "it, export to Parquet.",
     ),
 }
 

@@ -176,7 +176,7 @@ def _with_features(schema: Any) -> Any:
 
 
 def _feature(kind: Any) -> Any:
-    """A column's type in the words of `datasets`, in the form that its versions 2 to 5 read."""
+    """A column's type in the words of `datasets`, in a form that old and new versions read (3.6 and 5.2 do)."""
     from pyarrow import types
 
     if types.is_list(kind):

@@ -46,15 +46,13 @@ def write_webdataset(dataset: Path, folder: Path, shard_bytes: int) -> Exported:
         for writer in writers.values():
             writer.close()
     splits = {split: writers[split] for split in ("train", "validation", "test") if split in writers}
-    for split, writer in splits.items():
-        exported.add_split("webdataset", split, f"{split}-*.tar", writer.samples, writer.bytes_written)
     index = {"schema": SCHEMA, "splits": {split: writer.index() for split, writer in splits.items()}}
     write_text(folder / "index.json", json.dumps(index, indent=2) + "\n")
     return exported
 
 
 def _content(built: BuiltImage) -> dict[str, Any]:
-    """Every sample has the same keys, also where they hold nothing: some readers take them from the first few."""
+    """Every sample has the same keys, also where they hold nothing, so that a reader need not ask for each."""
     return {
         "id": built.sample.id,
         "labels": image_row(built)["labels"],
@@ -76,7 +74,6 @@ class _ShardWriter:
     split: str
     shard_bytes: int
     samples: int = 0
-    bytes_written: int = 0
     _shards: list[dict[str, Any]] = field(default_factory=list)
     _tar: tarfile.TarFile | None = None
 
@@ -94,7 +91,6 @@ class _ShardWriter:
         self._shards[-1]["samples"] += 1
         self._shards[-1]["bytes"] += size
         self.samples += 1
-        self.bytes_written += size
 
     def close(self) -> None:
         if self._tar is not None:
