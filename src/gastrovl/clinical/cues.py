@@ -30,9 +30,9 @@ _UNCERTAIN_BEFORE = (
     "suspicion for", "suspicious for", "suspicious of", "suggestive of", "suggests", "suggesting", "concerning for",
     "concern for", "questionable", "may", "might", "could", "maybe", "perhaps", "appears to be", "appear to be",
     "seems to be", "seem to be", "cannot exclude", "can not exclude", "cannot rule out", "cannot be sure of",
-    "rule out", "to exclude", "not excluded", "not clear whether", "unclear whether", "not certain whether", "uncertain whether",
-    "query", "unlikely", "raises the possibility of", "possibility of", "differential includes", "resembling",
-    "resembles", "equivocal for",
+    "rule out", "to exclude", "not excluded", "not clear whether", "unclear whether", "not certain whether",
+    "uncertain whether", "query", "unlikely", "raises the possibility of", "possibility of",
+    "differential includes", "resembling", "resembles", "equivocal for",
 )  # fmt: skip
 # Behind a term.
 _ABSENT_BEHIND = (
