@@ -84,7 +84,7 @@ def test_words_of_other_meanings_are_no_terms(text, expected):
         ("There is no evidence of gastric ulcer.", "-gastric_ulcer"),
         ("No signs of Barrett's esophagus.", "-barretts_esophagus"),
         ("Antrum without ulcer.", "+antrum -ulcer_unspecified"),
-        ("The stomach is free of polyps, ulcers and cancer.", "+stomach -polyp_unspecified -ulcer_unspecified -cancer_unspecified"),
+        ("Free of polyps, ulcers and cancer.", "-polyp_unspecified -ulcer_unspecified -cancer_unspecified"),
         ("Absence of esophageal varices.", "-esophageal_varices"),
         ("An ulcer rather than a polyp.", "+ulcer_unspecified -polyp_unspecified"),
         ("A polyp instead of an ulcer.", "+polyp_unspecified -ulcer_unspecified"),

@@ -36,8 +36,9 @@ class Describer:
     def __call__(self, image: Image.Image, prompt: str) -> str:
         """What the model says; a reply that runs into the limit ends at its last whole sentence."""
         said = [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": prompt}]}]
-        text = self.processor.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
-        inputs = self.processor(images=[image], text=[text], return_tensors="pt", add_special_tokens=False)
+        inputs = self.processor.apply_chat_template(
+            said, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+        )
         inputs = inputs.to(self.model.device, dtype=self.model.dtype)
         length = inputs["input_ids"].shape[1]
         generated = self.model.generate(**inputs, max_new_tokens=self.most_tokens, do_sample=False, num_beams=1)

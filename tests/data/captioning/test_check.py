@@ -1,4 +1,4 @@
-"""A caption against its record: what is contradicted, invented or left out, and what is cut; verdicts judged by hand."""
+"""A caption against its record: what is contradicted, invented, left out and cut; verdicts judged by hand."""
 
 from __future__ import annotations
 
