@@ -95,6 +95,8 @@ def test_words_of_other_meanings_are_no_terms(text, expected):
         ("The mucosa does not show an ulcer.", "-ulcer_unspecified"),
         ("It is not an ulcer.", "-ulcer_unspecified"),
         ("Devoid of polyps.", "-polyp_unspecified"),
+        ("Nothing to suggest Barrett's esophagus.", "-barretts_esophagus"),
+        ("Gastric ulcer: none. Polyp: 2.", "-gastric_ulcer +polyp_unspecified"),
         ("No ulcer, erosive gastritis, or polyp.", "-ulcer_unspecified -gastric_erosion -polyp_unspecified"),
         ("No ulcer and no polyp.", "-ulcer_unspecified -polyp_unspecified"),
         ("No ulcers or polyps.", "-ulcer_unspecified -polyp_unspecified"),

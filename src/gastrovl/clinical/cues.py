@@ -22,7 +22,8 @@ _ABSENT = (
     "no", "not", "without", "no evidence of", "no sign of", "no signs of", "no trace of", "no suspicion of",
     "no indication of", "no evidence for", "free of", "free from", "absence of", "absent", "lack of", "lacks",
     "lacking", "rather than", "instead of", "rules out", "ruled out", "excludes", "negative for", "never", "nor",
-    "neither", "none of", "nothing suggestive of", "nothing suspicious for", "devoid of", "fails to show",
+    "neither", "none of", "nothing suggestive of", "nothing to suggest", "nothing suggests", "no suggestion of",
+    "no hint of", "not suggestive of", "nowhere any", "nothing suspicious for", "devoid of", "fails to show",
     "does not show", "do not show", "does not reveal", "cannot see", "clear of", "unremarkable for", "denies",
 )  # fmt: skip
 _UNCERTAIN_BEFORE = (
@@ -99,6 +100,8 @@ def statuses(words: Sequence[str], terms: Sequence[Span]) -> list[Status]:
             said[index].add(cue.kind)
     for index in (*_questioned(words, terms), *_opposed(words, terms)):
         said[index].add("uncertain")
+    for index in _noned(words, terms):
+        said[index].add("absent")
     return [_status(kinds) for kinds in said.values()]
 
 
@@ -204,6 +207,17 @@ def _questioned(words: Sequence[str], terms: Sequence[Span]) -> list[int]:
         if follows or opens:
             found.append(index)
     return found
+
+
+def _noned(words: Sequence[str], terms: Sequence[Span]) -> list[int]:
+    """Terms of a form's field that says so: "ulcer: none", "ulcer - no"."""
+    answers = ("none", "no", "absent", "negative", "nil")
+    return [
+        index
+        for index, (_, end) in enumerate(terms)
+        if list(words[end : end + 1]) in ([":"], ["="], ["-"], ["–"])
+        and [*words[end + 1 : end + 2]] in [[a] for a in answers]
+    ]
 
 
 def _opposed(words: Sequence[str], terms: Sequence[Span]) -> list[int]:

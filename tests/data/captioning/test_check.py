@@ -58,6 +58,8 @@ def faults(text: str, sample: Sample, **options: object) -> list[Fault]:
         ("The oesophagus is unremarkable, with no abnormality. Normal esophagus.", NORMAL),
         ("Esophagitis LA grade A and esophageal varices grade 2.", GRADED),
         ("LA grade A esophagitis with esophageal varices in the esophagus.", GRADED),
+        ("Esophagitis of Los Angeles grade B to D.", sample_of(Finding(term="esophagitis_la_b_d"))),
+        ("Gastritis and gastric xanthomas.", sample_of(Finding(term="gastritis"), Finding(term="gastric_xanthoma"))),
         ("Possible gastric cancer in the centre.", DOUBT),
         ("Large area suspicious for gastric cancer.", DOUBT),
         ("Gastric cancer of the antrum.", EARLY),
@@ -81,6 +83,7 @@ def test_what_the_record_states_or_implies_is_accepted(text, sample):
         ("Normal esophagus with varices.", NORMAL, Fault.FINDING),
         ("Normal esophagus with a lesion.", NORMAL, Fault.FINDING),
         ("A gastric polyp and a polyp.", POLYPS, Fault.ORGAN),
+        ("Colonic polyp.", POLYPS, Fault.FINDING),
         ("Gastric ulcer in the gastric body.", ULCER, Fault.SITE),
         ("Polyp in the stomach.", POLYPS, Fault.SITE),
         ("Normal esophagus near the z-line.", NORMAL, Fault.SITE),
@@ -94,6 +97,9 @@ def test_what_the_record_states_or_implies_is_accepted(text, sample):
         ("Polyp in three places.", POLYPS, Fault.COUNT),
         ("A single polyp.", POLYPS, Fault.COUNT),
         ("Multiple gastric ulcers.", ULCER, Fault.COUNT),
+        ("Twin gastric ulcers.", ULCER, Fault.COUNT),
+        ("Gastric ulcers.", ULCER, Fault.COUNT),  # the record has one box
+        ("A polyp; it is the only one.", POLYPS, Fault.COUNT),
         ("A large gastric ulcer.", ULCER, Fault.SHARE),
         ("Small area of possible gastric cancer.", DOUBT, Fault.SHARE),
         ("An 8 mm gastric ulcer.", ULCER, Fault.SIZE),
@@ -104,6 +110,7 @@ def test_what_the_record_states_or_implies_is_accepted(text, sample):
         ("Esophagitis with severe esophageal varices.", GRADED, Fault.GRADE),
         ("Gastric ulcer, Forrest IIa.", ULCER, Fault.GRADE),
         ("Polyp, Paris 0-Is.", POLYPS, Fault.GRADE),
+        ("Polyp, pedunculated.", POLYPS, Fault.GRADE),
         ("Gastric ulcer of the anterior wall.", ULCER, Fault.PLACE),
         ("Gastric ulcer at the lesser curvature.", ULCER, Fault.PLACE),
         ("Gastric ulcer at 3 o'clock.", ULCER, Fault.PLACE),
@@ -112,6 +119,7 @@ def test_what_the_record_states_or_implies_is_accepted(text, sample):
         ("Gastric ulcer, seen on 2021-03-04.", ULCER, Fault.PERSON),
         ("Gastric ulcer, biopsied.", ULCER, Fault.TREATMENT),
         ("Gastric ulcer; follow-up is recommended.", ULCER, Fault.TREATMENT),
+        ("Gastric ulcer due to aspirin.", ULCER, Fault.CAUSE),
         ("Gastric ulcer, histologically benign.", ULCER, Fault.HISTOLOGY),
         ("Gastric ulcer under narrow-band imaging.", ULCER, Fault.TECHNIQUE),
         ("This image shows the antrum.", ULCER, Fault.MISSING),
@@ -162,6 +170,10 @@ def test_a_box_a_little_outside_a_third_may_be_said_to_lie_there():
     near, far = (Box(x0=x - 0.05, y0=0.4, x1=x + 0.05, y1=0.6) for x in (0.42, 0.45))  # the third ends at 0.333
     assert faults("Polyp at the left.", sample_of(Finding(term="polyp_unspecified", boxes=(near,)))) == []
     assert faults("Polyp at the left.", sample_of(Finding(term="polyp_unspecified", boxes=(far,)))) == [Fault.SIDE]
+
+
+def test_a_name_in_the_plural_counts_nothing():
+    assert faults("Esophageal varices.", sample_of(Finding(term="esophageal_varices", boxes=(UPPER_LEFT,)))) == []
 
 
 def test_anatomy_is_no_side_of_the_image():

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from gastrovl.clinical.mentions import Mention, find_mentions, tokenise
+from gastrovl.clinical.mentions import Mention, find_mentions, singular, tokenise
 from gastrovl.clinical.taxonomy import Taxonomy, normalise
 from gastrovl.core.config import Config
 from gastrovl.core.types import Sample, Status, Verdict
@@ -49,6 +49,7 @@ class Fault(StrEnum):
     PLACE = "invented place"  # a wall, a curvature, o'clock
     PERSON = "patient facts"
     TREATMENT = "treatment"
+    CAUSE = "cause"
     HISTOLOGY = "histology"
     TECHNIQUE = "technique"
     MISSING = "missing finding"
@@ -178,8 +179,11 @@ def _claims(text: str, mentions: Sequence[Mention], facts: Facts) -> Iterator[Fo
     for claim in claims.shares(text, mentions, things):
         if not any(claims.fits_share(claim.value, box) for box in boxes_of(about(claim))):
             yield Found(Fault.SHARE, text[claim.start : claim.end].lower(), claim.start, claim.end)
-    for claim in claims.numbers(text, mentions, things):
-        if not _fits_number(claim, about(claim)):
+    singular_names = {index for index in things if _is_singular(mentions[index].term, facts.taxonomy)}
+    for claim in (*claims.numbers(text, mentions, things), *claims.plurals(text, mentions, singular_names)):
+        stated = about(claim)
+        is_plain = claim.is_plural and not boxes_of(stated)  # "polyps", and nobody has counted them
+        if not is_plain and not _fits_number(claim, stated):
             yield Found(Fault.COUNT, claim.value.lower(), claim.start, claim.end)
     known = {grade.replace(" ", "") for grade in facts.grades()}
     for claim in claims.grades(text, mentions):
@@ -191,6 +195,7 @@ def _claims(text: str, mentions: Sequence[Mention], facts: Facts) -> Iterator[Fo
 
 _OF_KIND = {
     "treatment": Fault.TREATMENT,
+    "cause": Fault.CAUSE,
     "histology": Fault.HISTOLOGY,
     "technique": Fault.TECHNIQUE,
     "person": Fault.PERSON,
@@ -198,6 +203,12 @@ _OF_KIND = {
     "size": Fault.SIZE,
     "form": Fault.FORM,
 }
+
+
+def _is_singular(term: str, taxonomy: Taxonomy) -> bool:
+    """Whether the name of a term speaks of one thing, so that its plural speaks of several."""
+    last = WORD if term.startswith(WORD) else taxonomy[term].name.split()[-1]
+    return last == singular(last) and not last.startswith(WORD)
 
 
 def _fits_number(claim: claims.Claim, stated: Sequence[Stated]) -> bool:

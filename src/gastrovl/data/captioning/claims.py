@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from functools import cache
 
-from gastrovl.clinical.mentions import Mention, Token, tokenise
+from gastrovl.clinical.mentions import Mention, Token, plain_word, singular, tokenise
 from gastrovl.core.positions import LARGE_FROM, SMALL_BELOW
 from gastrovl.core.types import Box
 from gastrovl.data.captioning.facts import statements
@@ -19,13 +19,36 @@ _SIDE = re.compile(
     r"\b(?P<first>upper|lower|top|bottom|mid|middle|cent(?:er|re)|central(?:ly)?|left|right|leftmost|rightmost)"
     r"(?:[- ]hand)?"
     r"(?:[- ](?P<second>upper|lower|top|bottom|middle|cent(?:er|re)|left|right))?"
-    r"(?:[- ]hand)?(?:[- ](?P<noun>side|half|corner|quadrant|part|portion|edge|third|area|border))?\b"
+    r"(?:[- ]hand)?"
+    r"(?:[- ](?P<noun>(?:side|corner|quadrant|part|portion|edge|margin|third|area|border|region)s?|half|halves))?\b"
 )
 _NO_SIDE = re.compile(r"\b(?:upper|lower) (?:gi|gastrointestinal|endoscop\w*|digestive|tract)\b")
 _WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _NUMBERS = {word: number for number, word in enumerate(_WORDS, start=1)}
-_EXACT = _NUMBERS | {"single": 1, "solitary": 1, "isolated": 1, "sole": 1, "both": 2, "pair": 2, "couple": 2}
-_AT_LEAST = {"several": 2, "multiple": 2, "few": 2, "some": 2, "various": 2, "many": 3, "numerous": 3, "countless": 3}
+_EXACT = _NUMBERS | {
+    "single": 1,
+    "solitary": 1,
+    "isolated": 1,
+    "sole": 1,
+    "both": 2,
+    "pair": 2,
+    "couple": 2,
+    "twin": 2,
+    "twins": 2,
+}
+_AT_LEAST = {
+    "several": 2,
+    "multiple": 2,
+    "few": 2,
+    "some": 2,
+    "various": 2,
+    "scattered": 2,
+    "clustered": 2,
+    "disseminated": 2,
+    "many": 3,
+    "numerous": 3,
+    "countless": 3,
+}
 _STOPS = frozenset({",", ".", ";", ":", "and", "with", "or", "in", "at", "on", "by", "is", "are", "showing", "no"})
 _NOT_ADJECTIVES = _STOPS | {"view", "of", "the"}
 _NOT_A_NUMBER_AFTER = frozenset({"grade", "type", "stage", "class", "la", "score", "level", "-"})
@@ -33,6 +56,7 @@ _PLACES = re.compile(
     r"\bin (?:about |at least )?(?P<n>[a-z]+|\d+) (?:separate |distinct |different )?"
     r"(?:places?|areas?|spots?|locations?|sites?|regions?|positions?|foci)\b"
 )
+_ONLY = re.compile(r"\bthe (?:only|sole|single) (?:one|finding|place)\b")
 _SHARES = {
     **dict.fromkeys(("small", "tiny", "minute", "minuscule", "diminutive", "little"), "small"),
     **dict.fromkeys(("large", "big", "huge", "giant", "sizeable", "sizable", "extensive", "bulky"), "large"),
@@ -41,8 +65,12 @@ _SHARES = {
 _SHARE = re.compile(r"\b(" + "|".join(sorted(_SHARES, key=len, reverse=True)) + r")\b(?! (?:bowel|intestine))")
 _ROMAN = r"i{1,3}v?|iv"
 _GRADES = (
-    re.compile(r"\b(?:la|los angeles)(?: classification)?[, ]*(?:grade|class)?\s*(?P<value>[a-d](?:\s?-\s?[a-d])?)\b"),
+    re.compile(
+        r"\b(?:la|los angeles)(?: classification)?[, ]*(?:grade|class)?\s*"
+        r"(?P<value>[a-d](?:\s?(?:-|–|to|/)\s?[a-d])?)\b"
+    ),
     re.compile(r"\b(?P<value>mild|moderate|severe|mildly|moderately|severely|low[- ]grade|high[- ]grade)\b"),
+    re.compile(r"\b(?P<value>(?:semi|sub)?-?pedunculated|sessile|(?:long|short|ultrashort)[- ]segment)\b"),
     re.compile(r"\bgrade[\s:]+(?P<value>[\w.+/-]*\w)"),
     re.compile(r"\bforrest(?: class| type)?\s*(?P<value>[i1-3]{1,3}[abc]?)?\b"),
     re.compile(r"\b(?P<value>(?:paris|prague|siewert|borrmann|kimura|eggim|olgim?|sydney|hill)\b[\w -]{0,14})"),
@@ -59,6 +87,7 @@ class Claim:
         owner: Index of the mention that it is said of, or None when there is none.
         value: What is said: the words themselves, or a grade.
         least, most: Of a number, its bounds (most None: no upper one).
+        is_plural: The number is said by the ending of the word only.
     """
 
     value: str
@@ -67,6 +96,7 @@ class Claim:
     owner: int | None = None
     least: int = 0
     most: int | None = None
+    is_plural: bool = False
 
 
 def masked(text: str, mentions: Sequence[Mention]) -> str:
@@ -127,11 +157,24 @@ def numbers(text: str, mentions: Sequence[Mention], things: Set[int]) -> Iterato
                 yield claim
                 break
     plain = masked(text, mentions)
+    for match in _ONLY.finditer(plain):
+        owners = [index for index in sorted(things) if mentions[index].end <= match.start()]
+        if owners:
+            yield Claim(match.group(), match.start(), match.end(), owners[-1], 1, 1)
     for match in _PLACES.finditer(plain):
         bounds = _bounds(match["n"])
         owners = [index for index in sorted(things) if mentions[index].end <= match.start()]
         if bounds and owners:
             yield Claim(match.group(), match.start(), match.end(), owners[-1], *bounds)
+
+
+def plurals(text: str, mentions: Sequence[Mention], things: Set[int]) -> Iterator[Claim]:
+    """Claims of more than one by the plural alone: "polyps"; `things` whose own names are in the singular."""
+    for index in sorted(things):
+        said = text[mentions[index].start : mentions[index].end]
+        head = plain_word(said.split(" of ")[0].split()[-1])
+        if singular(head) != head:
+            yield Claim(said, mentions[index].start, mentions[index].end, index, 2, None, is_plural=True)
 
 
 def shares(text: str, mentions: Sequence[Mention], things: Set[int]) -> Iterator[Claim]:
@@ -161,7 +204,7 @@ def grades(text: str, mentions: Sequence[Mention]) -> Iterator[Claim]:
         for match in pattern.finditer(plain):
             if taken.isdisjoint(range(match.start(), match.end())) and match.group().strip() not in ("grade", "la"):
                 taken |= set(range(match.start(), match.end()))
-                value = (match["value"] or match.group()).strip().replace(" ", "")
+                value = re.sub(r"\s?(?:to|–)\s?", "-", (match["value"] or match.group()).strip()).replace(" ", "")
                 yield Claim(value, match.start(), match.end())
 
 

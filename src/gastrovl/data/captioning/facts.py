@@ -116,8 +116,8 @@ class Facts:
         own = _ORGAN_WORDS.get(one.organ or "", frozenset()) if _PATHOLOGY in above else frozenset()
         if one.grade:  # "esophagitis" of grade A is "esophagitis la grade a"
             own |= {"la", "grade", *(token.word for token in tokenise(one.grade))}
-        more = _wordings(one.term, self.taxonomy)
-        return any(less <= (words | own) for less in _wordings(term, self.taxonomy) for words in more)
+        words = _wordings(one.term, self.taxonomy)[0]  # the name's: a synonym such as "erosive gastritis" says too much
+        return any(less <= (words | own) for less in _wordings(term, self.taxonomy))
 
     def licenses_denial(self, term: str) -> bool:
         """Whether a stated absence, or a normal view, makes "no <term>" true."""
@@ -148,11 +148,13 @@ def boxes_of(stated: Sequence[Stated]) -> set[Box]:
 
 @lru_cache(maxsize=4096)
 def _wordings(term: str, taxonomy: Taxonomy) -> tuple[frozenset[str], ...]:
-    """Each wording of a term as the set of its words, without endings and small words."""
+    """Each wording of a term, its name first, as the set of its words, without endings and small words."""
     found = []
     for wording in (taxonomy[term].name, *taxonomy[term].synonyms):
         words = {singular(token.word) for token in tokenise(wording)} - _SMALL_WORDS
         if any(word.endswith("carcinoma") for word in words):
             words |= {"cancer", "carcinoma"}
+        if "adenoma" in words:
+            words |= {"polyp"}
         found.append(frozenset(words))
     return tuple(found)
