@@ -154,6 +154,8 @@ def test_a_denial_behind_a_term_makes_it_absent(text, expected):
         ("No increase in polyps.", "+polyp_unspecified"),
         ("Not only an ulcer but also a polyp.", "+ulcer_unspecified +polyp_unspecified"),
         ("Without doubt an ulcer.", "+ulcer_unspecified"),
+        ("Gastric ulcer - no cancer.", "+gastric_ulcer -cancer_unspecified"),
+        ("Ulcer", "+ulcer_unspecified"),
         ("Not just gastritis.", "+gastritis"),
         ("The ulcer, which is not malignant, lies in the antrum.", "+ulcer_unspecified +antrum"),
     ],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,6 +53,7 @@ _ENDS = frozenset(
      "which", "because", "despite", "showing", "shows", "reveals", "then", "otherwise", "besides"}
 )  # fmt: skip
 _STOPS_BACK = _ENDS - {"which", "however", ")"}  # in "an ulcer, which is not seen", the ulcer is not seen
+_FIELD_SIGNS, _FIELD_DENIALS = (":", "=", "-", "–"), ("none", "no", "absent", "negative", "nil")
 _VERSUS = (("vs",), ("vs", "."), ("versus",))
 _PREPOSITIONS = frozenset(
     {"in", "at", "within", "on", "along", "throughout", "near", "from", "around", "inside", "into", "across", "over",
@@ -71,6 +72,23 @@ _DENIED = frozenset(
 )  # fmt: skip
 
 
+_Index = dict[str, list[tuple[tuple[str, ...], Kind]]]  # first word -> cues with that word, the longest first
+
+
+def _indexed(*lists: tuple[Kind, tuple[str, ...]]) -> _Index:
+    """Of equal length, the cue of the list that comes first wins."""
+    index: _Index = {}
+    for kind, cues in lists:
+        for cue in cues:
+            words = tuple(cue.split())
+            index.setdefault(words[0], []).append((words, kind))
+    return {first: sorted(cues, key=lambda pair: -len(pair[0])) for first, cues in index.items()}
+
+
+_BEFORE = _indexed(("nothing", _NOTHING), ("uncertain", _UNCERTAIN_BEFORE), ("absent", _ABSENT))
+_BEHIND = _indexed(("uncertain", _UNCERTAIN_BEHIND), ("absent", _ABSENT_BEHIND))
+
+
 @dataclass(frozen=True, slots=True)
 class _Cue:
     kind: Kind
@@ -86,8 +104,7 @@ def statuses(words: Sequence[str], terms: Sequence[Span]) -> list[Status]:
         terms: Places of the terms among the words, in order, none overlapping another.
     """
     inside = {place for first, behind in terms for place in range(first, behind)}
-    before = _cues(words, inside, (("nothing", _NOTHING), ("uncertain", _UNCERTAIN_BEFORE), ("absent", _ABSENT)))
-    behind = _cues(words, inside, (("uncertain", _UNCERTAIN_BEHIND), ("absent", _ABSENT_BEHIND)))
+    before, behind = _cues(words, inside, _BEFORE), _cues(words, inside, _BEHIND)
     said: dict[int, set[Kind]] = {index: set() for index in range(len(terms))}
     backward = [cue for cue in behind if _points_back(cue, words, terms)]
     taken = {place for cue in backward for place in range(cue.first, cue.behind)}
@@ -111,12 +128,11 @@ def _status(kinds: set[Kind]) -> Status:
     return Status.ABSENT if "absent" in kinds else Status.PRESENT
 
 
-def _cues(words: Sequence[str], inside: set[int], lists: Iterable[tuple[Kind, tuple[str, ...]]]) -> list[_Cue]:
-    """Cues outside of terms, the longest at each place; of equal length, the list that comes first."""
-    known: list[tuple[tuple[str, ...], Kind]] = [(tuple(cue.split()), kind) for kind, cues in lists for cue in cues]
-    known.sort(key=lambda pair: -len(pair[0]))
+def _cues(words: Sequence[str], inside: set[int], index: _Index) -> list[_Cue]:
+    """Cues outside of terms, the longest at each place."""
     found, place = [], 0
     while place < len(words):
+        known = index.get(words[place], ())
         hit = next((pair for pair in known if tuple(words[place : place + len(pair[0])]) == pair[0]), None)
         if hit is None or place in inside:
             place += 1
@@ -210,14 +226,13 @@ def _questioned(words: Sequence[str], terms: Sequence[Span]) -> list[int]:
 
 
 def _noned(words: Sequence[str], terms: Sequence[Span]) -> list[int]:
-    """Terms of a form's field that says so: "ulcer: none", "ulcer - no"."""
-    answers = ("none", "no", "absent", "negative", "nil")
-    return [
-        index
-        for index, (_, end) in enumerate(terms)
-        if list(words[end : end + 1]) in ([":"], ["="], ["-"], ["–"])
-        and [*words[end + 1 : end + 2]] in [[a] for a in answers]
-    ]
+    """Terms of a form's field that says so and no more: "ulcer: none.", but not "ulcer - no cancer"."""
+    found = []
+    for index, (_, end) in enumerate(terms):
+        sign, answer, *following = [*words[end : end + 3], ".", "."]
+        if sign in _FIELD_SIGNS and answer in _FIELD_DENIALS and following[0] in (*_ENDS, ","):
+            found.append(index)
+    return found
 
 
 def _opposed(words: Sequence[str], terms: Sequence[Span]) -> list[int]:
