@@ -56,6 +56,19 @@ def test_every_phrase_but_the_centre_counts_as_a_position():
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "A polyp on the left side.",
+        "In the top right corner.",
+        "The lower half of the view.",
+        "Upper part of the image.",
+    ],
+)
+def test_a_side_in_other_words_is_a_position_too(text):
+    assert mentions_position(text)
+
+
+@pytest.mark.parametrize(
     "text", ["View of lower esophagus.", "Middle-upper body, antegrade.", "Lower gastrointestinal tract.", "normal"]
 )
 def test_anatomy_is_no_position_in_the_image(text):

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gastrovl.cli.data_audit import audit
+from gastrovl.cli.data_caption import caption
 from gastrovl.cli.progress import progress_bar
 
 app = typer.Typer(help="Build datasets: many sources to one set of records and conversations.", no_args_is_help=True)
@@ -166,6 +167,9 @@ def frames(
         console.print(left_out, markup=False, highlight=False, soft_wrap=True)
     said = f"Frames: {output} ({done.n_frames:,} of {done.n_inputs:,} files, listed in frames.csv)"
     console.print(said, markup=False, highlight=False, soft_wrap=True)
+
+
+app.command()(caption)
 
 
 def _report(folder: Path, console: Console) -> None:

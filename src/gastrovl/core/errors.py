@@ -40,6 +40,10 @@ class DownloadError(GastroVLError, OSError):
     """A file cannot be fetched, is not what was promised, or its licence was not accepted."""
 
 
+class EndpointError(GastroVLError, OSError):
+    """A model server cannot be reached, refuses, answers nonsense, or may not be given images."""
+
+
 class PredictionError(GastroVLError, ValueError):
     """Predictions do not fit the conversations they answer: missing, double or unknown."""
 

@@ -19,6 +19,14 @@ _DIRECTED = re.compile(
     "|".join(rf"\b{phrase}\b" for row in PHRASES for phrase in row if phrase != "in the centre"), re.IGNORECASE
 )
 
+# What captions by a model say for the same: "on the left side", "in the top right corner", "the lower half".
+_SIDES = re.compile(
+    r"\b(?:left|right|leftmost|rightmost|topmost|top|bottom)\b|"
+    r"\b(?:upper|lower) (?:half|corner|quadrant|side|edge|border)\b|"
+    r"\b(?:upper|lower) (?:part|portion|third|area) of the (?:image|view|frame|picture|photograph)\b",
+    re.IGNORECASE,
+)
+
 _DIRECTIONS = re.compile(
     r"\b(left|right|up|down|upper|lower|top|bottom|above|below|higher|horizontal|vertical|clockwise|o'clock|quadrant|"
     r"leftmost|rightmost|uppermost|lowermost|topmost)\b",
@@ -43,10 +51,10 @@ def share_word(box: Box) -> Literal["small", "medium", "large"]:
 def mentions_position(text: str) -> bool:
     """Whether `text` names a side of the image, so that it turns wrong when the image is mirrored.
 
-    Only the phrases of this module count: "lower esophagus" is anatomy and stays true in a mirror, and so does
-    "in the centre".
+    The phrases of this module count, and other words that can only mean a side: "lower esophagus" is anatomy and stays
+    true in a mirror, and so does "in the centre".
     """
-    return _DIRECTED.search(text) is not None
+    return _DIRECTED.search(text) is not None or _SIDES.search(text) is not None
 
 
 def names_direction(text: str) -> bool:

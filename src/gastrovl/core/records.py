@@ -12,11 +12,16 @@ from pydantic import ValidationError
 
 from gastrovl.core.errors import GeometryError, RecordError
 from gastrovl.core.files import atomic_path, write_text
-from gastrovl.core.types import Conversation, Prediction, Record, Sample
+from gastrovl.core.types import Caption, Conversation, Prediction, Record, Sample
 
 VERSION = 1
 R = TypeVar("R", bound=Record)
-KINDS: dict[str, type[Record]] = {"sample": Sample, "conversation": Conversation, "prediction": Prediction}
+KINDS: dict[str, type[Record]] = {
+    "sample": Sample,
+    "conversation": Conversation,
+    "prediction": Prediction,
+    "caption": Caption,
+}
 
 
 def schema_name(kind: type[Record]) -> str:

@@ -255,6 +255,45 @@ class Prediction(Record):
     stop_reason: Literal["end", "length", "external"]
 
 
+class Verdict(StrEnum):
+    """What became of a caption that a model wrote: kept as it is, kept in part, or thrown away."""
+
+    ACCEPTED = "accepted"
+    REPAIRED = "repaired"
+    REJECTED = "rejected"
+
+
+class Caption(Record):
+    """A model's caption of one image, checked against the sample's record.
+
+    Attributes:
+        image_sha256: Hash of the original image, as in the sample.
+        text: The caption, or None when it was rejected.
+        reasons: What was wrong with the last reply, "<kind>: <what>"; empty when it was accepted.
+        attempts: How often the model was asked.
+        model: Name of the model.
+        template, template_sha256: Name of the prompt template and hash of its file.
+        request_sha256: Hash of all that decides the reply: prompt, image, model and sampling.
+    """
+
+    sample_id: str = Field(min_length=1)
+    image_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    text: str | None = None
+    verdict: Verdict
+    reasons: tuple[str, ...] = ()
+    attempts: int = Field(ge=0)
+    model: str
+    template: str
+    template_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    request_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+    @model_validator(mode="after")
+    def _check_text(self) -> Self:
+        if (self.text is None) != (self.verdict is Verdict.REJECTED) or self.text == "":
+            raise ValueError(f"verdict {self.verdict} with text {self.text!r}; expected a text unless it was rejected")
+        return self
+
+
 class Score(Record):
     """One number of an evaluation beside its trivial baseline.
 

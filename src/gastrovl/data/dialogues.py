@@ -29,11 +29,20 @@ MOST_OVERLAP = 0.5  # IoU with the answer from which a box said before would giv
 
 
 def training_dialogue(
-    writer: Writer, taxonomy: Taxonomy, tasks: Sequence[Task], number: int, captions: int
+    writer: Writer,
+    taxonomy: Taxonomy,
+    tasks: Sequence[Task],
+    number: int,
+    captions: int,
+    caption: str | None = None,
 ) -> Conversation | None:
     """Dialogue `number`: CLS, REC once or twice, REG, CAP, as far as the record and `tasks` allow, ended anywhere.
 
     Earlier turns hold the truth. What they say may help with later ones; all answers are learned.
+
+    Args:
+        captions: Wordings of CAP.
+        caption: A checked caption by a model, as the first of them.
     """
     sample, rng = writer.sample, writer.generator(f"dialogue-{number}")
     steps: list[Exchange] = []
@@ -43,8 +52,8 @@ def training_dialogue(
     steps += located
     if Task.REG in tasks and (region := _region(sample, taxonomy, rng, located)):
         steps.append(_follow(region, steps, "then_inside"))
-    if Task.CAP in tasks and (caption := caption_exchange(sample, taxonomy, rng, captions)):
-        steps.append(_follow(caption, steps, "then_summarise"))
+    if Task.CAP in tasks and (said := caption_exchange(sample, taxonomy, rng, captions, caption)):
+        steps.append(_follow(said, steps, "then_summarise"))
     if len(steps) < 2:
         return None
     steps = steps[: int(rng.integers(2, len(steps) + 1))]

@@ -54,11 +54,19 @@ def region_exchange(box: Box, terms: Iterable[str], taxonomy: Taxonomy) -> Excha
     return Exchange(Task.REG, Task.REG, (format_labels(ordered, taxonomy),), target, {"box": encode_box(box)})
 
 
-def caption_exchange(sample: Sample, taxonomy: Taxonomy, rng: np.random.Generator, count: int) -> Exchange | None:
-    """CAP with up to `count` captions, or None when the record states nothing."""
+def caption_exchange(
+    sample: Sample, taxonomy: Taxonomy, rng: np.random.Generator, count: int, caption: str | None = None
+) -> Exchange | None:
+    """CAP with up to `count` captions, or None when the record states nothing.
+
+    Args:
+        caption: A model's caption that was checked against the record; it comes first, the grammar's behind it.
+    """
     captions = captions_of(sample, taxonomy, rng, count)
     if not captions:
         return None
+    if caption is not None:
+        captions = [caption, *(one for one in captions if one != caption)][: max(count, 2)]
     sites = {finding.site for finding in sample.findings if finding.status == Status.PRESENT and finding.site}
     terms = tuple(sorted(present_terms(sample) | sites, key=taxonomy.order))
     return Exchange(Task.CAP, Task.CAP, tuple(captions), Target(terms=terms))

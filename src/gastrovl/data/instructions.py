@@ -11,6 +11,7 @@ from pydantic import Field
 from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.config import Config
 from gastrovl.core.types import Conversation, Kind, Sample, Split, Task
+from gastrovl.data.captioning.check import CheckOptions
 from gastrovl.data.dialogues import question_with_history, training_dialogue
 from gastrovl.data.exchanges import (
     Exchange,
@@ -38,6 +39,9 @@ class InstructionOptions(Config):
         absent_per_image: How many absent terms an image is asked to locate, on average; 0.3 asks three images in ten.
         max_reg_per_image: At most this many boxes of an image are asked about; which ones, the seed decides.
         captions_per_image: Different wordings of a training caption, the first one included.
+        captions: File that `gastrovl data caption` wrote: a model's captions, checked against the records again, are
+            the first wordings of CAP in training. Without it, and in val and test, all captions are the grammar's.
+        caption_check: What counts as wrong in such a caption.
         kinds: VQA questions built from the record, each with the most of its kind for an image, e.g. {count: 2}.
         dialogues: At most this many dialogues of several turns for an image. Those of training images stand in
             train.jsonl, those of others in files of their own.
@@ -53,6 +57,8 @@ class InstructionOptions(Config):
     absent_per_image: float = Field(default=0.3, ge=0, le=2)
     max_reg_per_image: int = Field(default=4, ge=1)
     captions_per_image: int = Field(default=3, ge=1)
+    captions: str | None = None
+    caption_check: CheckOptions = CheckOptions()
     kinds: dict[Kind, Annotated[int, Field(ge=1, le=8)]] = Field(default_factory=dict)
     dialogues: int = Field(default=0, ge=0, le=8)
 
@@ -66,6 +72,7 @@ def conversations_of(
     labels_in_source: Sequence[str],
     *,
     is_reworded: bool = False,
+    caption: str | None = None,
 ) -> list[Conversation]:
     """The conversations about one image, dialogues of training included; equal arguments give equal conversations.
 
@@ -76,23 +83,27 @@ def conversations_of(
             absence of a box be read as the absence of the thing, so only these are asked for as absent.
         is_reworded: Word the questions by the held-out wordings; ids, answers and targets stay. What the source asks
             itself has no other wording.
+        caption: A model's caption that was checked against the record. Of a training sample it is the first wording of
+            CAP, also inside dialogues; of others it is not used, so that no model is scored against another's words.
 
     Raises:
         LabelError: A finding's term is not in the taxonomy.
         ValueError: A training sample is to be reworded.
     """
     writer = Writer(sample, phrasing, seed, is_reworded=is_reworded)
+    said = caption if sample.split is Split.TRAIN else None
     found = [item for item in _said_by_source(sample) if item.task in options.tasks]
     wanted = _wanted(sample, options)
     for task in wanted:
         rng = writer.generator(task.value)
-        for number, exchange in enumerate(_exchanges(task, sample, taxonomy, options, rng, labels_in_source)):
+        for number, exchange in enumerate(_exchanges(task, sample, taxonomy, options, rng, labels_in_source, said)):
             found.append(writer.write(f"{task.value}-{number}", (exchange,)))
     if Task.VQA in options.tasks and Task.VQA not in _tasks_of_source(sample):
         found += questions_of(writer, taxonomy, options.kinds, labels_in_source)
     if sample.split is Split.TRAIN:
+        count = options.captions_per_image
         numbers = range(options.dialogues)
-        found += _distinct(training_dialogue(writer, taxonomy, wanted, n, options.captions_per_image) for n in numbers)
+        found += _distinct(training_dialogue(writer, taxonomy, wanted, number, count, said) for number in numbers)
     return found
 
 
@@ -156,6 +167,7 @@ def _exchanges(
     options: InstructionOptions,
     rng: np.random.Generator,
     labels_in_source: Sequence[str],
+    caption: str | None,
 ) -> list[Exchange]:
     if task is Task.REC:
         boxes_of = boxes_by_term(sample)
@@ -172,5 +184,5 @@ def _exchanges(
     if task is Task.CLS:
         one = label_exchange(sample, taxonomy)
     else:
-        one = caption_exchange(sample, taxonomy, rng, options.captions_per_image)
+        one = caption_exchange(sample, taxonomy, rng, options.captions_per_image, caption)
     return [one] if one else []

@@ -79,7 +79,7 @@ class Predictor:
             CheckpointError: The folder is incomplete or of another version.
             ConfigError: There is no such device here.
         """
-        chosen = _device(device)
+        chosen = pick_device(device)
         model, processor, card = load_checkpoint(Path(folder))
         return cls(model.to(chosen), processor, card)
 
@@ -149,7 +149,7 @@ class Predictor:
         return {name: tensor.to(self.model.device) for name, tensor in tensors.items()}
 
 
-def _device(name: str | None) -> torch.device:
+def pick_device(name: str | None) -> torch.device:
     """The device of that name; the best there is for None."""
     has_gpu = torch.cuda.is_available()
     if name is None:

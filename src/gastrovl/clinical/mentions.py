@@ -1,0 +1,199 @@
+"""Free English text to the terms it names, each with whether the text says it is present, absent or uncertain.
+
+Terms are found by longest match over names and synonyms, their plurals and both spellings. Status follows cues and
+their reach, in the manner of NegEx (Chapman et al., J Biomed Inform 2001) and ConText (Harkema et al., 2009); the cues
+and the rules for where a reach ends are our own. It reads notes of a few sentences, not letters: there is no grammar
+behind it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
+
+from gastrovl.clinical.cues import statuses
+from gastrovl.clinical.taxonomy import Taxonomy, normalise
+from gastrovl.core.types import Status
+
+# Read as the site they belong to: "antral erosions" are in the antrum.
+_ADJECTIVES = {
+    "esophageal": "esophagus",
+    "gastric": "stomach",
+    "duodenal": "duodenum",
+    "antral": "antrum",
+    "fundic": "fundus",
+    "pyloric": "pylorus",
+    "bulbar": "duodenal_bulb",
+    "papillary": "duodenal_papilla",
+    "angular": "angle",
+}
+# Wordings that are answers, but mean too many other things in a sentence.
+_NEVER_IN_TEXT = frozenset(
+    {"negative", "other", "others", "no lesion", "no finding", "no view", "suspicious", "unqualified", "blurred",
+     "otherclass", "pathological findings", "pathological finding", "anatomical structure", "anatomical structures",
+     "anatomical landmark", "anatomical landmarks"}
+)  # fmt: skip
+# Abbreviations: short, no words of their own, and "be" is a verb. They count in capitals only.
+_CAPITALS_ONLY = frozenset(
+    {"be", "rac", "gej", "egj", "ogj", "scj", "hgd", "hgin", "ssbe", "escc", "oscc", "cag", "gim", "fgp", "egc", "agc"}
+)
+# Longer wordings that name no term, so that a term's word inside them is not read as the term.
+_NO_TERM = (
+    "an angle", "viewing angle", "view angle", "camera angle", "wide angle", "oblique angle", "acute angle",
+    "angle of view", "foreign body", "blood vessel", "blood vessels", "light bulb", "gastric fluid", "gastric juice",
+    "gastric content", "gastric contents", "normal saline", "gastric lavage", "gastric outlet",
+)  # fmt: skip
+_BRITISH = (("oesoph", "esoph"), ("haem", "hem"), ("tumour", "tumor"), ("oedema", "edema"), ("colour", "color"),
+            ("centre", "center"), ("ischaem", "ischem"), ("grey", "gray"))  # fmt: skip
+_TOKEN = re.compile(r"\d+(?:[.,]\d+)?|[^\W\d_]+(?:['’‘`´][^\W\d_]+)*\d*|[^\s]")
+_HYPHENS = frozenset("-‐‑‒–—_")
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """A term that a text names.
+
+    Attributes:
+        term: Term id of the taxonomy, or the id that `further` gave to a wording.
+        status: What the text says of it.
+        start, end: Where it stands in the text, as in `text[start:end]`.
+    """
+
+    term: str
+    status: Status
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A word or sign: `word` in the form in which wordings are compared, `raw` as it was written."""
+
+    word: str
+    raw: str
+    start: int
+    end: int
+
+
+def find_mentions(text: str, taxonomy: Taxonomy, further: Mapping[str, str] = _NOTHING) -> list[Mention]:
+    """The terms that `text` names, in order, none overlapping another.
+
+    Args:
+        further: Wordings that the taxonomy does not have, with the id to report for each; hashable contents only.
+
+    A site named by an adjective ("gastric mucosa") is a mention of the site. A mention inside the reach of "no",
+    "without", "is not seen" is absent; of "possible", "cannot exclude", "?" uncertain; and "no change in ulcer" denies
+    the change, not the ulcer.
+    """
+    lexicon = _lexicon(taxonomy, tuple(sorted(further.items())))
+    tokens = tokenise(text)
+    found: list[tuple[str, int, int]] = []  # term, first token, behind the last token
+    place = 0
+    while place < len(tokens):
+        hit = _longest(tokens, place, lexicon)
+        if hit is None:
+            place += 1
+            continue
+        term, length = hit
+        if term:
+            found.append((term, place, place + length))
+        place += length
+    said = statuses([token.word for token in tokens], [(first, behind) for _, first, behind in found])
+    return [
+        Mention(term, status, tokens[first].start, tokens[behind - 1].end)
+        for (term, first, behind), status in zip(found, said, strict=True)
+    ]
+
+
+def tokenise(text: str) -> list[Token]:
+    """Words, numbers and signs with their places; a hyphen inside a word parts it and vanishes."""
+    tokens = []
+    for match in _TOKEN.finditer(text):
+        raw = match.group()
+        inside = match.start() > 0 and match.end() < len(text) and text[match.start() - 1].isalnum()
+        if raw in _HYPHENS and inside and text[match.end()].isalnum():
+            continue
+        tokens.append(Token(plain_word(raw), raw, match.start(), match.end()))
+    return tokens
+
+
+def plain_word(word: str) -> str:
+    """Lower case, without apostrophes, in American spelling."""
+    plain = normalise(word) or word
+    for british, american in _BRITISH:
+        plain = plain.replace(british, american)
+    return plain
+
+
+def singular(word: str) -> str:
+    """A noun without its plural ending; words that end in -ss, -us or -is stay."""
+    if word.endswith("ies") and len(word) > 4:
+        return word[:-3] + "y"
+    if word.endswith(("ss", "us", "is")) or not word.endswith("s") or len(word) < 4:
+        return word
+    if word.endswith(("ches", "shes", "xes", "sses")):
+        return word[:-2]
+    return word[:-1]
+
+
+def _longest(tokens: list[Token], place: int, lexicon: _Lexicon) -> tuple[str, int] | None:
+    """The term of the longest wording that begins here and its length in tokens; "" for what names no term."""
+    for length in range(min(lexicon.longest, len(tokens) - place), 0, -1):
+        part = tokens[place : place + length]
+        key = tuple(token.word for token in part)
+        term = lexicon.terms.get(key)
+        if term is None:
+            continue
+        if key in lexicon.capitals and not part[0].raw.isupper():
+            continue
+        return term, length
+    return None
+
+
+@dataclass(frozen=True)
+class _Lexicon:
+    terms: dict[tuple[str, ...], str]  # wording, as words -> term id; "" names no term
+    capitals: frozenset[tuple[str, ...]]
+    longest: int
+
+
+@lru_cache(maxsize=8)
+def _lexicon(taxonomy: Taxonomy, further: tuple[tuple[str, str], ...]) -> _Lexicon:
+    terms: dict[tuple[str, ...], str] = {}
+    wordings = [(wording, term.id) for term in taxonomy.terms for wording in (term.name, *term.synonyms)]
+    for wording, term_id in (*wordings, *further):
+        if normalise(wording) not in _NEVER_IN_TEXT:
+            terms.setdefault(_key(wording), term_id)
+    for key, term_id in list(terms.items()):
+        for other in _plurals(key):
+            terms.setdefault(other, term_id)
+    for adjective, term_id in _ADJECTIVES.items():
+        if term_id in taxonomy:
+            terms.setdefault((adjective,), term_id)
+    terms.update({_key(wording): "" for wording in _NO_TERM})
+    capitals = frozenset((word,) for word in _CAPITALS_ONLY)
+    return _Lexicon(terms, capitals, max(map(len, terms)))
+
+
+def _key(wording: str) -> tuple[str, ...]:
+    return tuple(token.word for token in tokenise(wording))
+
+
+def _plurals(key: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """The wording with its head word in the plural: the last one, and the one before "of"."""
+    heads = {len(key) - 1, *(place - 1 for place, word in enumerate(key) if word == "of" and place)}
+    return [(*key[:head], many, *key[head + 1 :]) for head in sorted(heads) for many in _plurals_of(key[head])]
+
+
+def _plurals_of(word: str) -> list[str]:
+    if not word.isalpha() or len(word) < 3 or word.endswith(("itis", "s")):
+        return []
+    if word.endswith("y") and word[-2] not in "aeiou":
+        return [word[:-1] + "ies"]
+    if word.endswith(("x", "ch", "sh")):
+        return [word + "es"]
+    return [word + "s", *([word + "e"] if word.endswith("a") else []), *([word + "ta"] if word.endswith("oma") else [])]
