@@ -35,7 +35,7 @@ FOUNDATION = {"numpy", "pydantic", "yaml"}
 LIBRARIES: dict[str, set[str]] = {
     "core": FOUNDATION | {"PIL", "matplotlib"},
     "clinical": FOUNDATION,
-    "data": FOUNDATION | {"PIL", "imagehash", "jinja2", "openpyxl", "defusedxml", "av", "pydicom", "pyarrow", "ray"},
+    "data": FOUNDATION | {"PIL", "jinja2", "openpyxl", "defusedxml", "av", "pydicom", "pyarrow", "ray"},
     "evaluation": FOUNDATION | {"PIL", "jinja2", "sacrebleu", "rouge_score", "nltk"},
     "model": FOUNDATION | {"PIL", "torch", "transformers", "tokenizers", "peft", "safetensors"},
     "training": FOUNDATION | {"PIL", "torch", "transformers", "accelerate", "safetensors"},
@@ -45,7 +45,6 @@ LIBRARIES: dict[str, set[str]] = {
 }
 # An optional library has one home in a layer, so that one file says what is lost without it.
 HOME_OF: dict[str, tuple[str, ...]] = {
-    "imagehash": ("data/quality.py",),
     "openpyxl": ("data/formats/tables.py",),
     "defusedxml": ("data/formats/tables.py",),  # openpyxl uses it when it is there
     "av": ("data/frames/video.py",),
@@ -179,7 +178,7 @@ def test_torch_free_layers_import_on_a_machine_without_torch():
     script = (
         "import importlib, sys\n"
         "for heavy in ('torch', 'transformers', 'tokenizers', 'accelerate', 'peft', 'safetensors', 'matplotlib',\n"
-        "              'jinja2', 'imagehash', 'sacrebleu', 'rouge_score', 'openpyxl', 'defusedxml', 'av', 'pydicom',\n"
+        "              'jinja2', 'ray', 'sacrebleu', 'rouge_score', 'openpyxl', 'defusedxml', 'av', 'pydicom',\n"
         "              'pyarrow'):\n"
         "    sys.modules[heavy] = None  # an import of it now raises ImportError\n"
         f"for name in {names!r}:\n"

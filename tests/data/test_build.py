@@ -261,7 +261,7 @@ def test_progress_counts_every_step_to_its_end(build, config):
     ]
 
 
-# --- what stops a build: the error, and nothing left behind but work that need not be done again ---------------------------------------------
+# --- what stops a build: the error, and nothing left behind but work that need not be done again ----------
 
 
 @pytest.fixture

@@ -20,9 +20,12 @@ from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.errors import MissingExtraError
 from gastrovl.core.files import atomic_path, resumed_folder, sha256_file, write_text
 from gastrovl.core.manifest import write_manifest
+from gastrovl.core.types import Split
+from gastrovl.data.audit import AuditedImage, audit_copies, write_audit
+from gastrovl.data.captioning.file import CaptionChoice, caption_section, caption_statistics, load_captions
 from gastrovl.data.card import CardFacts, render_card
 from gastrovl.data.collect import CollectedSource, Progress, collect, look_tasks
-from gastrovl.data.composing import ComposeTasks, compose_chunk, file_names, join_chunks
+from gastrovl.data.composing import ComposeTasks, Joined, compose_chunk, file_names, join_chunks
 from gastrovl.data.config import BuildConfig
 from gastrovl.data.dividing import Division, divide
 from gastrovl.data.engines import Engine, run_tasks
@@ -82,11 +85,16 @@ def build_dataset(
         _run(fill_journal, tasks, images, engine, "looking at images", report)
         looked = read_looks(sources, tasks, config, work)
         division = divide(looked, config, report)
-        chunks = ComposeTasks(division, config, taxonomy, work / "chunks")
+        captions = load_captions(Path(place)) if (place := config.conversations.captions) else {}
+        chunks = ComposeTasks(division, config, taxonomy, captions, work / "chunks")
         _run(compose_chunk, chunks, len(division.rows), engine, "writing conversations", report)
         quality = _quality(sources, looked, division, config)
         _write_quality_rows(folder, tasks, division)
-        _write(folder, config, taxonomy, sources, chunks, quality)
+        joined = join_chunks(chunks.folders(), file_names(config.conversations), folder)
+        said = caption_statistics(captions.values(), CaptionChoice({}, joined.caption_uses)) if captions else None
+        _write(folder, config, taxonomy, sources, joined, quality, said)
+        if config.quality.copies is not None:
+            _write_audit(folder, division, report)
         for row in (*looked.excluded, *division.dropped):
             (folder / row.stored).unlink(missing_ok=True)
         del looked
@@ -147,6 +155,7 @@ def _quality(
             for copy in division.copies
         ],
         "rotated_by_exif": [row.id for row in rows if row.seen.rotated],
+        "parted_by_official_split": division.parted,
         "dropped_by_official_split": sorted(row.id for row in division.dropped),
         "excluded": {
             source.description.name: [image.name for image in source.harmonised.excluded] for source in sources
@@ -158,6 +167,23 @@ def _quality(
         "excluded_by_fault": sorted(row.id for row in looked.excluded),
         "metadata_removed": sum(row.seen.removed for row in rows),
     }
+
+
+def _write_audit(folder: Path, division: Division, report: Progress) -> None:
+    """audit.json and audit.html: the copies that were found, and that none of them crosses splits."""
+    images = [
+        AuditedImage(
+            id=row.id,
+            path=folder / row.stored,
+            sha256=row.seen.sha256,
+            source=row.source.description.name,
+            split=split,
+            group=group,
+            labels=tuple(finding.term for finding in row.labelled.findings),
+        )
+        for row, group, split in zip(division.rows, division.groups, division.splits, strict=True)
+    ]
+    write_audit(folder, audit_copies(images, division.copies), images, title="this dataset", progress=report)
 
 
 def _write_quality_rows(folder: Path, tasks: Sequence[LookTask], division: Division) -> None:
@@ -177,13 +203,14 @@ def _write(
     config: BuildConfig,
     taxonomy: Taxonomy,
     sources: Sequence[CollectedSource],
-    chunks: ComposeTasks,
+    joined: Joined,
     quality: dict[str, Any],
+    captions: dict[str, Any] | None,
 ) -> None:
-    names = file_names(config.conversations)
-    tally, digests = join_chunks(chunks.folders(), names, folder)
-    further = [name for name in names if "_" in name]
-    counts = tally.result([source.description for source in sources], taxonomy, further)
+    further = [name for name in file_names(config.conversations) if name not in set(Split)]
+    counts = joined.tally.result([source.description for source in sources], taxonomy, further)
+    if captions:
+        counts["captions"] = captions
     _write_json(folder / "statistics.json", counts)
     write_text(folder / "statistics.md", render_markdown(counts, taxonomy))
     _write_json(folder / "quality.json", quality)
@@ -192,15 +219,19 @@ def _write(
         folder / "harmonised.json", {"schema": "gastrovl/harmonised/1", "taxonomy": taxonomy.version, "labels": uses}
     )
     figures = _figures(folder, counts, taxonomy) if config.figures else None
-    facts = CardFacts(config, taxonomy.version, sources, counts, quality, figures)
+    sections = [caption_section(captions)] if captions else []
+    facts = CardFacts(config, taxonomy.version, sources, counts, quality, figures, sections)
     write_text(folder / "README.md", render_card(facts))
-    described = {f"{source.description.name} (description)": sha256_file(source.file) for source in sources}
+    inputs = {f"{source.description.name} (description)": sha256_file(source.file) for source in sources}
+    inputs |= {f"{name} (images and findings)": digest for name, digest in joined.digests.items()}
+    if place := config.conversations.captions:
+        inputs["captions"] = sha256_file(Path(place))
     write_manifest(
         folder,
         stage="data build",
         config=config.model_dump(mode="json"),
         seed=config.seed,
-        inputs=described | {f"{name} (images and findings)": digest for name, digest in digests.items()},
+        inputs=inputs,
         licences={source.description.name: source.description.licence for source in sources},
     )
 

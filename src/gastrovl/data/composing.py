@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,7 +21,8 @@ from typing import IO, Any
 from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.files import atomic_path
 from gastrovl.core.records import to_line
-from gastrovl.core.types import Conversation, ImageRef, Sample, Split, Task
+from gastrovl.core.types import Caption, Conversation, ImageRef, Sample, Split, Task
+from gastrovl.data.captioning.file import caption_for
 from gastrovl.data.collect import CollectedSource
 from gastrovl.data.config import BuildConfig
 from gastrovl.data.dividing import Division
@@ -43,6 +44,7 @@ class ComposeTask:
 
     Attributes:
         tasks: What may be asked of each sample.
+        captions: What a model wrote about each, or None.
         exhaustive: Term ids that the source boxes wherever they are seen.
         seed: Of the build.
         folder: Where the chunk's files appear.
@@ -50,6 +52,7 @@ class ComposeTask:
 
     samples: tuple[Sample, ...]
     tasks: tuple[frozenset[Task], ...]
+    captions: tuple[Caption | None, ...]
     exhaustive: tuple[str, ...]
     options: InstructionOptions
     seed: int
@@ -62,8 +65,15 @@ class ComposeTasks(Sequence[ComposeTask]):
     A chunk's folder is named after all that decides what stands in it: another config finds no chunk of an older one.
     """
 
-    def __init__(self, division: Division, config: BuildConfig, taxonomy: Taxonomy, folder: Path) -> None:
-        self.division, self.folder = division, folder
+    def __init__(
+        self,
+        division: Division,
+        config: BuildConfig,
+        taxonomy: Taxonomy,
+        captions: Mapping[str, Caption],
+        folder: Path,
+    ) -> None:
+        self.division, self.captions, self.folder = division, captions, folder
         rows = division.rows
         self.options, self.seed = config.conversations, config.seed
         said = [metadata.version("gastrovl"), taxonomy.version, self.seed, self.options.model_dump_json()]
@@ -87,12 +97,13 @@ class ComposeTasks(Sequence[ComposeTask]):
         places = zip(rows, self.division.groups[begin:end], self.division.splits[begin:end], strict=True)
         samples = tuple(sample_of(row, group, split) for row, group, split in places)
         tasks = tuple(row.labelled.tasks for row in rows)
+        captions = tuple(self.captions.get(row.id) for row in rows)
         exhaustive = tuple(self.exhaustive[id(rows[0].source)])
         digest = hashlib.sha256(json.dumps([self.said, exhaustive, [sorted(one) for one in tasks]]).encode())
-        for sample in samples:
-            digest.update(sample.model_dump_json().encode())
+        for said in (*samples, *captions):
+            digest.update(said.model_dump_json().encode() if said else b"-")
         self._folders[index] = self.folder / f"{index:06d}-{digest.hexdigest()[:16]}"
-        return ComposeTask(samples, tasks, exhaustive, self.options, self.seed, self._folders[index])
+        return ComposeTask(samples, tasks, captions, exhaustive, self.options, self.seed, self._folders[index])
 
     def folders(self) -> list[Path]:
         """Where the chunks lie, in order, of all tasks that were asked for."""
@@ -108,8 +119,12 @@ def compose_chunk(task: ComposeTask) -> int:
     begun.mkdir(parents=True)
     lines: dict[str, list[str]] = defaultdict(list)
     tally, digest = Tally(), hashlib.sha256()
-    for sample, allowed in zip(task.samples, task.tasks, strict=True):
-        found = _conversations(sample, allowed, task)
+    uses: Counter[str] = Counter()
+    for sample, allowed, caption in zip(task.samples, task.tasks, task.captions, strict=True):
+        known = {sample.id: caption} if caption else {}
+        text, use = caption_for(sample, known, Taxonomy.load(), task.options.caption_check)
+        uses[use.value] += 1
+        found = _conversations(sample, allowed, text, task)
         lines[RECORDS].append(to_line(sample))
         for name, items in found.items():
             lines[name] += [to_line(item) for item in items]
@@ -117,7 +132,7 @@ def compose_chunk(task: ComposeTask) -> int:
         digest.update(to_line(sample.model_copy(update={"split": Split.TRAIN, "group": "any"})).encode())
     for name, texts in lines.items():
         (begun / f"{name}{ENDING}").write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
-    made = {"tally": tally.to_json(), "source": task.samples[0].source, "sha256": digest.hexdigest()}
+    made = {"tally": tally.to_json(), "uses": uses, "source": task.samples[0].source, "sha256": digest.hexdigest()}
     (begun / TALLY).write_text(json.dumps(made), encoding="utf-8")
     begun.rename(task.folder)
     return len(task.samples)
@@ -131,19 +146,34 @@ def file_names(options: InstructionOptions) -> list[str]:
     return names
 
 
-def join_chunks(chunks: Sequence[Path], names: Sequence[str], output: Path) -> tuple[Tally, dict[str, str]]:
-    """Write the dataset's files from those of the chunks; returns all counts, and a hash of each source's samples."""
-    tally = Tally()
+@dataclass(frozen=True)
+class Joined:
+    """What all chunks together say.
+
+    Attributes:
+        digests: SHA-256 of the records of each source, but for group and split.
+        caption_uses: Samples by what became of the caption that a model wrote of them (`Use`).
+    """
+
+    tally: Tally
+    digests: dict[str, str]
+    caption_uses: dict[str, int]
+
+
+def join_chunks(chunks: Sequence[Path], names: Sequence[str], output: Path) -> Joined:
+    """Write the dataset's files `names` and the records from those of the chunks."""
+    tally, uses = Tally(), Counter[str]()
     digests: dict[str, hashlib._Hash] = {}
     for chunk in chunks:
         made = json.loads((chunk / TALLY).read_text(encoding="utf-8"))
         tally.merge(Tally.from_json(made["tally"]))
+        uses.update(made["uses"])
         digests.setdefault(made["source"], hashlib.sha256()).update(made["sha256"].encode())
     for name in (RECORDS, *names):
         with atomic_path(output / f"{name}{ENDING}") as temporary, temporary.open("wb") as stream:
             for chunk in chunks:
                 _append(chunk / f"{name}{ENDING}", stream)
-    return tally, {source: digest.hexdigest() for source, digest in digests.items()}
+    return Joined(tally, {source: digest.hexdigest() for source, digest in digests.items()}, dict(uses))
 
 
 def reworded(split: Split) -> str:
@@ -168,16 +198,30 @@ def _phrasing() -> Phrasing:
     return Phrasing.load()
 
 
-def _conversations(sample: Sample, allowed: frozenset[Task], task: ComposeTask) -> Mapping[str, list[Conversation]]:
+def _conversations(
+    sample: Sample, allowed: frozenset[Task], caption: str | None, task: ComposeTask
+) -> Mapping[str, list[Conversation]]:
     """The conversations of a sample by the names of their files."""
     taxonomy, phrasing = Taxonomy.load(), _phrasing()
-    options = _options(task.options, allowed)
-    split, terms, seed = sample.split, task.exhaustive, task.seed
-    found = {split.value: conversations_of(sample, taxonomy, phrasing, options, seed, terms)}
+    options, split = _options(task.options, allowed), sample.split
+
+    def ask(*, is_reworded: bool) -> list[Conversation]:
+        return conversations_of(
+            sample,
+            taxonomy,
+            phrasing,
+            options,
+            task.seed,
+            task.exhaustive,
+            is_reworded=is_reworded,
+            caption=caption,
+        )
+
+    found = {split.value: ask(is_reworded=False)}
     if split in EVALUATED:
-        found[reworded(split)] = conversations_of(sample, taxonomy, phrasing, options, seed, terms, is_reworded=True)
+        found[reworded(split)] = ask(is_reworded=True)
         if options.dialogues:
-            found[dialogues(split)] = evaluation_dialogues(sample, taxonomy, phrasing, options, seed)
+            found[dialogues(split)] = evaluation_dialogues(sample, taxonomy, phrasing, options, task.seed)
     return found
 
 

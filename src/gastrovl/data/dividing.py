@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from gastrovl.data.copies import Copy, find_copies
 from gastrovl.data.official import official_splits
 from gastrovl.data.rows import Looked, Row
 from gastrovl.data.series import group_keys
-from gastrovl.data.splits import Member, assign_splits, join_groups, resolve_parted
+from gastrovl.data.splits import Member, assign_splits, describe_parted, join_groups, resolve_parted
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Division:
         groups, splits: Of each row.
         copies: Among the rows, by their indices.
         dropped: Images that left because an official split parted their group.
+        parted: The groups that it parted, as `describe_parted` says it.
     """
 
     rows: list[Row]
@@ -35,6 +37,7 @@ class Division:
     splits: list[Split]
     copies: list[Copy]
     dropped: list[Row]
+    parted: list[dict[str, Any]]
 
 
 def divide(looked: Looked, config: BuildConfig, report: Progress) -> Division:
@@ -47,6 +50,7 @@ def divide(looked: Looked, config: BuildConfig, report: Progress) -> Division:
     members = _members(looked, config)
     groups = join_groups(members, [(copy.i, copy.j) for copy in copies])
     dropped = resolve_parted(members, groups, config.splits)
+    parted = describe_parted(members, groups, config.splits)
     kept = [index for index in range(len(rows)) if index not in dropped]
     place = {index: new for new, index in enumerate(kept)}
     members, groups = [members[index] for index in kept], [groups[index] for index in kept]
@@ -56,6 +60,7 @@ def divide(looked: Looked, config: BuildConfig, report: Progress) -> Division:
         splits=assign_splits(members, groups, config.splits, config.seed),
         copies=_renumbered(copies, place),
         dropped=[rows[index] for index in sorted(dropped)],
+        parted=parted,
     )
 
 

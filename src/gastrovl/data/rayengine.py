@@ -44,7 +44,8 @@ def ray_results(function: Callable[[Task], Result], tasks: Sequence[Task], worke
     try:
         rows = [{"task": task} for task in tasks]
         done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(_Call(function), num_cpus=1)
-        with closing(iter(done.iter_rows())) as found:  # closed before Ray is, which would abort this process else
+        found: Any = iter(done.iter_rows())
+        with closing(found):  # before Ray is shut down, which would abort this process else
             for row in found:
                 if "error" in row:
                     raise row["error"]
