@@ -14,6 +14,7 @@ CONFIG = """
 sources:
   - synthetic: {images: 18, seed: 3}
 quality: {copies: null}
+figures: false
 """
 
 

@@ -109,7 +109,9 @@ def test_a_failed_audit_leaves_nothing(tmp_path):
 
 
 def test_a_build_of_ours_has_no_leak(tmp_path):
-    (tmp_path / "small.yaml").write_text("sources:\n  - synthetic: {images: 18, seed: 3}\n", encoding="utf-8")
+    (tmp_path / "small.yaml").write_text(
+        "sources:\n  - synthetic: {images: 18, seed: 3}\nfigures: false\n", encoding="utf-8"
+    )
     CliRunner().invoke(app, ["build", str(tmp_path / "small.yaml"), "-o", str(tmp_path / "data")])
     report, images = audit_folders([tmp_path / "data"])
     assert len(images) == 18

@@ -18,7 +18,8 @@ from gastrovl.core.types import Caption
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 CONFIG = """
 sources: [{synthetic: {images: 12, seed: 3}}]
-quality: {near_duplicate_bits: null}
+quality: {copies: null}
+figures: false
 splits: {train: 1, val: 0, test: 0}
 """
 

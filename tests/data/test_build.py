@@ -56,7 +56,7 @@ def config(tmp_path, source):
         }
         path = tmp_path / "own.yaml"
         path.write_text(yaml.safe_dump(content), encoding="utf-8")
-        chosen = {"sources": [{"description": str(path), "root": source.name}], **settings}
+        chosen = {"sources": [{"description": str(path), "root": source.name}], "figures": False, **settings}
         return parse_config(chosen, BuildConfig, where="test")
 
     return make
@@ -81,9 +81,12 @@ def conversations_of(folder):
 
 
 def test_a_build_writes_all_of_its_files(build, config):
-    folder = build(config())
+    folder = build(config(figures=True))
     assert sorted(path.name for path in folder.iterdir()) == [
         "README.md",
+        "audit.html",
+        "audit.json",
+        "figures",
         "harmonised.json",
         "images",
         "manifest.json",
@@ -143,6 +146,7 @@ def test_the_same_config_gives_the_same_bytes(build, config):
         "statistics.json",
         "quality.json",
         "README.md",
+        "audit.json",
     ):
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
 
@@ -387,7 +391,7 @@ def test_a_dataset_is_replaced_only_on_request(build, config):
 
 
 def test_a_drawn_set_is_built_without_any_files(tmp_path):
-    content = {"sources": [{"synthetic": {"images": 18, "seed": 3}}], "quality": {"copies": None}}
+    content = {"sources": [{"synthetic": {"images": 18, "seed": 3}}], "quality": {"copies": None}, "figures": False}
     folder = build_dataset(parse_config(content, BuildConfig, where="test"), tmp_path / "out")
     samples = samples_of(folder)
     assert len(samples) == 18

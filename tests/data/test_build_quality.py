@@ -47,6 +47,7 @@ def build(tmp_path, draw):
             "sources": [{"description": str(path), "root": "own"}],
             "quality": {"faults": {"dark_brightness": 0.2, **(faults or {})}, "copies": None},
             "images": images,
+            "figures": False,
         }
         settings = parse_config(content, BuildConfig, where="test")
         return build_dataset(settings, tmp_path / "out", data_root=tmp_path, is_replaced=True)

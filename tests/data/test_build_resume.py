@@ -18,7 +18,11 @@ from gastrovl.data.build import BuildConfig, build_dataset
 from gastrovl.data.engines import Engine
 
 IMAGES = 30
-CONTENT = {"sources": [{"synthetic": {"images": IMAGES, "seed": 3}}], "conversations": {"dialogues": 1}}
+CONTENT = {
+    "sources": [{"synthetic": {"images": IMAGES, "seed": 3}}],
+    "conversations": {"dialogues": 1},
+    "figures": False,
+}
 # A build in a process of its own; it writes the name of every image it decodes to a file, slowly enough to be killed.
 SLOW_BUILD = """
 import sys, time

@@ -106,7 +106,7 @@ def build(lay_out, tmp_path):
     """`build(name)` lays out and builds a source: its samples by file name, and what became of its labels."""
 
     def run(name):
-        settings = {"sources": [{"description": name, "root": str(lay_out(name))}]}
+        settings = {"sources": [{"description": name, "root": str(lay_out(name))}], "figures": False}
         folder = build_dataset(parse_config(settings, BuildConfig, where="test"), tmp_path / "built")
         uses = json.loads((folder / "harmonised.json").read_text(encoding="utf-8"))["labels"]
         samples = list(read_records(folder / "records.jsonl", Sample))

@@ -16,6 +16,7 @@ TINY = {
         "sources": [{"synthetic": {"images": 30, "seed": 3}}],
         "splits": {"train": 0.6, "val": 0.2, "test": 0.2},
         "quality": {"copies": None},
+        "figures": False,
     },
     "train": {
         "name": "tiny",

@@ -30,6 +30,7 @@ def build(tmp_path):
         settings = {
             "sources": [{"description": str(description), "root": str(root)}],
             "quality": {"copies": None},
+            "figures": False,
             "conversations": {"absent_per_image": 1},
         }
         return build_dataset(parse_config(settings, BuildConfig, where="test"), tmp_path / name)

@@ -52,7 +52,8 @@ def again(tmp_path, draw):
     def build(description, root, name):
         settings = {
             "sources": [{"description": str(description), "root": str(root)}],
-            "quality": {"near_duplicate_bits": None},
+            "quality": {"copies": None},
+            "figures": False,
             "conversations": {"absent_per_image": 0},
         }
         return build_dataset(parse_config(settings, BuildConfig, where="test"), tmp_path / name)

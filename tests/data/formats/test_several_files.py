@@ -62,7 +62,7 @@ def build(tmp_path, draw):
             "labels": {"polyp": "polyp_unspecified", "ulcer": "ulcer_unspecified"},
         }
         (tmp_path / "own.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
-        settings = {"sources": [{"description": str(tmp_path / "own.yaml"), "root": str(tmp_path)}]}
+        settings = {"sources": [{"description": str(tmp_path / "own.yaml"), "root": str(tmp_path)}], "figures": False}
         return list(
             read_records(
                 build_dataset(parse_config(settings, BuildConfig, where="test"), tmp_path / "out") / "records.jsonl",
