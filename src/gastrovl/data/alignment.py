@@ -167,7 +167,8 @@ def _mean(pictures: Floats) -> Floats:
 
 def _pool(blocks: int, size: int) -> Floats:
     """Sums over blocks along one axis as a matrix, (blocks, blocks * size)."""
-    return np.kron(np.eye(blocks, dtype=np.float32), np.ones((1, size), dtype=np.float32))
+    pool: Floats = np.kron(np.eye(blocks, dtype=np.float32), np.ones((1, size), dtype=np.float32))
+    return pool
 
 
 def _centres(side: int) -> Floats:
@@ -178,7 +179,8 @@ def _centres(side: int) -> Floats:
 def _smoothing(sigma: float) -> Floats:
     distance = np.arange(THUMB_SIDE)[:, None] - np.arange(THUMB_SIDE)
     weights = np.exp(-(distance**2) / (2 * sigma**2))
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    smoothing: Floats = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    return smoothing
 
 
 _SMOOTHING = _smoothing(4.0)
