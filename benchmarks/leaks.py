@@ -2,10 +2,9 @@
 
 Half of the frames of EDD2020 and HyperKvasir (every second one by name; the other half served to choose the options)
 and `--copies` altered copies of each make one pool. A found pair is right if both pictures come from one frame, or from
-two frames that are natural near-duplicates: frames of one video that show the same place. Which frames these are was
-judged by eye on contact sheets (`--sheet` draws them); pairs judged to be different are listed in `--different`, and
-every pair of frames that is found and not listed there counts as natural only if its originals themselves are found
-as a pair, or it is listed in `--natural`. Everything else is counted as wrong.
+two frames that are natural near-duplicates: frames of one video that show the same place. No list of those exists, so
+they are judged by eye: `--sheet` draws the pairs of different frames that were found with the least likeness, and those
+that turn out to be different are written into a file for `--different`, which counts them as wrong.
 
     python benchmarks/leaks.py --data-root ../shared/data --json benchmarks/results/leaks.json
 """

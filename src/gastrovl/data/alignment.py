@@ -7,7 +7,7 @@ Coordinates run from -1 to 1 across the content of a picture.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ _KEPT = 0.75  # share of the blocks that must agree: a logo may cover the rest
 _NOISE = 3.0  # grey levels: less contrast than this counts as little
 _LARGEST_STEP = 0.15
 
-Floats = NDArray[np.float32]
+Floats = NDArray[Any]  # all are float32
 
 
 class Thumbs(NamedTuple):
@@ -51,10 +51,10 @@ def thumbs_of(prints: NDArray[np.uint8]) -> Thumbs:
     grey = prints[:, LAYOUT.thumb].reshape(shape).astype(np.float32)
     dark = np.unpackbits(np.ascontiguousarray(prints[:, LAYOUT.dark]), axis=1).reshape(shape)
     valid = (1 - dark).astype(np.float32)
-    share = np.maximum(_smooth(valid), np.float32(1e-3))
-    even = (grey - _smooth(grey * valid) / share) * valid
-    spread = np.sqrt(_smooth(even * even) / share)
-    return Thumbs(even / (spread + np.float32(_NOISE)), valid)
+    share = _smooth(valid) + np.float32(1e-3)
+    even: Floats = (grey - _smooth(grey * valid) / share) * valid
+    spread = np.sqrt(_smooth(even * even) / share) + np.float32(_NOISE)
+    return Thumbs((even / spread).astype(np.float32), valid)
 
 
 def halved(thumbs: Thumbs) -> Thumbs:
@@ -88,7 +88,7 @@ def align(first: Thumbs, second: Thumbs, placement: Floats, *, steps: int, least
     for _ in range(steps):
         warped, valid = _warp(second, placement)
         valid *= first.valid
-        placement = placement + _gauss_newton(warped, (warped - first.grey) * valid, valid)
+        placement += _gauss_newton(warped, (warped - first.grey) * valid, valid)
         placement[:, 0::2] = np.clip(placement[:, 0::2], 0.5, 2.0)
     warped, valid = _warp(second, placement)
     valid *= first.valid
@@ -131,7 +131,8 @@ def _gauss_newton(warped: Floats, residual: Floats, valid: Floats) -> Floats:
     weighted = flat * (valid / (1 + residual * residual)).reshape(
         count, 1, side * side
     )  # Cauchy weights: a logo counts little
-    normal = weighted @ flat.transpose(0, 2, 1) + np.eye(4, dtype=np.float32) * np.float32(20 * (side / 32) ** 2)
+    damping = np.eye(4, dtype=np.float32) * np.float32(20 * (side / 32) ** 2)
+    normal = weighted @ flat.transpose(0, 2, 1) + damping
     right = weighted @ residual.reshape(count, side * side, 1)
     step: Floats = np.clip(np.linalg.solve(normal, -right)[..., 0], -_LARGEST_STEP, _LARGEST_STEP)
     return step
@@ -166,7 +167,8 @@ def _mean(pictures: Floats) -> Floats:
 
 def _pool(blocks: int, size: int) -> Floats:
     """Sums over blocks along one axis as a matrix, (blocks, blocks * size)."""
-    return np.kron(np.eye(blocks, dtype=np.float32), np.ones((1, size), dtype=np.float32))
+    pool: Floats = np.kron(np.eye(blocks, dtype=np.float32), np.ones((1, size), dtype=np.float32))
+    return pool
 
 
 def _centres(side: int) -> Floats:
@@ -177,7 +179,8 @@ def _centres(side: int) -> Floats:
 def _smoothing(sigma: float) -> Floats:
     distance = np.arange(THUMB_SIDE)[:, None] - np.arange(THUMB_SIDE)
     weights = np.exp(-(distance**2) / (2 * sigma**2))
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    smoothing: Floats = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    return smoothing
 
 
 _SMOOTHING = _smoothing(4.0)

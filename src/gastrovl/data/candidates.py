@@ -31,6 +31,7 @@ _TABLES = 4
 _AGREEING_SHIFT = 0.25  # of half a side; two places that put the pictures this near to each other agree
 _ROWS = 16_384  # fingerprints read at once
 _PAIRS = 1 << 19  # codes compared at once
+_PAIR = np.uint64(18)  # bits of a packed match below its two pictures
 _HASH = np.uint64(0x9E3779B97F4A7C15)  # odd; multiplies keys so that all their bits reach the upper ones
 
 Words = NDArray[np.uint64]
@@ -114,8 +115,11 @@ def lone_bits(pictures: int) -> int:
 
 
 def key_mask(codes: int, table: int) -> np.uint64:
-    """The bits of a code that are the key of a table: so many that a code meets few others by chance."""
-    bits = int(np.clip(np.ceil(np.log2(max(codes, 2))) + 1, 14, 27))
+    """The bits of a code that are the key of a table: so many that a code meets few others by chance.
+
+    Bits of codes are neither fair nor independent, so four times as many codes need three bits more, not two.
+    """
+    bits = int(np.clip(np.ceil(1.5 * np.log2(max(codes, 2)) - 9), 14, 30))
     lowest = -(-bits * _TABLES // (_TABLES - 1))
     return np.uint64(sum(1 << (CODE_BITS - 1 - bit) for bit in range(lowest) if bit % _TABLES != table))
 
@@ -128,6 +132,7 @@ def code_matches(prints: NDArray[np.uint8], max_bits: int, mirrored: bool, progr
             "compare collections two at a time"
         )
     codes = _codes(prints)
+    max_bits = min(max_bits, lone_bits(len(prints)) + 7)  # of many pictures, fewer matches fit into memory
     found: list[Words] = []
     for table in range(_TABLES):
         packed, shift = _sorted_keys(codes, key_mask(len(codes), table), mirrored)
@@ -136,13 +141,17 @@ def code_matches(prints: NDArray[np.uint8], max_bits: int, mirrored: bool, progr
         if progress:
             progress(table + 1, _TABLES)
     del codes
-    words = np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=np.uint64)
+    words = np.concatenate(found) if found else np.zeros(0, dtype=np.uint64)
     del found
-    pair = words >> np.uint64(18)
-    not_alone = np.zeros(len(words), dtype=np.bool_)
-    not_alone[1:] = pair[1:] == pair[:-1]
-    not_alone[:-1] |= not_alone[1:]
-    return _unpacked(words[not_alone | (_field(words, 14, 4) <= lone_bits(len(prints)))])
+    words.sort()
+    first = np.ones(len(words), dtype=np.bool_)  # of those that several tables found
+    np.not_equal(words[1:], words[:-1], out=first[1:])
+    words = words[first]
+    kept = np.zeros(len(words), dtype=np.bool_)
+    kept[1:] = words[1:] >> _PAIR == words[:-1] >> _PAIR
+    kept[:-1] |= kept[1:]
+    kept |= (words >> np.uint64(14) & np.uint64(15)).astype(np.int8) <= lone_bits(len(prints))
+    return _unpacked(words[kept])
 
 
 def rows_of(prints: NDArray[np.uint8], rows: slice | Numbers) -> NDArray[np.uint8]:

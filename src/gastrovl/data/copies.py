@@ -18,6 +18,7 @@ _BLOCK = 512  # pairs aligned at once
 _COARSE = ((2, 0.45), (2, 0.55))  # steps on half-size pictures, and the likeness that is needed to go on
 _FINE_STEPS = 3
 _CERTAIN = 0.95  # a pair this much alike needs no further guess
+_LYING_ON_EACH_OTHER = np.array((1, 0, 1, 0), dtype=np.float32)
 _PLACED = 0.04  # scale or shift off by more than this means that one is cut
 
 
@@ -87,7 +88,7 @@ def _best_of(prints: NDArray[np.uint8], guesses: Guesses, least_overlap: float) 
     thumbs = thumbs_of(rows_of(prints, pictures))
     small = halved(thumbs)
     first, second = at.reshape(count, 2).T
-    best = Aligned(np.zeros(count, dtype=np.float32), np.tile(np.float32((1, 0, 1, 0)), (count, 1)))
+    best = Aligned(np.zeros(count, dtype=np.float32), np.tile(_LYING_ON_EACH_OTHER, (count, 1)))
     best_mirror = np.zeros(count, dtype=np.int64)
     for rank in range(guesses.mirror.shape[1]):
         rows = np.flatnonzero((guesses.mirror[:, rank] >= 0) & (best.likeness < _CERTAIN))
@@ -119,7 +120,7 @@ def _align(
 
 def _how(mirror: int, placement: NDArray[np.float32]) -> How:
     """What was done, from how the pictures lie on each other."""
-    cropped = bool(np.abs(placement - np.float32((1, 0, 1, 0))).max() > _PLACED)
+    cropped = bool(np.abs(placement - _LYING_ON_EACH_OTHER).max() > _PLACED)
     if mirror:
         return "mirrored and cropped" if cropped else "mirrored"
     return "cropped" if cropped else "same"

@@ -154,7 +154,8 @@ def _blur_matrix(sigma: float, margin: int) -> NDArray[np.float32]:
     for column in range(SQUARE_SIDE):
         matrix[:, column] = weights[:, source == column].sum(axis=1)
     matrix[matrix < 1e-6 * matrix.max()] = 0  # denormal numbers would make the products ten times slower
-    return (matrix / matrix.sum(axis=1, keepdims=True)).astype(np.float32)
+    weights_of_rows: NDArray[np.float32] = (matrix / matrix.sum(axis=1, keepdims=True)).astype(np.float32)
+    return weights_of_rows
 
 
 def _frequencies() -> list[tuple[int, int]]:
@@ -172,7 +173,8 @@ def _dct_matrix() -> NDArray[np.float32]:
 def _offsets(steps: tuple[int, ...]) -> NDArray[np.int64]:
     """Steps along both axes to offsets into the flat blurred square, (64,)."""
     along = np.array(steps)
-    return (along[:, None] * (SQUARE_SIDE + 2 * _MARGIN) + along).ravel()
+    flat: NDArray[np.int64] = (along[:, None] * (SQUARE_SIDE + 2 * _MARGIN) + along).ravel()
+    return flat
 
 
 def _mirrors() -> tuple[int, int, int, int]:
