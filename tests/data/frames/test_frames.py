@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+import tracemalloc
 from pathlib import Path
 
 import av
@@ -219,6 +220,16 @@ def test_half_a_file_is_refused(film, dicom, tmp_path, kind):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(SourceError, match=path.name):
         extract_frames(path, tmp_path / "out")
+
+
+def test_a_header_that_claims_two_thousand_million_frames_costs_nothing(dicom, tmp_path):
+    path = dicom(NumberOfFrames="2147483647")
+    tracemalloc.start()
+    with pytest.raises(SourceError, match="cannot be decoded after 0 of 2147483647 frames"):
+        extract_frames(path, tmp_path / "out")
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 50_000_000  # a list of their times alone would be 64 GB
 
 
 def test_an_empty_video_is_refused(tmp_path):

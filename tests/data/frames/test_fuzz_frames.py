@@ -18,6 +18,7 @@ from typing import Any
 import av
 import numpy as np
 import pydicom
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import FileMetaDataset
@@ -160,6 +161,7 @@ def fuzz(watched: Callable[..., Any]) -> tuple[Callable[[], None], Counter[str]]
     return run, drawn
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom's, of headers that break the standard
 def test_a_file_ends_in_frames_or_in_our_errors(watched):
     run, drawn = fuzz(watched)
     run()

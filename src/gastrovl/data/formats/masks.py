@@ -112,11 +112,16 @@ def _runs(mask: NDArray[np.bool_]) -> list[tuple[int, int, int]]:
 
 
 def _join_rows(runs: list[tuple[int, int, int]], parent: list[int], above: range, below: range) -> None:
-    for i in above:
-        for j in below:
-            if runs[i][1] <= runs[j][2] and runs[j][1] <= runs[i][2]:  # <= also joins corners: 8-neighbourhood
-                first, second = sorted((_root(parent, i), _root(parent, j)))
-                parent[second] = first
+    """Join runs that touch; of two, the one that ends first meets nothing further to the right."""
+    i, j = above.start, below.start
+    while i < above.stop and j < below.stop:
+        if runs[i][1] <= runs[j][2] and runs[j][1] <= runs[i][2]:  # <= also joins corners: 8-neighbourhood
+            first, second = sorted((_root(parent, i), _root(parent, j)))
+            parent[second] = first
+        if runs[i][2] < runs[j][2]:
+            i += 1
+        else:
+            j += 1
 
 
 def _root(parent: list[int], index: int) -> int:

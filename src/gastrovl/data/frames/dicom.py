@@ -6,7 +6,7 @@ Source: DICOM PS3.3, A.32.1 (VL Endoscopic Image), A.32.5 (Video Endoscopic Imag
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +65,9 @@ def dicom_frames(path: Path, is_burned_in_allowed: bool = False) -> Iterator[Fra
         whole = b"".join(generate_frames(header.PixelData, number_of_frames=1))
         yield from stream_frames(io.BytesIO(whole), f"{path} ({syntax.name})")
         return
-    seconds = _seconds(header)
+    seconds = _clock(header)
     for number, pixels in enumerate(_pixels(path, header, syntax)):
-        yield Frame(number, seconds[number] if seconds is not None else None, _picture(pixels, header, path))
+        yield Frame(number, seconds(number), _picture(pixels, header, path))
 
 
 def _read(path: Path, *, is_header: bool = False) -> Any:
@@ -127,18 +127,21 @@ def _picture(pixels: np.ndarray[Any, Any], header: Any, path: Path) -> Image.Ima
     return Image.fromarray(255 - pixels if kind == "MONOCHROME1" else pixels)
 
 
-def _seconds(header: Any) -> list[float] | None:
-    """Time of each frame since the first (PS3.3 C.7.6.5: frame time or frame time vector in ms, else a rate in 1/s)."""
+def _clock(header: Any) -> Callable[[int], float | None]:
+    """From a frame's number to its seconds since the first (PS3.3 C.7.6.5: frame time or vector in ms, else 1/s).
+
+    No list of all times: a header of a few bytes may claim two thousand million frames.
+    """
     try:
         count = max(int(header.get("NumberOfFrames") or 1), 1)
         vector = header.get("FrameTimeVector")
         if vector is not None and len(vector) == count:
             times = np.cumsum([float(step) for step in vector]) / 1000
-            return [float(value - times[0]) for value in times]
+            return lambda number: float(times[number] - times[0])
         step = float(header.get("FrameTime") or 0) / 1000
         for keyword in ("RecommendedDisplayFrameRate", "CineRate"):
             rate = float(header.get(keyword) or 0)
             step = step or (1 / rate if rate > 0 else 0)
     except (TypeError, ValueError):
-        return None
-    return [number * step for number in range(count)] if step > 0 else None
+        return lambda _number: None
+    return lambda number: number * step if step > 0 else None
