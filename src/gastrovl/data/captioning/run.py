@@ -169,8 +169,12 @@ def caption_dataset(
     output.parent.mkdir(parents=True, exist_ok=True)
     done |= _read_partial(partial)
     left = [job for job in jobs if job.request_sha256 not in done]
-    with partial.open("a", encoding="utf-8") as stream:
-        unanswered = _ask_all(asker, left, done, stream, workers, len(jobs), progress)
+    try:
+        with partial.open("a", encoding="utf-8") as stream:
+            unanswered = _ask_all(asker, left, done, stream, workers, len(jobs), progress)
+    finally:
+        if not partial.stat().st_size:
+            partial.unlink()
     if unanswered and not options.gives_up:
         sample, reason = next(iter(unanswered.items()))
         raise EndpointError(
@@ -182,7 +186,7 @@ def caption_dataset(
             done[job.request_sha256] = asker.rejected(job, f"no reply: {unanswered[job.sample.id]}", options.attempts)
     captions = tuple(done[job.request_sha256] for job in jobs)
     records.write_records(output, captions)
-    partial.unlink()
+    partial.unlink(missing_ok=True)
     return CaptionRun(captions, len(left), unanswered)
 
 
