@@ -154,6 +154,9 @@ def random_records(count: int, rng: Rng) -> Iterator[Sample]:
                 status = Status.PRESENT  # "no antrum" beside a site in the antrum would contradict itself
             boxes = tuple(random_box(rng) for _ in range(int(rng.integers(0, 4)))) if status != "absent" else ()
             grade = [None, None, "2", "A", "0-IIa"][int(rng.integers(5))]
+            if status is Status.ABSENT and any(may_be_one(str(term), other.term, TAXONOMY) for other in findings):
+                continue  # "no polyp" beside a fundic gland polyp would, too
+            findings = [one for one in findings if one.status != "absent" or not may_be_one(one.term, term, TAXONOMY)]
             findings.append(Finding(term=str(term), status=status, boxes=boxes, grade=grade))
         yield sample_of(findings)
 

@@ -161,7 +161,7 @@ def _report(run: CaptionRun, output: Path, console: Console) -> None:
         table.add_row(verdict, f"{count:,}", f"{count / counts['captions']:.1%}")
     console.print(table)
     if counts["reasons"]:
-        reasons = Table("reason", "captions", title="Why some were repaired or rejected")
+        reasons = Table("reason", "captions", title="Faults found")
         for kind, count in list(counts["reasons"].items())[:LISTED]:
             reasons.add_row(kind, f"{count:,}")
         console.print(reasons)

@@ -107,6 +107,7 @@ def test_what_the_record_states_or_implies_is_accepted(text, sample):
         ("A gastric ulcer of 5 x 8 mm.", ULCER, Fault.SIZE),
         ("Gastric ulcer over 30 % of the view.", ULCER, Fault.SIZE),
         ("Esophagitis LA grade B, esophageal varices.", GRADED, Fault.GRADE),
+        ("Esophagitis LA grade B-D and esophagitis; esophageal varices.", GRADED, Fault.FINDING),
         ("Esophagitis with severe esophageal varices.", GRADED, Fault.GRADE),
         ("Gastric ulcer, Forrest IIa.", ULCER, Fault.GRADE),
         ("Polyp, Paris 0-Is.", POLYPS, Fault.GRADE),

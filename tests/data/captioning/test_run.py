@@ -193,6 +193,25 @@ def test_a_broken_line_in_the_middle_is_named(dataset, tmp_path):
         run(folder, tmp_path / "c.jsonl", Model())
 
 
+def test_a_second_run_does_not_ask_for_what_a_first_is_asking(dataset, tmp_path):
+    folder, output, second = dataset(2), tmp_path / "c.jsonl", Model()
+
+    def first(_, prompt):
+        with pytest.raises(OutputError, match="another run is writing it"):
+            run(folder, output, second)
+        return honest(prompt)
+
+    assert run(folder, output, first).asked == 2
+    assert second.asked == []
+
+
+def test_a_run_that_gets_nothing_leaves_nothing(dataset, tmp_path):
+    folder = dataset(1)
+    with pytest.raises(EndpointError):
+        run(folder, tmp_path / "c.jsonl", broken_at(0))
+    assert list(tmp_path.iterdir()) == [folder]
+
+
 def test_an_image_without_a_reply_stops_before_the_file_and_keeps_the_others(dataset, tmp_path):
     def answer(prompt):
         if "body" in prompt:

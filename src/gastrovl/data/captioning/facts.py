@@ -14,7 +14,7 @@ from gastrovl.core.types import Box, Sample, Status
 from gastrovl.data.captions import is_view
 
 WORD = "word:"  # begins the id of a word that is no term of the taxonomy
-_SMALL_WORDS = frozenset({"of", "the", "in", "and", "a", ","})
+_SMALL_WORDS = frozenset({"of", "the", "in", "and", ","})  # not "a", which is a grade
 _ORGAN_WORDS = {
     "esophagus": frozenset({"esophagus", "esophageal"}),
     "stomach": frozenset({"stomach", "gastric"}),

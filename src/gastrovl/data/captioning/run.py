@@ -156,7 +156,7 @@ def caption_dataset(
         progress: Called with (captions done, captions in all).
 
     Raises:
-        OutputError: `output` holds captions that this run would drop.
+        OutputError: `output` holds captions that this run would drop, or another run is writing it.
         RecordError: The dataset has no records or a line is broken; or the partial file is.
         EndpointError: The model cannot be reached, or some images got no usable reply. What was done is kept.
         ImageError, SourceError: An image is broken, or lies outside the dataset.
@@ -167,10 +167,15 @@ def caption_dataset(
     done = _known(output, {job.request_sha256 for job in jobs}, is_replaced=is_replaced)
     partial = output.with_name(output.name + ".partial")
     output.parent.mkdir(parents=True, exist_ok=True)
-    done |= _read_partial(partial)
-    left = [job for job in jobs if job.request_sha256 not in done]
     with partial.open("a", encoding="utf-8") as stream:
-        unanswered = _ask_all(asker, left, done, stream, workers, len(jobs), progress)
+        _lock(stream, partial)
+        try:
+            done |= _read_partial(partial)
+            left = [job for job in jobs if job.request_sha256 not in done]
+            unanswered = _ask_all(asker, left, done, stream, workers, len(jobs), progress)
+        finally:
+            if not partial.stat().st_size:
+                partial.unlink()
     if unanswered and not options.gives_up:
         sample, reason = next(iter(unanswered.items()))
         raise EndpointError(
@@ -182,7 +187,7 @@ def caption_dataset(
             done[job.request_sha256] = asker.rejected(job, f"no reply: {unanswered[job.sample.id]}", options.attempts)
     captions = tuple(done[job.request_sha256] for job in jobs)
     records.write_records(output, captions)
-    partial.unlink()
+    partial.unlink(missing_ok=True)
     return CaptionRun(captions, len(left), unanswered)
 
 
@@ -224,6 +229,20 @@ def _known(output: Path, wanted: set[str], *, is_replaced: bool) -> dict[str, Ca
             f"choice of images), e.g. of {dropped[0]}; choose another -o, or pass --overwrite to drop them"
         )
     return {request: caption for request, caption in found.items() if request in wanted}
+
+
+def _lock(stream: IO[str], partial: Path) -> None:
+    """Hold the partial file until it is closed or the process dies, so that two runs do not ask for the same images."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, where nothing holds it
+        return
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OutputError(f"{partial}: another run is writing it; wait for its end, or choose another -o") from error
+    except OSError:  # a file system without locks
+        return
 
 
 def _read_partial(partial: Path) -> dict[str, Caption]:
