@@ -70,7 +70,7 @@ def facts():
         quality = {
             "broken": [],
             "exact_duplicates": [],
-            "near_duplicates": [],
+            "copies": [],
             "dropped_by_official_split": [],
             "rotated_by_exif": [],
             "faults": {"text": {"images": 3, "action": "mask"}},
