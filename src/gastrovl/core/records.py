@@ -34,8 +34,9 @@ def schema_name(kind: type[Record]) -> str:
 
 def to_line(record: Record) -> str:
     """One record as a JSON line with its schema tag, without the newline."""
-    content = record.model_dump(mode="json", exclude_defaults=True)
-    return json.dumps({"schema": schema_name(type(record)), **content}, ensure_ascii=False)
+    content = record.model_dump_json(exclude_defaults=True)
+    start = f'{{"schema":"{schema_name(type(record))}"'
+    return f"{start}}}" if content == "{}" else f"{start},{content[1:]}"
 
 
 def from_line(line: str, kind: type[R], where: str) -> R:

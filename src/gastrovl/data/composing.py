@@ -129,7 +129,7 @@ def compose_chunk(task: ComposeTask) -> int:
         for name, items in found.items():
             lines[name] += [to_line(item) for item in items]
         tally.add(sample, found)
-        digest.update(to_line(sample.model_copy(update={"split": Split.TRAIN, "group": "any"})).encode())
+        digest.update(sample.model_dump_json(exclude={"split", "group"}).encode())
     for name, texts in lines.items():
         (begun / f"{name}{ENDING}").write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
     made = {"tally": tally.to_json(), "uses": uses, "source": task.samples[0].source, "sha256": digest.hexdigest()}

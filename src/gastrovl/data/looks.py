@@ -141,8 +141,9 @@ def fill_journal(task: LookTask) -> int:
 
 
 def read_journal(task: LookTask) -> Iterator[Line]:
-    """The lines of a finished task, in the order of its images."""
-    lines = {line["name"]: line for line in _valid_lines(task.journal, task.images)}
+    """The lines of a finished task, in the order of its images; of several about one image, the last."""
+    with task.journal.open("rb") as stream:
+        lines = {line["name"]: line for line in map(_parsed, stream) if line}
     for image in task.images:
         yield lines[image.name]
 
@@ -199,7 +200,7 @@ def _stamp(path: Path) -> Line:
 
 
 def _valid_lines(journal: Path, images: Sequence[ImageFile]) -> Iterator[Line]:
-    """Whole lines about these images as they are now; of several about one image, the last is the right one."""
+    """Whole lines about these images as they are now."""
     paths = {image.name: image.path for image in images}
     if not journal.is_file():
         return
