@@ -5,7 +5,7 @@
 Frames are drawn once and repeated with noise of low frequency and another brightness, so that no two of them are alike
 and each costs what a photograph of its size costs. Every build runs in a process of its own, by one worker, with
 everything that a build does by default: reading, hashing, decoding, measures, search for copies, splits, stored images,
-conversations, statistics and card.
+conversations, statistics, card and audit page. Only figures are left out: they cost the same whatever the size.
 """
 
 from __future__ import annotations
@@ -93,12 +93,12 @@ def vary(picture: Image.Image, index: int) -> Image.Image:
     return Image.blend(picture, cloud, float(rng.uniform(0.35, 0.6)))
 
 
-def measure_build(source: Path, images: int, output: Path) -> dict[str, float]:
+def measure_build(source: Path, output: Path) -> dict[str, float]:
     """Build in this process; seconds and peak memory."""
     from gastrovl.core.config import parse_config
     from gastrovl.data.build import BuildConfig, build_dataset
 
-    content = {"sources": [{"description": str(source / "source.yaml"), "root": str(source), "limit": images}]}
+    content = {"sources": [{"description": str(source / "source.yaml"), "root": str(source)}], "figures": False}
     config = parse_config(content, BuildConfig, where="benchmark")
     wall, cpu = time.perf_counter(), time.process_time()
     build_dataset(config, output)
@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--one", type=Path, nargs=2, metavar=("SOURCE", "OUTPUT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(measure_build(options.one[0], options.sizes[0], options.one[1])))
+        print(json.dumps(measure_build(*options.one)))
         return
     with tempfile.TemporaryDirectory() as temporary:
         rows = [run(options.folder or Path(temporary) / "frames", size) for size in options.sizes]
@@ -131,7 +131,7 @@ def run(folder: Path, images: int) -> dict[str, float]:
     for old in (output, partial_folder(output)):  # what an interrupted run left would be taken up
         shutil.rmtree(old, ignore_errors=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, "--sizes", str(images), "--one", str(source), str(output)]
+    command = [sys.executable, __file__, "--one", str(source), str(output)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     row = {"images": images, **json.loads(done.stdout.splitlines()[-1])}
     row |= {"images_per_s": images / row["wall_s"], "ms_per_image": 1000 * row["wall_s"] / images}

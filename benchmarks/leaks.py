@@ -26,7 +26,7 @@ from PIL import Image, ImageDraw
 
 from gastrovl.data.copies import Copy, CopyOptions, find_copies
 from gastrovl.data.fingerprint import fingerprint
-from planting import KINDS
+from gastrovl.data.synthetic.planting import KINDS
 
 ORIGINAL = "original"
 

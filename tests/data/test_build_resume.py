@@ -34,9 +34,9 @@ from gastrovl.data.build import BuildConfig, build_dataset
 log, output = Path(sys.argv[1]), Path(sys.argv[2])
 look_at, compose = looks.look_at, composing._conversations
 
-def slow_look(path, content, options):
+def slow_look(path, content, options, **further):
     time.sleep(0.02)
-    found = look_at(path, content, options)
+    found = look_at(path, content, options, **further)
     with log.open("a") as stream:
         stream.write(path.name + "\\n")
     return found

@@ -43,7 +43,10 @@ def facts():
 
     def make(source=None, **fields):
         description = described(**(source or {}))
-        uses = [LabelUse("own", "polyp", "gastric_polyp", None, 2, 2), LabelUse("own", "odd", None, "unclear", 1, 1)]
+        uses = [
+            LabelUse("own", "polyp", "gastric_polyp", (), None, 2, 2),
+            LabelUse("own", "odd", None, (), "unclear", 1, 1),
+        ]
         collected = CollectedSource(description, Path("own.yaml"), Path("own"), Harmonised(uses=uses), n_files=3)
         tally = Tally()
         for n, term in enumerate(("gastric_polyp", "antrum")):

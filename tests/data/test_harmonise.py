@@ -10,7 +10,7 @@ from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.errors import LabelError
 from gastrovl.core.types import Box, Task
 from gastrovl.data.annotation import Annotation, SourceDialogue
-from gastrovl.data.harmonise import check_labels, check_rules, harmonise
+from gastrovl.data.harmonise import check_labels, check_rules, harmonise, with_named_labels
 from gastrovl.data.images import ImageFile
 from gastrovl.data.source import SourceDescription
 
@@ -175,3 +175,44 @@ def test_a_label_that_only_a_dialogue_names_must_be_mapped_too():
     talk = SourceDialogue(Task.CLS, (("What?", "tumour"),), ("tumour",))
     with pytest.raises(LabelError, match="'tumour', 1 times"):
         check_labels([source({})], [[Annotation(image("a.png"), None, "d.json", dialogue=talk)]], TAXONOMY)
+
+
+def test_names_and_synonyms_mean_their_term_where_the_source_allows_it():
+    a, b = image("a.png"), image("b.png")
+    annotations = [said(a, "Gastric_Polyp"), said(b, "angulus"), said(b, "odd")]
+    by_name = source({"odd": {"exclude": "unclear"}}).model_copy(update={"labels_by_name": True})
+    known = with_named_labels(by_name, annotations, TAXONOMY)
+    check_labels([known], [annotations], TAXONOMY)
+    found = harmonise(known, [a, b], annotations, TAXONOMY)
+    assert [one.findings[0].term for one in found.images] == ["gastric_polyp", "angle"]
+    strict = source({"odd": {"exclude": "unclear"}})
+    assert with_named_labels(strict, annotations, TAXONOMY) is strict
+
+
+def test_a_label_of_its_own_entry_is_not_overruled_by_its_name():
+    annotations = [said(image("a.png"), "gastric polyp")]
+    own = source({"gastric polyp": "polyp_unspecified"}).model_copy(update={"labels_by_name": True})
+    assert with_named_labels(own, annotations, TAXONOMY).labels["gastric polyp"].term == "polyp_unspecified"
+
+
+def test_an_unknown_label_still_stops_where_names_are_known():
+    annotations = [said(image("a.png"), "no such thing")]
+    known = with_named_labels(source({}).model_copy(update={"labels_by_name": True}), annotations, TAXONOMY)
+    with pytest.raises(LabelError, match="own: 'no such thing', 1 times"):
+        check_labels([known], [annotations], TAXONOMY)
+
+
+def test_the_use_of_a_label_names_every_level_above_its_term():
+    a = image("a.png")
+    rules = {"polyp": "gastric_polyp", "odd": {"exclude": "unclear"}}
+    uses = {use.label: use for use in harmonise(source(rules), [a], [said(a, "polyp"), said(a, "odd")], TAXONOMY).uses}
+    assert uses["polyp"].hierarchy == ("pathological_findings", "gastric_diseases", "gastric_polyp")
+    assert uses["odd"].hierarchy == ()
+
+
+def test_boxes_that_differ_by_the_rounding_of_a_file_are_one():
+    a = image("a.png")
+    near = Box(x0=0, y0=0, x1=0.400001, y1=1)
+    apart = Box(x0=0, y0=0, x1=0.401, y1=1)
+    found = harmonise(source({"p": "gastric_polyp"}), [a], [said(a, "p", one) for one in (LEFT, near, apart)], TAXONOMY)
+    assert found.images[0].findings[0].boxes == (LEFT, apart)

@@ -36,9 +36,9 @@ def looked_at(monkeypatch):
     """Names of the images that are decoded, in order."""
     names = []
 
-    def noted(path, content, options):
+    def noted(path, content, options, *, is_reduced):
         names.append(path.name)
-        return look_at(path, content, options)
+        return look_at(path, content, options, is_reduced=is_reduced)
 
     monkeypatch.setattr(looks, "look_at", noted)
     return names
@@ -163,3 +163,27 @@ def test_an_image_that_vanished_is_broken_and_stops_no_other(task):
     fill_journal(task)
     assert broken_of(next(read_journal(task))).reason == "missing"
     assert json.loads(task.journal.read_text().splitlines()[2])["name"] == "c.jpg"
+
+
+def test_a_large_jpeg_is_looked_at_reduced_and_a_cut_one_is_still_noticed(tmp_path, draw):
+    path = draw(tmp_path / "a.jpg", 1, (1600, 1200))
+    content = path.read_bytes()
+    whole, pixels = look_at(path, content, OPTIONS)
+    reduced, fewer = look_at(path, content, OPTIONS, is_reduced=True)
+    assert (pixels.size, fewer.size) == ((1600, 1200), (800, 600))
+    assert reduced.sha256 == whole.sha256
+    assert reduced.measures.brightness == pytest.approx(whole.measures.brightness, abs=0.01)
+    with pytest.raises(ImageError, match="truncated or damaged"):
+        look_at(path, content[:-3000], OPTIONS, is_reduced=True)
+
+
+@pytest.mark.parametrize(
+    ("storing", "faults", "size_wh"),
+    [({}, {}, (1600, 1200)), ({"max_side_px": 1500}, {}, (1500, 1125)), ({}, {"text": "mask"}, (1600, 1200))],
+)
+def test_a_stored_copy_has_its_full_size_whatever_was_looked_at(tmp_path, draw, storing, faults, size_wh):
+    image = ImageFile(draw(tmp_path / "in/a.jpg", 1, (1600, 1200)), "a.jpg", (1600, 1200))
+    quality = QualityOptions(faults=faults)
+    fill_journal(LookTask("own", (image,), quality, ImageOptions(**storing), tmp_path / "out", tmp_path / "j.jsonl"))
+    with Image.open(tmp_path / "out/a.jpg") as picture:
+        assert picture.size == size_wh

@@ -119,7 +119,7 @@ def key_mask(codes: int, table: int) -> np.uint64:
 
     Bits of codes are neither fair nor independent, so four times as many codes need three bits more, not two.
     """
-    bits = int(np.clip(np.ceil(1.5 * np.log2(max(codes, 2)) - 9), 14, 30))
+    bits = int(np.clip(np.ceil(1.5 * np.log2(max(codes, 2)) - 10), 14, 30))
     lowest = -(-bits * _TABLES // (_TABLES - 1))
     return np.uint64(sum(1 << (CODE_BITS - 1 - bit) for bit in range(lowest) if bit % _TABLES != table))
 

@@ -11,7 +11,7 @@ from gastrovl.core.errors import ConfigError, SourceError
 from gastrovl.core.files import write_text
 from gastrovl.data.annotation import Annotation
 from gastrovl.data.config import BuildConfig, DrawnOptions, SourceChoice, source_folder, spread
-from gastrovl.data.harmonise import Harmonised, LabelledImage, check_labels, check_rules, harmonise
+from gastrovl.data.harmonise import Harmonised, LabelledImage, check_labels, check_rules, harmonise, with_named_labels
 from gastrovl.data.images import BrokenImage, ImageFolder, list_images
 from gastrovl.data.looks import LookTask
 from gastrovl.data.quality import stop_at_broken
@@ -73,6 +73,10 @@ def collect(
         images = list_images(root, description.images, max_px=config.quality.max_px)
         folders.append(images)
         found.append(list(read_annotations(description, root, images)))
+    described = [
+        (with_named_labels(description, said, taxonomy), file)
+        for (description, file), said in zip(described, found, strict=True)
+    ]
     check_labels([description for description, _ in described], found, taxonomy)
     sources = [
         _select(description, file, root, images, annotations, taxonomy, choice.limit)

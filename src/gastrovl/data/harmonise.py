@@ -14,6 +14,7 @@ from gastrovl.data.images import ImageFile
 from gastrovl.data.source import LabelRule, SourceDescription
 
 ALL_TASKS = frozenset(Task)
+SAME_EDGE = 1e-5  # of the image's side: a hundredth of a pixel, and ten times what YOLO's six decimals lose
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class LabelUse:
 
     Attributes:
         term: Term id, or None when excluded.
+        hierarchy: Ids from the taxonomy's first level down to the term; empty when excluded.
         reason: Why it is excluded, or None.
         images, annotations: How often it occurs.
     """
@@ -29,6 +31,7 @@ class LabelUse:
     source: str
     label: str
     term: str | None
+    hierarchy: tuple[str, ...]
     reason: str | None
     images: int
     annotations: int
@@ -73,6 +76,21 @@ def check_rules(description: SourceDescription, taxonomy: Taxonomy, where: str) 
         )
 
 
+def with_named_labels(
+    description: SourceDescription, found: Iterable[Annotation], taxonomy: Taxonomy
+) -> SourceDescription:
+    """The description with a rule also for labels that are a term's name or synonym, where it allows that."""
+    if not description.labels_by_name:
+        return description
+    labels = dict.fromkeys(label for annotation in found for label in annotation.labels)
+    named = {
+        label: LabelRule(term=term.id)
+        for label in labels
+        if label not in description.labels and (term := taxonomy.find(_plain(label))) is not None
+    }
+    return description.model_copy(update={"labels": {**description.labels, **named}})
+
+
 def check_labels(
     descriptions: Sequence[SourceDescription], found: Sequence[list[Annotation]], taxonomy: Taxonomy
 ) -> None:
@@ -114,7 +132,7 @@ def harmonise(
     by_image: dict[str, list[Annotation]] = {}
     for annotation in annotations:
         by_image.setdefault(annotation.image.name, []).append(annotation)
-    result = Harmonised(uses=_uses(description, annotations))
+    result = Harmonised(uses=_uses(description, annotations, taxonomy))
     for image in images:
         said = by_image.get(image.name, [])
         labelled = _labelled(image, said, description.labels, taxonomy)
@@ -184,7 +202,16 @@ def _one_split(image: ImageFile, said: list[Annotation]) -> str | None:
 
 
 def _distinct(uses: list[Annotation]) -> tuple[Box, ...]:
-    return tuple(dict.fromkeys(use.box for use in uses if use.box is not None))
+    """Each box once; what two files state of one box may differ in the last digits that each of them writes."""
+    found: list[Box] = []
+    for box in dict.fromkeys(use.box for use in uses if use.box is not None):
+        if not any(_is_same(box, other) for other in found):
+            found.append(box)
+    return tuple(found)
+
+
+def _is_same(a: Box, b: Box) -> bool:
+    return all(abs(x - y) < SAME_EDGE for x, y in zip(a.xyxy, b.xyxy, strict=True))
 
 
 def _only_site(terms: list[str], taxonomy: Taxonomy) -> str | None:
@@ -197,7 +224,7 @@ def _is_pathology(term: str, taxonomy: Taxonomy) -> bool:
     return "pathological_findings" in taxonomy.ancestors(term)
 
 
-def _uses(description: SourceDescription, annotations: Sequence[Annotation]) -> list[LabelUse]:
+def _uses(description: SourceDescription, annotations: Sequence[Annotation], taxonomy: Taxonomy) -> list[LabelUse]:
     counts: dict[str, list[Annotation]] = {}
     for annotation in annotations:
         for label in dict.fromkeys(annotation.labels):
@@ -207,6 +234,7 @@ def _uses(description: SourceDescription, annotations: Sequence[Annotation]) -> 
             source=description.name,
             label=label,
             term=rule.term,
+            hierarchy=(*reversed(taxonomy.ancestors(rule.term)), rule.term) if rule.term else (),
             reason=rule.exclude,
             images=len({annotation.image.name for annotation in counts[label]}),
             annotations=len(counts[label]),
@@ -218,9 +246,13 @@ def _uses(description: SourceDescription, annotations: Sequence[Annotation]) -> 
 
 def _hint(label: str, taxonomy: Taxonomy) -> str:
     """The terms whose id, name or synonym come nearest to `label`."""
-    plain = label.lower().replace("_", " ").replace("-", " ")
+    plain = _plain(label)
     exact = taxonomy.find(plain)
     wordings = {wording: term.id for term in taxonomy.terms for wording in (term.id, term.name, *term.synonyms)}
     near = [wordings[wording] for wording in difflib.get_close_matches(plain, wordings, n=6, cutoff=0.55)]
     ids = list(dict.fromkeys([*([exact.id] if exact else []), *near]))[:3]
     return f"; nearest terms: {', '.join(ids)}" if ids else "; no term comes near"
+
+
+def _plain(label: str) -> str:
+    return label.lower().replace("_", " ").replace("-", " ")

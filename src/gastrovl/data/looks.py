@@ -25,7 +25,7 @@ from gastrovl.data.config import ImageOptions
 from gastrovl.data.fingerprint import fingerprint
 from gastrovl.data.imagequality import is_excluded, quality_row
 from gastrovl.data.images import DECODING_ERRORS, BrokenImage, ImageFile, as_broken, open_image
-from gastrovl.data.measures import Measures, measure, small_copies
+from gastrovl.data.measures import Measures, draft_size, measure, small_copies
 from gastrovl.data.quality import QualityOptions
 from gastrovl.data.storing import store_image
 
@@ -88,8 +88,13 @@ class Seen:
     removed: bool
 
 
-def look_at(path: Path, content: bytes, options: QualityOptions) -> tuple[Look, Image.Image]:
+def look_at(
+    path: Path, content: bytes, options: QualityOptions, *, is_reduced: bool = False
+) -> tuple[Look, Image.Image]:
     """Decode an image wholly and describe it; returns its pixels (RGB) too.
+
+    Args:
+        is_reduced: A large JPEG may be decoded to a half of its size or less; every byte of it is read all the same.
 
     Raises:
         ImageError: It is empty, truncated, no image, too large or too small.
@@ -104,6 +109,8 @@ def look_at(path: Path, content: bytes, options: QualityOptions) -> tuple[Look, 
             )
         try:
             rotated = picture.getexif().get(ORIENTATION, 1) != 1
+            if is_reduced and (smaller := draft_size(picture.size)):
+                picture.draft("RGB", smaller)
             picture.load()
             pixels = picture if picture.mode == "RGB" else picture.convert("RGB")
             pixels.format = picture.format  # a copy that is encoded anew keeps it
@@ -168,8 +175,9 @@ def _look_and_store(image: ImageFile, task: LookTask) -> Line:
     line: Line = {"name": image.name, **_stamp(image.path)}
     try:
         content = image.path.read_bytes()
-        look, pixels = look_at(image.path, content, task.quality)
         faults = task.quality.faults
+        is_changed = task.storing.max_side_px is not None or (faults is not None and faults.masks)
+        look, pixels = look_at(image.path, content, task.quality, is_reduced=not is_changed)
         removed = None
         if not is_excluded(look.measures, faults):
             target = task.stored / image.name

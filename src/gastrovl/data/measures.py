@@ -76,6 +76,11 @@ class FaultOptions(Config):
     blurred_sharpness: float = Field(default=2.0, ge=0)
     letterbox_share: float = Field(default=0.3, gt=0, le=1)
 
+    @property
+    def masks(self) -> bool:
+        """Whether any fault is painted over, so that pixels are needed at full size."""
+        return any(self.action(fault) == "mask" for fault in Fault)
+
     def action(self, fault: Fault) -> MaskAction:
         """What is done about `fault`."""
         action: MaskAction = getattr(self, fault.value)

@@ -189,6 +189,7 @@ class SourceDescription(Config):
         by_hand: What it cannot get, where that is, and where to put it.
         images: Globs of the images, relative to the source's root; all begin with the same folder.
         annotations: Each has a `format` and that format's own keys (`gastrovl.data.formats`).
+        labels_by_name: A label without an entry under `labels` that is a term's name or synonym means that term.
         exhaustive: Source labels that are boxed wherever they are seen, so that silence means absence; `true` for all.
     """
 
@@ -204,7 +205,8 @@ class SourceDescription(Config):
     by_hand: str = ""
     images: tuple[str, ...] = Field(min_length=1)
     annotations: tuple[dict[str, Any], ...] = Field(min_length=1)
-    labels: dict[str, LabelRule]
+    labels: dict[str, LabelRule] = Field(default_factory=dict)
+    labels_by_name: bool = False
     exhaustive: bool | tuple[str, ...] = False
     group: GroupRule | None = None
     official_split: OfficialSplit | None = None

@@ -36,6 +36,7 @@ READERS = {
     "voc": {"format": "voc", "folder": "voc"},
     "cvat": {"format": "cvat", "files": ["exported_test.xml"]},
     "labelme": {"format": "labelme", "folder": "labelme"},
+    "yolo": {"format": "yolo", "folder": "yolo", "classes": "classes.txt"},  # its fractions differ in the last digit
 }
 
 
@@ -45,13 +46,15 @@ def build(tmp_path, draw):
 
     def run(*formats, label="polyp"):
         draw(tmp_path / "images/a.png", size_wh=(200, 100))
-        for folder in ("voc", "labelme"):
+        for folder in ("voc", "labelme", "yolo"):
             (tmp_path / folder).mkdir()
         for name in ("one.json", "two.json"):
             (tmp_path / name).write_text(json.dumps(COCO), encoding="utf-8")
         (tmp_path / "voc/a.xml").write_text(VOC.format(label), encoding="utf-8")
         (tmp_path / "exported_test.xml").write_text(CVAT, encoding="utf-8")
         (tmp_path / "labelme/a.json").write_text(json.dumps(LABELME), encoding="utf-8")
+        (tmp_path / "yolo/a.txt").write_text("0 0.25 0.3 0.300001 0.4\n", encoding="utf-8")
+        (tmp_path / "classes.txt").write_text("polyp\n", encoding="utf-8")
         content = {
             "name": "own",
             "title": "Own",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.errors import RecordError
 from gastrovl.core.files import atomic_path
 from gastrovl.core.records import read_records
@@ -100,6 +101,11 @@ def label_of(finding: Finding) -> str:
     """Name of a finding's kind in an export: the term's id, with grade and site where they are known."""
     grade = f" grade {finding.grade}" if finding.grade else ""
     return f"{finding.term}{grade}{f' at {finding.site}' if finding.site else ''}"
+
+
+def above_of(finding: Finding) -> str:
+    """The levels above a finding's term, e.g. "pathological_findings/gastric_diseases"; "" at the first level."""
+    return "/".join(reversed(Taxonomy.load().ancestors(finding.term)))
 
 
 def present(sample: Sample) -> list[Finding]:

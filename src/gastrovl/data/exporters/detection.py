@@ -16,13 +16,16 @@ from gastrovl.core import geometry
 from gastrovl.core.errors import OutputError
 from gastrovl.core.files import write_text
 from gastrovl.core.types import Box, Sample, Split
-from gastrovl.data.exporters.built import BuiltSet, image_name, label_of, present, write_csv
+from gastrovl.data.exporters.built import BuiltSet, above_of, image_name, label_of, present, write_csv
 
 
 def write_coco(built: BuiltSet, folder: Path) -> dict[str, Any]:
     """`annotations/instances_SPLIT.json` and `images/`; boxes as x, y, width, height in pixels of the stored image."""
     labels = _boxed_labels(built)
-    categories = [{"id": number, "name": label} for number, label in enumerate(labels, start=1)]
+    above = {label_of(finding): above_of(finding) for one in built.samples for finding in present(one)}
+    categories = [
+        {"id": number, "name": label, "supercategory": above[label]} for number, label in enumerate(labels, start=1)
+    ]
     terms = sorted(set(built.licences.values()))
     licences = [{"id": number, "name": licence, "url": ""} for number, licence in enumerate(terms, start=1)]
     files: dict[str, str] = {}

@@ -98,7 +98,7 @@ def text(picture: Image.Image, rng: Generator) -> Image.Image:
     left, top = (int(value) for value in rng.uniform(0, 0.6, 2) * picture.size)
     for line in range(int(rng.integers(1, 5))):
         draw.text(
-            (left, top + line * height), f"2026-11-{10 + line} EXAM {rng.integers(1e6)}", "white", font_size=height
+            (left, top + line * height), f"2026-11-{10 + line} EXAM {rng.integers(10**6)}", "white", font_size=height
         )
     return pasted
 
@@ -126,7 +126,8 @@ def bars(picture: Image.Image, rng: Generator) -> Image.Image:
 
 def without_bars(picture: Image.Image, rng: Generator) -> Image.Image:
     """Cut to the pixels above a brightness of 20 to 40: a black border goes, and parts of dark corners with it."""
-    found = picture.convert("L").point([255 * (value > rng.integers(20, 41)) for value in range(256)]).getbbox()
+    level = int(rng.integers(20, 41))
+    found = picture.convert("L").point([255 * int(value > level) for value in range(256)]).getbbox()
     return picture.crop(found) if found and min(found[2] - found[0], found[3] - found[1]) >= 32 else picture.copy()
 
 
