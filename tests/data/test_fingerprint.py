@@ -18,6 +18,8 @@ from gastrovl.data.fingerprint import (
     THUMB_SIDE,
     fingerprint,
     fingerprint_of_grey,
+    small_grey,
+    small_grey_of,
 )
 from gastrovl.data.synthetic import draw_image
 
@@ -98,3 +100,10 @@ def test_a_fingerprint_costs_little_beside_decoding(picture):
             fingerprint(large)
         rounds.append((time.process_time() - started) / 20)
     assert min(rounds) < 3e-3  # about 0.4 ms on an idle core; a busy machine may take several times as long
+
+
+@pytest.mark.parametrize("size_wh", [(100, 90), (256, 256), (300, 280), (640, 512), (1200, 900)])
+def test_a_green_channel_at_hand_gives_the_small_copy_of_its_picture(picture, size_wh):
+    resized = picture.resize(size_wh)
+    green = np.asarray(resized.getchannel("G"))
+    assert np.array_equal(np.asarray(small_grey_of(green)), np.asarray(small_grey(resized)))

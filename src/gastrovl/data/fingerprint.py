@@ -73,6 +73,15 @@ def small_grey(picture: Image.Image) -> Image.Image:
     return green.reduce(factor) if factor > 1 else green
 
 
+def small_grey_of(green: NDArray[np.uint8]) -> Image.Image:
+    """`small_grey` of a green channel, (height, width), that is at hand already."""
+    factor = max(1, min(green.shape) // 128)
+    if factor >= 4:
+        green, factor = green[1::2, 1::2], factor // 2
+    small = Image.fromarray(np.ascontiguousarray(green))
+    return small.reduce(factor) if factor > 1 else small
+
+
 def fingerprint_of_grey(small: Image.Image) -> NDArray[np.uint8]:
     """The fingerprint of a small one-channel picture."""
     grey = np.asarray(small)
@@ -84,15 +93,15 @@ def fingerprint_of_grey(small: Image.Image) -> NDArray[np.uint8]:
     bright = int(np.count_nonzero(~border))
     if 0 < bright < border.size:  # dark corners get the mean, so that their edge is no feature
         np.copyto(square, np.where(border, np.float32(0), square).sum() / np.float32(bright), where=border)
-    blurred = _BLUR @ square @ _BLUR.T  # (SQUARE_SIDE + 2 margins) squared
-    blobs = np.abs(blurred[_INNER, _INNER] - _WIDE_BLUR @ square @ _WIDE_BLUR.T)
+    blurred = _BLUR @ square @ _BLUR_ACROSS  # (SQUARE_SIDE + 2 margins) squared
+    blobs = np.abs(blurred[_INNER, _INNER] - _WIDE_BLUR @ square @ _WIDE_BLUR_ACROSS)
     places = _strongest(blobs, border)
     flat = blurred.ravel()
     start = (places[:, 1] + _MARGIN) * blurred.shape[1] + places[:, 0] + _MARGIN
     samples = flat[np.concatenate((start[:, None] + _WIDE_AT, start[:, None] + _NARROW_AT, _WHOLE_AT))]
     codes = np.packbits(samples @ _DCT > 0, axis=1)
     count = PLACES - 1
-    thumb = _HALVE @ square @ _HALVE.T + np.float32(0.5)
+    thumb = _HALVE @ square @ _HALVE_ACROSS + np.float32(0.5)
     dark = border[:, ::2] | border[:, 1::2]
     parts = (
         codes[:count],
@@ -191,6 +200,8 @@ _WIDE_BLUR = _blur_matrix(4.0, 0)
 _INNER = slice(_MARGIN, _MARGIN + SQUARE_SIDE)
 _DCT = _dct_matrix()
 _HALVE = np.kron(np.eye(THUMB_SIDE), np.full((1, 2), 0.5)).astype(np.float32)
+# Laid out anew, not as views: on these, OpenBLAS wakes threads that keep another worker's core busy for nothing.
+_BLUR_ACROSS, _WIDE_BLUR_ACROSS, _HALVE_ACROSS = (np.ascontiguousarray(one.T) for one in (_BLUR, _WIDE_BLUR, _HALVE))
 _WIDE_AT, _NARROW_AT = _offsets(_WIDE), _offsets(_NARROW)
 _CENTRE = np.full(2, SQUARE_SIDE // 2, dtype=np.uint8)
 _CORNER = _MARGIN * (SQUARE_SIDE + 2 * _MARGIN) + _MARGIN

@@ -22,7 +22,7 @@ from PIL import Image
 from gastrovl.core.errors import ImageError
 from gastrovl.data.colours import colour_histogram
 from gastrovl.data.config import ImageOptions
-from gastrovl.data.fingerprint import fingerprint
+from gastrovl.data.fingerprint import fingerprint_of_grey, small_grey_of
 from gastrovl.data.imagequality import is_excluded, quality_row
 from gastrovl.data.images import DECODING_ERRORS, BrokenImage, ImageFile, as_broken, open_image
 from gastrovl.data.measures import Measures, draft_size, measure, small_copies
@@ -122,7 +122,7 @@ def look_at(
     small = small_copies(pixels)
     look = Look(
         sha256=hashlib.sha256(content).hexdigest(),
-        print=NO_PRINT if options.copies is None else fingerprint(pixels),
+        print=NO_PRINT if options.copies is None else fingerprint_of_grey(small_grey_of(small.channels[1])),
         colours=colour_histogram(small.thumbnail),
         rotated=rotated,
         measures=None if options.faults is None else measure(small),

@@ -161,10 +161,12 @@ class SmallCopies:
 
     Attributes:
         copy: RGB, about 576 px on its longer side (the frame itself where it is not much larger).
+        channels: Red, green and blue of it, (height, width) each, read-only.
         thumbnail: RGB, 64 x 64, whatever the shape of the frame; each pixel the mean of its place in the frame.
     """
 
     copy: Image.Image
+    channels: tuple[Pixels, Pixels, Pixels]
     thumbnail: Image.Image
 
 
@@ -172,7 +174,7 @@ def small_copies(pixels: Image.Image) -> SmallCopies:
     """The two copies of an RGB frame."""
     factor = max(1, round(max(pixels.size) / TEXT_SIDE))
     copy = pixels.reduce(factor) if factor > 1 else pixels
-    return SmallCopies(copy, _thumbnail(copy))
+    return SmallCopies(copy, planes(copy), _thumbnail(copy))
 
 
 def draft_size(size_wh: tuple[int, int]) -> tuple[int, int] | None:
@@ -189,7 +191,7 @@ def draft_size(size_wh: tuple[int, int]) -> tuple[int, int] | None:
 def measure(pixels: Image.Image | SmallCopies) -> Measures:
     """Measure an RGB frame, or the small copies of it."""
     copies = pixels if isinstance(pixels, SmallCopies) else small_copies(pixels)
-    whole, small = planes(copies.copy), planes(copies.thumbnail)
+    whole, small = copies.channels, planes(copies.thumbnail)
     high, low = np.maximum(np.maximum(*small[:2]), small[2]), np.minimum(np.minimum(*small[:2]), small[2])
     black = high < BLACK
     lit = GRID * GRID - int(np.count_nonzero(black))
@@ -226,8 +228,11 @@ def _sharpness(whole: Pixels) -> float:
     laplacian = 4 * middle[:, 1:-1]
     for around in (green[:-2:2, 1:-1], green[2::2, 1:-1], middle[:, :-2], middle[:, 2:]):
         laplacian -= around
-    values = laplacian.reshape(-1).astype(np.float32)
-    return float(max(0.0, np.dot(values, values) / len(values) - values.mean() ** 2) ** 0.5)
+    values = laplacian.astype(np.float32)
+    # by rows and not by np.dot, which for so many numbers wakes threads that then keep another worker's core busy
+    squares = float(np.einsum("ij,ij->i", values, values).sum(dtype=np.float64)) / values.size
+    spread: float = max(0.0, squares - float(values.mean()) ** 2) ** 0.5
+    return spread
 
 
 def _bars(black: Mask) -> tuple[float, float, float, float]:
