@@ -122,7 +122,7 @@ def look_at(
     small = small_copies(pixels)
     look = Look(
         sha256=hashlib.sha256(content).hexdigest(),
-        print=NO_PRINT if options.copies is None else fingerprint_of_grey(small_grey_of(small.channels[1])),
+        print=NO_PRINT if options.copies is None else fingerprint_of_grey(small_grey_of(small.channels[0])),
         colours=colour_histogram(small.thumbnail),
         rotated=rotated,
         measures=None if options.faults is None else measure(small),

@@ -24,7 +24,7 @@ from gastrovl.data.overlays import (
     Pixels,
     corner_square,
     green_map,
-    planes,
+    plane,
     text_boxes,
     text_cells,
 )
@@ -161,12 +161,12 @@ class SmallCopies:
 
     Attributes:
         copy: RGB, about 576 px on its longer side (the frame itself where it is not much larger).
-        channels: Red, green and blue of it, (height, width) each, read-only.
+        channels: Green and blue of it, (height, width) each, read-only; of mucosa they are the darker ones.
         thumbnail: RGB, 64 x 64, whatever the shape of the frame; each pixel the mean of its place in the frame.
     """
 
     copy: Image.Image
-    channels: tuple[Pixels, Pixels, Pixels]
+    channels: tuple[Pixels, Pixels]
     thumbnail: Image.Image
 
 
@@ -174,7 +174,7 @@ def small_copies(pixels: Image.Image) -> SmallCopies:
     """The two copies of an RGB frame."""
     factor = max(1, round(max(pixels.size) / TEXT_SIDE))
     copy = pixels.reduce(factor) if factor > 1 else pixels
-    return SmallCopies(copy, planes(copy), _thumbnail(copy))
+    return SmallCopies(copy, (plane(copy, "G"), plane(copy, "B")), _thumbnail(copy))
 
 
 def draft_size(size_wh: tuple[int, int]) -> tuple[int, int] | None:
@@ -191,7 +191,7 @@ def draft_size(size_wh: tuple[int, int]) -> tuple[int, int] | None:
 def measure(pixels: Image.Image | SmallCopies) -> Measures:
     """Measure an RGB frame, or the small copies of it."""
     copies = pixels if isinstance(pixels, SmallCopies) else small_copies(pixels)
-    whole, small = copies.channels, planes(copies.thumbnail)
+    small = tuple(plane(copies.thumbnail, name) for name in "RGB")
     high, low = np.maximum(np.maximum(*small[:2]), small[2]), np.minimum(np.minimum(*small[:2]), small[2])
     black = high < BLACK
     lit = GRID * GRID - int(np.count_nonzero(black))
@@ -201,9 +201,9 @@ def measure(pixels: Image.Image | SmallCopies) -> Measures:
         brightness=light / (3 * 255 * lit) if lit else 0.0,
         black=1 - lit / (GRID * GRID),
         overexposed=int(np.count_nonzero(low >= OVEREXPOSED)) / (GRID * GRID),
-        sharpness=_sharpness(whole[1]),
+        sharpness=_sharpness(copies.channels[0]),
         bars=_bars(black),
-        cells=text_cells(*whole),
+        cells=text_cells(*copies.channels),
         copy_wh=copies.copy.size,
         square=corner_square(high),
         map=green_map(*small),

@@ -47,11 +47,9 @@ CELL_STROKES = 16  # rows of strokes that begin in a cell and make it textlike: 
 EIGHT_ONES = np.uint64(0x0101010101010101)
 
 
-def planes(picture: Image.Image) -> tuple[Pixels, Pixels, Pixels]:
-    """Red, green and blue of an RGB picture, (height, width) each, read-only; cheaper than one array of all three."""
-    shape = (picture.height, picture.width)
-    red, green, blue = (np.frombuffer(picture.tobytes("raw", name), np.uint8).reshape(shape) for name in "RGB")
-    return red, green, blue
+def plane(picture: Image.Image, channel: str) -> Pixels:
+    """The channel "R", "G" or "B" of an RGB picture, (height, width), read-only; cheaper than an array of all three."""
+    return np.frombuffer(picture.tobytes("raw", channel), np.uint8).reshape(picture.height, picture.width)
 
 
 def corner_square(high: Pixels) -> Box | None:
@@ -140,22 +138,23 @@ def green_map(red: Pixels, green: Pixels, blue: Pixels) -> Box | None:
     )
 
 
-def text_cells(red: Pixels, green: Pixels, blue: Pixels) -> tuple[tuple[int, int], ...]:
+def text_cells(green: Pixels, blue: Pixels) -> tuple[tuple[int, int], ...]:
     """Cells of a frame that look like text, as (row, column).
 
     The cells of a row are 6 px high and 32 wide on a copy of about 576 px; every row is tried twice, half a cell apart.
 
     Args:
-        red, green, blue: Of one picture, (height, width) each, best at most 1.5 TEXT_SIDE on the longer side.
+        green, blue: Of one picture, (height, width) each, best at most 1.5 TEXT_SIDE on the longer side. Red is not
+            looked at: on mucosa it is the brightest, so what is bright in the other two is bright in all.
     """
-    height, width = red.shape
+    height, width = green.shape
     tall, wide = CELL_HW
     half = tall // 2
     rows, columns = height // half, -((2 * STROKE - width) // wide)
     if rows < 2 or columns < 1:
         return ()
     cells = np.zeros((rows * half, columns * wide), dtype=np.bool_)
-    cells[:, : width - 2 * STROKE] = _strokes(red, green, blue)[: rows * half, : width - 2 * STROKE]
+    cells[:, : width - 2 * STROKE] = _strokes(green, blue)[: rows * half, : width - 2 * STROKE]
     halves = _count(cells, rows, columns)
     textlike = halves[:-1] + halves[1:] >= CELL_STROKES
     return tuple(divmod(place, columns) for place in np.flatnonzero(textlike).tolist())
@@ -182,22 +181,21 @@ def text_boxes(cells: Sequence[tuple[int, int]], size_wh: tuple[int, int]) -> tu
     )
 
 
-def _strokes(red: Pixels, green: Pixels, blue: Pixels) -> Mask:
+def _strokes(green: Pixels, blue: Pixels) -> Mask:
     """Where thin, bright, nearly colourless strokes begin: [y, x] speaks of the pixel (y, x + STROKE).
 
-    Every channel of a stroke is brighter than STROKE_BRIGHT, and its lowest, the colourless part of a pixel, is
-    brighter by STROKE_STEP than that of the ground on either side. The rows are treated as one long line, which keeps
-    every step on whole blocks of bytes; the last 2 * STROKE columns therefore mix two rows and mean nothing.
+    Green and blue of a stroke are brighter than STROKE_BRIGHT, and the lower of both, the colourless part of a pixel,
+    is brighter by STROKE_STEP than that of the ground on either side. The rows are treated as one long line, which
+    keeps every step on whole blocks of bytes; the last 2 * STROKE columns therefore mix two rows and mean nothing.
     """
-    low = np.minimum(red, blue).reshape(-1)
-    np.minimum(low, green.reshape(-1), out=low)
+    low = np.minimum(green, blue).reshape(-1)
     ground = np.maximum(low[: -2 * STROKE], low[2 * STROKE :])
     strokes = low[STROKE:-STROKE] > np.uint8(STROKE_BRIGHT)
     low -= np.uint8(STROKE_STEP)  # wraps round only where STROKE_BRIGHT has said no
     strokes &= low[STROKE:-STROKE] > ground
-    begun = np.zeros(red.size, dtype=np.bool_)
+    begun = np.zeros(green.size, dtype=np.bool_)
     np.greater(strokes[1:], strokes[:-1], out=begun[1 : len(strokes)])
-    return begun.reshape(red.shape)
+    return begun.reshape(green.shape)
 
 
 def _count(cells: Mask, rows: int, columns: int) -> NDArray[np.uint64]:
