@@ -109,12 +109,17 @@ def _structure(facts: CardFacts) -> str:
         if facts.counts["further_files"]
         else ""
     )
+    audit = (
+        "\n- `audit.html`, `audit.json`: copies that were found, to look at, and that none of them crosses splits."
+        if facts.config.quality.copies is not None
+        else ""
+    )
     return f"""{STRUCTURE}
 
 - `records.jsonl`: an image a line, with findings, boxes, source, group, split and licence, before any wording.
 - `train.jsonl`, `val.jsonl`, `test.jsonl`: a conversation a line: image, task, turns, and under `target` the terms \
 and boxes behind the last answer.{further}
-- `images/`: the pictures that both name.
+- `images/`: the pictures that both name.{audit}
 - `statistics.json`, `quality.json`, `quality.jsonl`, `harmonised.json`, `manifest.json`: counts, what was found and \
 left out, what became of each label, and how to build all of this again.
 
