@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
@@ -176,6 +177,30 @@ def test_byte_equal_files_share_a_group_even_when_copies_are_not_looked_for(buil
     assert json.loads((folder / "quality.json").read_text())["exact_duplicates"] == [
         ["own/antrum/P5_copy", "own/pylorus/P0_0"]
     ]
+
+
+def test_images_that_their_embeddings_tie_join_their_groups(build, config, tmp_path):
+    ids = [sample.id for sample in samples_of(build(config()))]
+    vectors = np.eye(len(ids), dtype=np.float32)
+    vectors[ids.index("own/antrum/P3_7")] = vectors[ids.index("own/pylorus/P0_0")]
+    np.save(tmp_path / "made.npy", vectors)
+    (tmp_path / "made.json").write_text(json.dumps(ids), encoding="utf-8")
+    embeddings = {"file": str(tmp_path / "made.npy")}
+    folder = build(config(quality={"embeddings": embeddings}), "tied")
+    groups = {sample.id: sample.group for sample in samples_of(folder)}
+    assert groups["own/pylorus/P0_0"] == groups["own/antrum/P3_7"]
+    (pair,) = json.loads((folder / "quality.json").read_text())["copies"]
+    assert (pair["a"], pair["b"], pair["how"]) == ("own/antrum/P3_7", "own/pylorus/P0_0", "embedding")
+    assert "embeddings" in read_manifest(folder).inputs
+
+
+def test_an_image_without_an_embedding_stops_the_build(build, config, tmp_path):
+    np.save(tmp_path / "made.npy", np.ones((1, 4), dtype=np.float32))
+    (tmp_path / "made.json").write_text('["own/antrum/P0_1"]', encoding="utf-8")
+    with pytest.raises(
+        SourceError, match=r"no embedding of 11 of 12 images, e\.g\. .*Make it again with `gastrovl data embed`"
+    ):
+        build(config(quality={"embeddings": {"file": str(tmp_path / "made.npy")}}))
 
 
 def test_large_images_are_stored_smaller_and_boxes_stay(build, config):

@@ -7,8 +7,12 @@ import pytest
 import torch
 from PIL import Image
 from transformers import SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisionModel
+from typer.testing import CliRunner
 
+from gastrovl.cli.data import app
 from gastrovl.core.errors import ImageError, ModelInputError
+from gastrovl.core.records import read_records
+from gastrovl.core.types import Sample
 from gastrovl.data.embeddings import EmbeddingOptions, find_by_embedding, read_embeddings
 from gastrovl.inference.embed import embed_images, write_embeddings
 
@@ -58,3 +62,25 @@ def test_no_images_and_broken_images_are_refused(encoder, tmp_path):
 def test_ids_and_embeddings_must_be_as_many(tmp_path):
     with pytest.raises(ModelInputError, match="1 ids for 2 embeddings"):
         write_embeddings(tmp_path / "out.npy", ["a"], np.ones((2, 3), dtype=np.float32))
+
+
+def test_a_dataset_is_embedded_by_the_command_line_and_built_again_with_what_was_found(encoder, tmp_path):
+    """All of twelve drawn frames are alike to a random encoder, so that one group is left."""
+    config = "sources:\n  - synthetic: {images: 12, seed: 3}\nquality: {copies: null%s}\nfigures: false\n"
+    (tmp_path / "first.yaml").write_text(config % "", encoding="utf-8")
+    file = tmp_path / "out.npy"
+    choice = f", embeddings: {{file: {file}, cosine: 0.5}}"
+    (tmp_path / "second.yaml").write_text(config % choice, encoding="utf-8")
+
+    def run(*arguments):
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    run("build", tmp_path / "first.yaml", "-o", tmp_path / "first")
+    assert "12 images" in run("embed", tmp_path / "first", "--encoder", encoder, "-o", file)
+    run("build", tmp_path / "second.yaml", "-o", tmp_path / "second")
+    groups = [
+        {one.group for one in read_records(tmp_path / name / "records.jsonl", Sample)} for name in ("first", "second")
+    ]
+    assert [len(own) for own in groups] == [2, 1]

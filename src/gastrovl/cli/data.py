@@ -138,6 +138,38 @@ def export(
 
 
 @app.command()
+def embed(
+    dataset: Annotated[Path, typer.Argument(help="Dataset folder that `data build` wrote.")],
+    encoder: Annotated[Path, typer.Option(help="Folder of a Hugging Face vision encoder (SigLIP, CLIP, DINOv2, ViT).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="NAME.npy to write; the ids go to NAME.json.")],
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 16,
+    device: Annotated[str, typer.Option(help="As torch names it, e.g. cuda.")] = "cpu",
+) -> None:
+    """Embed the images of DATASET with a local encoder, so that a build can tie those that mean the same.
+
+    Then build again with `quality: {embeddings: {file: NAME.npy}}`.
+    """
+    from gastrovl.core.records import read_records
+    from gastrovl.core.types import Sample
+    from gastrovl.data.formats.textlines import inside
+    from gastrovl.inference.embed import embed_images, write_embeddings
+
+    samples = list(read_records(dataset / "records.jsonl", Sample))
+    paths = [inside(dataset, sample.image.path) for sample in samples]
+    with progress_bar() as show:
+        found = embed_images(
+            paths,
+            encoder,
+            batch_size=batch_size,
+            device=device,
+            progress=lambda done, total: show("embedding images", done, total),
+        )
+    write_embeddings(output, [sample.id for sample in samples], found)
+    said = f"Embeddings: {output} ({len(samples):,} images; quality.embeddings.file of a build)"
+    Console().print(said, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
 def frames(
     source: Annotated[Path, typer.Argument(help="Video or DICOM file, or a folder of them.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],

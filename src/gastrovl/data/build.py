@@ -106,7 +106,8 @@ def _plan(config: BuildConfig) -> dict[str, Any]:
     """All that decides how images are looked at and stored; under another plan, what is there is of no use."""
     return {
         "version": metadata.version("gastrovl"),
-        "quality": config.quality.model_dump(mode="json", exclude={"on_broken_image"}),
+        "quality": config.quality.model_dump(mode="json", exclude={"on_broken_image", "copies", "embeddings"}),
+        "fingerprints": config.quality.copies is not None,
         "images": config.images.model_dump(mode="json"),
     }
 
@@ -226,6 +227,8 @@ def _write(
     inputs |= {f"{name} (images and findings)": digest for name, digest in joined.digests.items()}
     if place := config.conversations.captions:
         inputs["captions"] = sha256_file(Path(place))
+    if chosen := config.quality.embeddings:
+        inputs["embeddings"] = sha256_file(Path(chosen.file))
     write_manifest(
         folder,
         stage="data build",

@@ -15,6 +15,7 @@ from gastrovl.data.collect import Progress
 from gastrovl.data.colours import overlap
 from gastrovl.data.config import BuildConfig
 from gastrovl.data.copies import Copy, find_copies
+from gastrovl.data.embeddings import copies_by_embedding
 from gastrovl.data.official import official_splits
 from gastrovl.data.rows import Looked, Row
 from gastrovl.data.series import group_keys
@@ -65,15 +66,20 @@ def divide(looked: Looked, config: BuildConfig, report: Progress) -> Division:
 
 
 def _copies(looked: Looked, config: BuildConfig, report: Progress) -> list[Copy]:
-    """Copies among the rows, by their indices."""
-    if config.quality.copies is None:
-        return []
+    """Copies among the rows, by their indices; of a pair that is found in two ways, what the pixels say counts."""
+    found: dict[tuple[int, int], Copy] = {}
+    if config.quality.embeddings is not None:
+        for copy in copies_by_embedding([row.id for row in looked.rows], config.quality.embeddings):
+            found[copy.i, copy.j] = copy
+    if config.quality.copies is not None:
 
-    def show(done: int, total: int) -> None:
-        report("looking for copies", done, total)
+        def show(done: int, total: int) -> None:
+            report("looking for copies", done, total)
 
-    found = find_copies(looked.prints, config.quality.copies, show)
-    return _renumbered(found, {row.place: index for index, row in enumerate(looked.rows)})
+        by_pixels = find_copies(looked.prints, config.quality.copies, show)
+        place = {row.place: index for index, row in enumerate(looked.rows)}
+        found |= {(copy.i, copy.j): copy for copy in _renumbered(by_pixels, place)}
+    return [found[pair] for pair in sorted(found)]
 
 
 def _renumbered(copies: Sequence[Copy], place: dict[int, int]) -> list[Copy]:

@@ -7,6 +7,7 @@ rounds of k-means on the sphere), and only those of one bucket are compared, exa
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +37,16 @@ class EmbeddingOptions(Config):
     cosine: float = Field(default=0.97, gt=0, le=1)
     buckets: int = Field(default=3, ge=1)
     seed: int = 0
+
+
+class EmbeddingFile(EmbeddingOptions):
+    """Embeddings of a dataset's images.
+
+    Attributes:
+        file: NAME.npy beside NAME.json, as `gastrovl data embed` writes them; ids are those of the records.
+    """
+
+    file: str
 
 
 class Embeddings(NamedTuple):
@@ -74,6 +85,24 @@ def read_embeddings(path: Path) -> Embeddings:
             f"{path}: the embedding of {ids[bad[0]]!r} is 0 or not finite ({len(bad)} such); make it again"
         )
     return Embeddings(ids, (vectors / lengths[:, None]).astype(np.float32))
+
+
+def copies_by_embedding(ids: Sequence[str], choice: EmbeddingFile) -> list[Copy]:
+    """Near-duplicates among these images, by their places in `ids`.
+
+    Raises:
+        SourceError: The file cannot be read, or holds no embedding of some of the images.
+    """
+    path = Path(choice.file)
+    known = read_embeddings(path)
+    place = {name: row for row, name in enumerate(known.ids)}
+    missing = [name for name in ids if name not in place]
+    if missing:
+        raise SourceError(
+            f"{path}: holds no embedding of {len(missing):,} of {len(ids):,} images, e.g. {missing[0]!r}; expected one "
+            "of each. Make it again with `gastrovl data embed`, or leave out `quality.embeddings`"
+        )
+    return find_by_embedding(known.vectors[[place[name] for name in ids]], choice)
 
 
 def find_by_embedding(vectors: NDArray[np.float32], options: EmbeddingOptions) -> list[Copy]:

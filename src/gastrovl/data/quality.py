@@ -9,6 +9,7 @@ from pydantic import Field
 from gastrovl.core.config import Config
 from gastrovl.core.errors import ImageError
 from gastrovl.data.copies import CopyOptions
+from gastrovl.data.embeddings import EmbeddingFile
 from gastrovl.data.images import PILLOW_LIMIT_PX, BrokenImage
 from gastrovl.data.measures import FaultOptions
 
@@ -21,6 +22,7 @@ class QualityOptions(Config):
         max_px: Largest width x height that is decoded at all.
         min_side_px: Smallest width or height.
         copies: How copies of an image are found, which are one group then; null finds byte-equal files only.
+        embeddings: Near-duplicates by embeddings of the images count as copies too.
         faults: What is done about dark, blurred, overexposed, letterboxed and painted-on frames; null measures none.
     """
 
@@ -28,6 +30,7 @@ class QualityOptions(Config):
     max_px: int = Field(default=50_000_000, gt=0, le=PILLOW_LIMIT_PX)
     min_side_px: int = Field(default=32, ge=1)
     copies: CopyOptions | None = CopyOptions()
+    embeddings: EmbeddingFile | None = None
     faults: FaultOptions | None = FaultOptions()
 
 

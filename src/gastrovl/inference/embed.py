@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,12 @@ from gastrovl.model.vision import image_processor, load_tower, tower_shape, towe
 
 
 def embed_images(
-    paths: Sequence[Path], encoder_folder: Path, *, batch_size: int = 16, device: str = "cpu"
+    paths: Sequence[Path],
+    encoder_folder: Path,
+    *,
+    batch_size: int = 16,
+    device: str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.float32]:
     """The mean of an encoder's last patch features for each image, scaled to length 1, (images, width).
 
@@ -27,6 +32,7 @@ def embed_images(
             two-tower model the vision part is taken. Images are squashed to its square input.
         batch_size: Images encoded at once.
         device: As torch names it.
+        progress: Called with (images done, images in all).
 
     Raises:
         ImageError: An image cannot be read.
@@ -46,6 +52,8 @@ def embed_images(
         with torch.inference_mode():
             features = tower_tokens(tower, shape, pixels, -1).float().mean(dim=1)
         rows.append(torch.nn.functional.normalize(features, dim=1).cpu().numpy())
+        if progress:
+            progress(min(start + batch_size, len(paths)), len(paths))
     embeddings: NDArray[np.float32] = np.concatenate(rows)
     return embeddings
 
