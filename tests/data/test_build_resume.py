@@ -123,6 +123,23 @@ def test_other_settings_for_images_take_up_nothing(tmp_path, uninterrupted):
     assert files_of(build_dataset(settings, tmp_path / "out")) == files_of(uninterrupted)
 
 
+def test_what_an_earlier_build_of_other_images_left_is_taken_up_or_removed(tmp_path, uninterrupted):
+    larger = {**CONTENT, "sources": [{"synthetic": {"images": IMAGES + 6, "seed": 3}}]}
+
+    def stop(step, *_):
+        if step == "writing conversations":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_dataset(parse_config(larger, BuildConfig, where="test"), tmp_path / "out", progress=stop)
+    partial = partial_folder(tmp_path / "out")
+    assert len(list((partial / "images/drawn").iterdir())) == IMAGES + 6
+    (partial / "README.md").write_text("of another build")
+    (partial / "left-over").mkdir()
+    settings = parse_config(CONTENT, BuildConfig, where="test")
+    assert files_of(build_dataset(settings, tmp_path / "out")) == files_of(uninterrupted)
+
+
 def test_a_folder_that_another_process_writes_is_refused(tmp_path):
     settings = parse_config(CONTENT, BuildConfig, where="test")
     with resumed_folder(tmp_path / "out") as folder:

@@ -8,6 +8,7 @@ splits (`dividing.py`). Both kinds of task leave files in the folder to be, so a
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from typing import Any
 
 from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.errors import MissingExtraError
-from gastrovl.core.files import atomic_path, resumed_folder, sha256_file, write_text
+from gastrovl.core.files import LOCK, atomic_path, resumed_folder, sha256_file, write_text
 from gastrovl.core.manifest import write_manifest
 from gastrovl.core.types import Split
 from gastrovl.data.audit import AuditedImage, audit_copies, write_audit
@@ -39,6 +40,7 @@ __all__ = ["BuildConfig", "build_dataset"]
 
 WORK = ".work"  # below the folder to be: journals, chunks and drawn images; gone from the finished one
 PLAN = "plan.json"
+IMAGES = "images"
 
 
 def build_dataset(
@@ -75,12 +77,10 @@ def build_dataset(
     taxonomy = Taxonomy.load()
     with resumed_folder(Path(output), is_replaced=is_replaced) as folder:
         work, plan = folder / WORK, _plan(config)
-        if _read_plan(work) != plan:
-            for old in (work, folder / "images"):
-                shutil.rmtree(old, ignore_errors=True)
+        _clear(folder, keeps_work=_read_plan(work) == plan)
         sources = collect(config, taxonomy, data_root=data_root, drawn=work / "drawn", progress=report)
         _write_json(work / PLAN, plan)
-        tasks = look_tasks(sources, config, work / "looks", folder / "images")
+        tasks = look_tasks(sources, config, work / "looks", folder / IMAGES)
         images = sum(len(task.images) for task in tasks)
         _run(fill_journal, tasks, images, engine, "looking at images", report)
         looked = read_looks(sources, tasks, config, work)
@@ -95,9 +95,8 @@ def build_dataset(
         _write(folder, config, taxonomy, sources, joined, quality, said)
         if config.quality.copies is not None:
             _write_audit(folder, division, report)
-        for row in (*looked.excluded, *division.dropped):
-            (folder / row.stored).unlink(missing_ok=True)
-        del looked
+        _remove_unused(folder, division)
+        del looked  # its arrays lie in the work folder
         shutil.rmtree(work)
     return Path(output)
 
@@ -110,6 +109,26 @@ def _plan(config: BuildConfig) -> dict[str, Any]:
         "fingerprints": config.quality.copies is not None,
         "images": config.images.model_dump(mode="json"),
     }
+
+
+def _clear(folder: Path, *, keeps_work: bool) -> None:
+    """Remove what an earlier build left that this one cannot take up."""
+    kept = {LOCK, *((WORK, IMAGES) if keeps_work else ())}
+    for old in folder.iterdir():
+        if old.name not in kept:
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+
+
+def _remove_unused(folder: Path, division: Division) -> None:
+    """Remove stored images that no record names: left out since, or stored by an earlier build of other images."""
+    named = {row.stored for row in division.rows}
+    for place, _, files in os.walk(folder / IMAGES, topdown=False):
+        below = Path(place).relative_to(folder).as_posix()
+        for file in files:
+            if f"{below}/{file}" not in named:
+                (Path(place) / file).unlink()
+        if not next(Path(place).iterdir(), None):
+            Path(place).rmdir()
 
 
 def _read_plan(work: Path) -> object:

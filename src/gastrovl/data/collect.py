@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,6 +137,7 @@ def _draw(options: DrawnOptions, folder: Path, progress: Progress) -> Path:
     mark, said = folder / "drawn.json", options.model_dump_json()
     if mark.is_file() and mark.read_text(encoding="utf-8") == said:
         return folder
+    shutil.rmtree(folder, ignore_errors=True)  # frames of another drawn set
 
     def show(done: int, total: int) -> None:
         progress("drawing images", done, total)
