@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gastrovl.core.errors import ImageError
+from gastrovl.data.allocator import keep_freed_memory
 from gastrovl.data.colours import colour_histogram
 from gastrovl.data.config import ImageOptions
 from gastrovl.data.fingerprint import fingerprint_of_grey, small_grey_of
@@ -136,6 +137,7 @@ def fill_journal(task: LookTask) -> int:
     Raises:
         OSError: A file cannot be read or written.
     """
+    keep_freed_memory()
     task.journal.parent.mkdir(parents=True, exist_ok=True)
     done = {line["name"] for line in _valid_lines(task.journal, task.images)}
     with task.journal.open("a+b") as stream:
