@@ -23,10 +23,6 @@ def _data() -> None:
     """Build datasets: many sources to one set of records and conversations."""
 
 
-app.command()(audit)
-
-
-@app.command()
 def build(
     config: Annotated[Path, typer.Argument(help="YAML of the build, e.g. configs/data/real.yaml.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Dataset folder to make.")],
@@ -45,7 +41,7 @@ def build(
 ) -> None:
     """Read the sources of CONFIG, check and divide them, and write records, conversations, images and a data card.
 
-    Stopped, also by a power cut, it goes on when the same command is given again.
+    Stopped or killed, it goes on when the same command is given again.
     """
     from gastrovl.core.config import load_config
     from gastrovl.core.files import partial_folder
@@ -65,7 +61,6 @@ def build(
     _report(output, Console())
 
 
-@app.command()
 def sources(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of a table.")] = False,
     template: Annotated[
@@ -89,7 +84,6 @@ def sources(
     Console().print(table)
 
 
-@app.command()
 def fetch(
     name: Annotated[str, typer.Argument(help="A packaged source (`gastrovl data sources`), or the path of a YAML.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to fetch to; the `root` of a build config.")],
@@ -119,7 +113,6 @@ def fetch(
         console.print(f"Still to do by hand: {description.by_hand}", markup=False, highlight=False, soft_wrap=True)
 
 
-@app.command()
 def export(
     dataset: Annotated[Path, typer.Argument(help="Dataset folder that `data build` wrote.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
@@ -137,7 +130,6 @@ def export(
     Console().print(f"Export: {output} ({said})", markup=False, highlight=False, soft_wrap=True)
 
 
-@app.command()
 def embed(
     dataset: Annotated[Path, typer.Argument(help="Dataset folder that `data build` wrote.")],
     encoder: Annotated[Path, typer.Option(help="Folder of a Hugging Face vision encoder (SigLIP, CLIP, DINOv2, ViT).")],
@@ -169,7 +161,6 @@ def embed(
     Console().print(said, markup=False, highlight=False, soft_wrap=True)
 
 
-@app.command()
 def frames(
     source: Annotated[Path, typer.Argument(help="Video or DICOM file, or a folder of them.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
@@ -199,9 +190,6 @@ def frames(
         console.print(left_out, markup=False, highlight=False, soft_wrap=True)
     said = f"Frames: {output} ({done.n_frames:,} of {done.n_inputs:,} files, listed in frames.csv)"
     console.print(said, markup=False, highlight=False, soft_wrap=True)
-
-
-app.command()(caption)
 
 
 def _report(folder: Path, console: Console) -> None:
@@ -244,3 +232,7 @@ def _left_out(quality: dict[str, Any], labels: list[dict[str, Any]]) -> list[str
         count = len(quality["dropped_by_official_split"])
         lines.append(f"left out: {count:,} images whose group the official split parts (quality.json lists them)")
     return lines
+
+
+for command in (sources, fetch, frames, build, audit, caption, embed, export):  # in the order of the work
+    app.command()(command)
