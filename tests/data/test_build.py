@@ -12,8 +12,8 @@ from PIL import Image
 from gastrovl.core.config import parse_config
 from gastrovl.core.errors import ConfigError, ImageError, LabelError, OutputError, SourceError
 from gastrovl.core.manifest import read_manifest
-from gastrovl.core.records import read_records
-from gastrovl.core.types import Conversation, Sample, Split, Task
+from gastrovl.core.records import read_records, write_records
+from gastrovl.core.types import Caption, Conversation, Sample, Split, Task, Verdict
 from gastrovl.data.build import BuildConfig, build_dataset
 
 PATIENTS = 6
@@ -201,6 +201,34 @@ def test_an_image_without_an_embedding_stops_the_build(build, config, tmp_path):
         SourceError, match=r"no embedding of 11 of 12 images, e\.g\. .*Make it again with `gastrovl data embed`"
     ):
         build(config(quality={"embeddings": {"file": str(tmp_path / "made.npy")}}))
+
+
+def test_captions_by_a_model_come_first_in_training_and_are_counted_in_the_card(build, config, tmp_path):
+    samples = [sample for sample in samples_of(build(config())) if sample.split is Split.TRAIN]
+    texts = ["A gastric polyp is seen.", "No gastric polyp is seen.", None]  # true, false to its record, rejected
+    captions = [
+        Caption(
+            sample_id=sample.id,
+            image_sha256=sample.image.sha256,
+            text=text,
+            verdict=Verdict.ACCEPTED if text else Verdict.REJECTED,
+            attempts=1,
+            model="none",
+            template="note",
+            template_sha256="0" * 64,
+            request_sha256="0" * 64,
+        )
+        for sample, text in zip(samples, texts, strict=False)
+    ]
+    write_records(tmp_path / "captions.jsonl", captions)
+    folder = build(config(conversations={"captions": str(tmp_path / "captions.jsonl")}), "captioned")
+    said = {item.sample_id: item.answer for item in conversations_of(folder) if item.task is Task.CAP}
+    assert said[samples[0].id] == "A gastric polyp is seen."
+    assert said[samples[1].id] not in texts
+    uses = json.loads((folder / "statistics.json").read_text())["captions"]["uses"]
+    assert (uses["used"], uses["no longer true to its record"], uses["rejected when it was written"]) == (1, 1, 1)
+    assert "## Captions by a model" in (folder / "README.md").read_text()
+    assert "captions" in read_manifest(folder).inputs
 
 
 def test_large_images_are_stored_smaller_and_boxes_stay(build, config):
