@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from typing import Any, TypeVar
 
 from gastrovl.core.errors import GastroVLError, MissingExtraError
@@ -22,7 +21,8 @@ def ray_results(function: Callable[[Task], Result], tasks: Sequence[Task], worke
 
     Raises:
         MissingExtraError: Ray is not installed.
-        Whatever `function` raises, when it is one of our errors; Ray's own error with its text otherwise.
+        Whatever `function` raises, when it is one of our errors, after the other tasks are done; Ray's own error with
+            its text otherwise.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # no telemetry, whatever the caller's environment says
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
@@ -41,18 +41,20 @@ def ray_results(function: Callable[[Task], Result], tasks: Sequence[Task], worke
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context.execution_options.preserve_order = True
-    try:
-        rows = [{"task": task} for task in tasks]
-        done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(_Call(function), num_cpus=1)
-        found: Any = iter(done.iter_rows())
-        with closing(found):  # before Ray is shut down, which would abort this process else
-            for row in found:
-                if "error" in row:
-                    raise row["error"]
-                yield row["result"]
-    finally:
-        if is_ours:
-            ray.shutdown()
+    refused: GastroVLError | None = None
+    rows = [{"task": task} for task in tasks]
+    done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(_Call(function), num_cpus=1)
+    for row in done.iter_rows():
+        if "error" in row:
+            refused = refused or row["error"]
+        elif refused is None:
+            yield row["result"]
+    # Only here, behind the last row: Ray ends the process when it is shut down while rows are under way. Whoever stops
+    # earlier leaves that to the end of the process.
+    if is_ours:
+        ray.shutdown()
+    if refused is not None:
+        raise refused
 
 
 class _Call:
