@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from gastrovl.core.errors import ImageError
-from gastrovl.data.metadata import strip_file, without_metadata
+from gastrovl.data.metadata import without_metadata
 
 NAME = b"JANE ROE 1950-01-02"
 
@@ -187,8 +187,6 @@ def test_what_is_no_image_is_refused():
 
 
 @pytest.mark.parametrize("cut", [30, 200, 700])
-def test_a_broken_structure_is_named_and_nothing_is_written(tmp_path, picture, cut):
-    (tmp_path / "a.jpg").write_bytes(encoded(picture, "JPEG", comment=NAME)[:cut])
+def test_a_broken_structure_is_named(picture, cut):
     with pytest.raises(ImageError, match=r"a\.jpg: metadata cannot be cut out"):
-        strip_file(tmp_path / "a.jpg", tmp_path / "out.jpg")
-    assert not (tmp_path / "out.jpg").exists()
+        without_metadata(encoded(picture, "JPEG", comment=NAME)[:cut], "a.jpg")

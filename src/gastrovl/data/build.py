@@ -23,7 +23,7 @@ from gastrovl.core.files import LOCK, atomic_path, resumed_folder, sha256_file, 
 from gastrovl.core.manifest import write_manifest
 from gastrovl.core.types import Split
 from gastrovl.data.audit import AuditedImage, audit_copies, write_audit
-from gastrovl.data.captioning.file import CaptionChoice, caption_section, caption_statistics, load_captions
+from gastrovl.data.captioning.file import caption_section, caption_statistics, load_captions
 from gastrovl.data.card import CardFacts, render_card
 from gastrovl.data.collect import CollectedSource, Progress, collect, look_tasks
 from gastrovl.data.composing import ComposeTasks, Joined, compose_chunk, file_names, join_chunks
@@ -91,7 +91,7 @@ def build_dataset(
         quality = _quality(sources, looked, division, config)
         _write_quality_rows(folder, tasks, division)
         joined = join_chunks(chunks.folders(), file_names(config.conversations), folder)
-        said = caption_statistics(captions.values(), CaptionChoice({}, joined.caption_uses)) if captions else None
+        said = caption_statistics(captions.values(), joined.caption_uses) if captions else None
         _write(folder, config, taxonomy, sources, joined, quality, said)
         if config.quality.copies is not None:
             _write_audit(folder, division, report)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import re
 import struct
-from pathlib import Path
 
 from PIL import Image
 
@@ -53,14 +52,6 @@ def without_metadata(content: bytes, where: str) -> tuple[bytes, tuple[str, ...]
             "`images.strip_metadata: false` in the config"
         ) from error
     return (b"".join(kept), tuple(dict.fromkeys(removed))) if removed else (content, ())
-
-
-def strip_file(source: Path, target: Path) -> tuple[str, ...]:
-    """Write `source` without metadata to `target` and say what was removed; without any, nothing is written."""
-    kept, removed = without_metadata(source.read_bytes(), str(source))
-    if removed:
-        target.write_bytes(kept)
-    return removed
 
 
 def _jpeg(content: bytes) -> tuple[list[bytes], list[str]]:

@@ -13,7 +13,6 @@ from gastrovl.data.captioning.file import (
     caption_for,
     caption_section,
     caption_statistics,
-    choose_captions,
     load_captions,
 )
 from gastrovl.data.instructions import InstructionOptions, conversations_of
@@ -68,11 +67,10 @@ def test_a_caption_that_does_not_hold_is_not_used_and_counted(sample, caption, e
     assert use(sample, caption) == (None, expected)
 
 
-def test_choices_are_counted_over_all_samples():
-    captions = {one.sample_id: one for one in (caption_of("a"), caption_of("b", image_sha256="3" * 64))}
-    choice = choose_captions([sample_of("a"), sample_of("b"), sample_of("c")], captions, TAXONOMY)
-    assert choice.texts == {"own/a": SAID}
-    assert choice.uses == {"used": 1, "of another image": 1, "no caption": 1}
+def test_what_became_of_captions_is_listed_in_a_fixed_order_without_what_did_not_occur():
+    found = {"no caption": 1, "used": 2, "of another image": 0}
+    assert list(caption_statistics([], found)["uses"].items()) == [("used", 2), ("no caption", 1)]
+    assert caption_statistics([])["uses"] == {}
 
 
 def test_a_file_with_two_captions_of_a_sample_is_refused(tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -26,14 +25,6 @@ class Use(StrEnum):
     CHANGED_RECORD = "no longer true to its record"  # checked again
     NOT_TRAINING = "not a training image"  # val and test keep the grammar captions
     NONE = "no caption"
-
-
-@dataclass(frozen=True)
-class CaptionChoice:
-    """Captions to use by sample id, and how many samples had what kind of caption."""
-
-    texts: Mapping[str, str]
-    uses: Mapping[str, int]
 
 
 def load_captions(path: Path) -> dict[str, Caption]:
@@ -71,25 +62,12 @@ def caption_for(
     return caption.text, Use.USED
 
 
-def choose_captions(
-    samples: Iterable[Sample],
-    captions: Mapping[str, Caption],
-    taxonomy: Taxonomy,
-    options: CheckOptions | None = None,
-) -> CaptionChoice:
-    """`caption_for` of many samples."""
-    texts: dict[str, str] = {}
-    uses: Counter[str] = Counter()
-    for sample in samples:
-        text, use = caption_for(sample, captions, taxonomy, options)
-        uses[use.value] += 1
-        if text is not None:
-            texts[sample.id] = text
-    return CaptionChoice(texts, {use.value: uses[use.value] for use in Use if uses[use.value]})
+def caption_statistics(captions: Iterable[Caption], uses: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """Counts of verdicts, of reasons (captions with at least one of the kind), of attempts, and of what was used.
 
-
-def caption_statistics(captions: Iterable[Caption], choice: CaptionChoice | None = None) -> dict[str, Any]:
-    """Counts of verdicts, of reasons (captions with at least one of the kind), of attempts, and of what was used."""
+    Args:
+        uses: Samples of a build by what became of their caption (`Use`).
+    """
     captions = list(captions)
     verdicts = Counter(caption.verdict for caption in captions)
     kinds = Counter(kind for caption in captions for kind in {one.partition(":")[0] for one in caption.reasons})
@@ -105,7 +83,7 @@ def caption_statistics(captions: Iterable[Caption], choice: CaptionChoice | None
             {"model": model, "template": template, "template_sha256": digest, "captions": count}
             for (model, template, digest), count in sorted(made.items())
         ],
-        "uses": dict(choice.uses) if choice else {},
+        "uses": {use.value: number for use in Use if (number := (uses or {}).get(use.value))},
     }
 
 
