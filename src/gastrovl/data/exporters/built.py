@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,28 @@ class BuiltSet:
             shutil.copyfile(source, target)
 
 
+def stored_samples(root: Path) -> Iterator[tuple[Sample, Path, tuple[int, int]]]:
+    """Each sample of a dataset folder with its stored image and that image's true size.
+
+    Raises:
+        RecordError: There is no record, one is broken, or two share an image.
+        SourceError: A record names an image outside the folder.
+        ImageError: An image is missing or broken.
+    """
+    seen: dict[str, str] = {}
+    for sample in read_records(root / "records.jsonl", Sample):
+        if sample.image.path in seen:
+            raise RecordError(
+                f"{root / 'records.jsonl'}: {sample.id} has the image of {seen[sample.image.path]}; expected one each. "
+                "Build the dataset again"
+            )
+        seen[sample.image.path] = sample.id
+        path = inside(root, sample.image.path)
+        yield sample, path, header_size(path, max_px=sample.image.width_px * sample.image.height_px)
+    if not seen:
+        raise RecordError(f"{root / 'records.jsonl'}: holds no record; expected a dataset that `data build` wrote")
+
+
 def read_built(root: Path) -> BuiltSet:
     """Read a dataset folder.
 
@@ -66,20 +88,9 @@ def read_built(root: Path) -> BuiltSet:
         SourceError: A record names an image outside the folder.
         ImageError: An image is missing or broken.
     """
-    samples = tuple(read_records(root / "records.jsonl", Sample))
-    if not samples:
-        raise RecordError(f"{root / 'records.jsonl'}: holds no record; expected a dataset that `data build` wrote")
-    sizes: dict[str, tuple[int, int]] = {}
-    seen: dict[str, str] = {}
-    for sample in samples:
-        if sample.image.path in seen:
-            raise RecordError(
-                f"{root / 'records.jsonl'}: {sample.id} has the image of {seen[sample.image.path]}; expected one each. "
-                "Build the dataset again"
-            )
-        seen[sample.image.path] = sample.id
-        path = inside(root, sample.image.path)
-        sizes[sample.id] = header_size(path, max_px=max(sample.image.width_px * sample.image.height_px, 1))
+    found = list(stored_samples(root))
+    samples = tuple(sample for sample, _, _ in found)
+    sizes = {sample.id: size_wh for sample, _, size_wh in found}
     files = {split.value: root / f"{split.value}.jsonl" for split in Split}
     conversations = {split: tuple(read_records(path, Conversation)) for split, path in files.items() if path.is_file()}
     for split, items in conversations.items():

@@ -9,9 +9,7 @@ from pathlib import Path
 from gastrovl.core.errors import RecordError
 from gastrovl.core.records import read_records
 from gastrovl.core.types import Conversation, Sample, Split
-from gastrovl.data.exporters.built import image_name
-from gastrovl.data.formats.textlines import inside
-from gastrovl.data.images import header_size
+from gastrovl.data.exporters.built import image_name, stored_samples
 
 
 @dataclass(frozen=True)
@@ -53,20 +51,9 @@ def stream_built(root: Path) -> Iterator[BuiltImage]:
     """
     root = Path(root)
     queues = {name: _Queue(root / f"{name}.jsonl") for name in conversation_files(root)}
-    seen: dict[str, str] = {}
-    for sample in read_records(root / "records.jsonl", Sample):
-        if sample.image.path in seen:
-            raise RecordError(
-                f"{root / 'records.jsonl'}: {sample.id} has the image of {seen[sample.image.path]}; expected one each. "
-                "Build the dataset again"
-            )
-        seen[sample.image.path] = sample.id
-        path = inside(root, sample.image.path)
-        size_wh = header_size(path, max_px=sample.image.width_px * sample.image.height_px)
+    for sample, path, size_wh in stored_samples(root):
         conversations = {name: items for name, queue in queues.items() if (items := queue.take(sample.id))}
         yield BuiltImage(sample, path, size_wh, conversations)
-    if not seen:
-        raise RecordError(f"{root / 'records.jsonl'}: holds no record; expected a dataset that `data build` wrote")
     for queue in queues.values():
         queue.check_empty()
 
