@@ -17,8 +17,8 @@ from gastrovl.inference.predictor import Predictor, Question
 from gastrovl.model.checkpoint import build_model, load_checkpoint
 from gastrovl.training import train as train_module
 from gastrovl.training.config import TrainConfig
+from gastrovl.training.joblog import JsonlLog
 from gastrovl.training.train import train
-from gastrovl.training.trainer import JsonlLog
 
 ALIGN = {"name": "align", "tasks": ["CAP"], "trains": ["projector"], "learning_rate": 1e-2, "steps": 3}
 INSTRUCT = {

@@ -16,8 +16,9 @@ from gastrovl.model.gastrovl import IGNORED
 from gastrovl.training.config import Part, StageConfig
 from gastrovl.training.dataset import Collator, ImageStore, RowDataset, load_conversations
 from gastrovl.training.grounding import TermIndex
+from gastrovl.training.joblog import JsonlLog
 from gastrovl.training.stages import open_parts
-from gastrovl.training.trainer import GastroTrainer, JsonlLog
+from gastrovl.training.trainer import GastroTrainer
 
 ALL = (Task.CLS, Task.REC, Task.REG, Task.CAP)
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import random
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,22 +12,24 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_model, save_model
-from transformers import TrainingArguments
 
-from gastrovl.core.errors import ConfigError, OutputError
-from gastrovl.core.files import sha256_file, write_text
+from gastrovl.core.errors import ConfigError
+from gastrovl.core.files import write_text
 from gastrovl.core.manifest import write_manifest
 from gastrovl.core.types import Conversation
 from gastrovl.model import adapters
 from gastrovl.model.checkpoint import build_model, load_checkpoint, save_checkpoint
 from gastrovl.model.presets import resolve
 from gastrovl.model.processor import GastroVLProcessor
+from gastrovl.training.arguments import training_arguments
 from gastrovl.training.config import Part, StageConfig, TrainConfig
 from gastrovl.training.dataset import ImageStore, RowDataset, cached_side, load_conversations
 from gastrovl.training.features import tower_features
 from gastrovl.training.grounding import TermIndex
+from gastrovl.training.joblog import JsonlLog
+from gastrovl.training.runfolder import check_output, cut_log, input_hashes, last_state
 from gastrovl.training.stages import describe, open_parts
-from gastrovl.training.trainer import GastroTrainer, JsonlLog
+from gastrovl.training.trainer import GastroTrainer
 
 Say = Callable[[str], None]
 Progress = Callable[[str, int, int], None]
@@ -43,6 +42,24 @@ class _Part:
 
     conversations: Sequence[Conversation]
     images: ImageStore
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What all stages of a run share."""
+
+    config: TrainConfig
+    output: Path
+    model: Any
+    processor: GastroVLProcessor
+    train_part: _Part
+    val_part: _Part | None
+    show_bar: bool
+    say: Say
+
+    def stage_folder(self, number: int) -> Path:
+        """Where the states and weights of the `number`-th stage lie, counted from 1."""
+        return self.output / "stages" / f"{number}-{self.config.stages[number - 1].name}"
 
 
 def train(
@@ -71,7 +88,7 @@ def train(
         raise ConfigError("train: no conversations given; set `train:` to a JSONL file of conversations")
     train_set = load_conversations(Path(config.train))
     val_set = _some_images(load_conversations(Path(config.val)), config) if config.val else []
-    _check_output(output, config, resume)
+    check_output(output, config, resume)
     model, processor = _start(config)
     say(
         f"model {config.name}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, "
@@ -84,39 +101,18 @@ def train(
     if val_set and config.val:
         val_part = _read_images(val_set, Path(config.val), processor.image_size_px, processor, progress)
     write_text(output / "run.json", config.model_dump_json(indent=2) + "\n")  # from here on there is a run to resume
+    run = _Run(config, output, model, processor, train_part, val_part, show_bar, say)
     features: Features | None = None
-    for number, stage in enumerate(config.stages, start=1):
-        features = _run_stage(
-            model, processor, stage, number, train_part, val_part, config, output, show_bar, say, features
-        )
+    for number in range(1, len(config.stages) + 1):
+        features = _run_stage(run, number, features)
     model = adapters.merge(model)
     model.drop_grounding_head()
     save_checkpoint(output, model, processor, config.name)
     write_manifest(
-        output, stage="train", config=config.model_dump(mode="json"), seed=config.seed, inputs=_hashes(config)
+        output, stage="train", config=config.model_dump(mode="json"), seed=config.seed, inputs=input_hashes(config)
     )
     shutil.rmtree(output / "stages")  # last: until the manifest stands, a resumed run needs them
     return output
-
-
-def _check_output(output: Path, config: TrainConfig, resume: bool) -> None:
-    """Check that `output` is free for this run, or is this run's already and may go on."""
-    said = config.model_dump_json(indent=2)
-    mark = output / "run.json"
-    if output.is_file():
-        raise OutputError(f"{output} is a file; choose another -o")
-    if not output.exists() or not any(output.iterdir()):
-        if resume:
-            raise OutputError(f"{output} holds no run to resume; leave --resume out to start one")
-        return
-    if not mark.is_file():
-        raise OutputError(f"{output} holds files of something else; choose another -o")
-    if (output / "manifest.json").is_file():
-        raise OutputError(f"{output} holds a finished run; choose another -o")
-    if not resume:
-        raise OutputError(f"{output} holds an unfinished run; pass --resume to go on with it, or choose another -o")
-    if json.loads(mark.read_text(encoding="utf-8")) != json.loads(said):
-        raise OutputError(f"{mark} was written by another config; resume with the same one, or choose another -o")
 
 
 def _start(config: TrainConfig) -> tuple[Any, GastroVLProcessor]:
@@ -160,64 +156,25 @@ def _read_images(
     return _Part(conversations, store)
 
 
-def _run_stage(
-    model: Any,
-    processor: GastroVLProcessor,
-    stage: StageConfig,
-    number: int,
-    train_part: _Part,
-    val_part: _Part | None,
-    config: TrainConfig,
-    output: Path,
-    show_bar: bool,
-    say: Say,
-    features: Features | None,
-) -> Features | None:
+def _run_stage(run: _Run, number: int, features: Features | None) -> Features | None:
     """Train one stage; `features` are those the stage before used, and the return value is for the next one."""
-    folder = output / "stages" / f"{number}-{stage.name}"
+    stage, folder = run.config.stages[number - 1], run.stage_folder(number)
     weights = folder / "weights.safetensors"
     if weights.is_file():
-        load_model(model, weights)
-        say(f"stage {number} {stage.name}: done before, weights read")
+        load_model(run.model, weights)
+        run.say(f"stage {number} {stage.name}: done before, weights read")
         return None
-    counts = open_parts(model, stage)
-    say(f"stage {number} {stage.name}: {', '.join(stage.tasks)}; {_length(stage)}")
-    for part, count, rate in describe(stage, counts, model):
-        say(f"  {part:<10} {count:>28}  {rate}")
-    seed = config.seed + 1000 * number
-    terms, grid_side = None, 0
-    if stage.grounding_weight:
-        terms = TermIndex(train_part.conversations)
-        grid_side = math.isqrt(adapters.inner(model).grounding.cells)
+    counts = open_parts(run.model, stage)
+    run.say(f"stage {number} {stage.name}: {', '.join(stage.tasks)}; {_length(stage)}")
+    for part, count, rate in describe(stage, counts, run.model):
+        run.say(f"  {part:<10} {count:>28}  {rate}")
     if Part.VISION in stage.trains or features is None:
-        features = _features(model, stage, train_part, config, say)
-    datasets = [
-        RowDataset(
-            part.conversations,
-            part.images,
-            processor,
-            stage,
-            seed=seed,
-            max_length=config.max_length,
-            augment=config.augment if is_training else None,
-            is_training=is_training,
-            terms=terms,
-            grid_side=grid_side,
-            features=features if is_training else None,
-        )
-        if part
-        else None
-        for part, is_training in ((train_part, True), (val_part, False))
-    ]
-    assert datasets[0] is not None
-    trainer = GastroTrainer(
-        model, _arguments(stage, config, folder, output, seed, show_bar), stage, datasets[0], datasets[1]
-    )
-    trainer.add_callback(JsonlLog(output / "log.jsonl", stage.name))
-    last = _last_state(folder)
-    _cut_log(output / "log.jsonl", stage.name, last)
+        features = _features(run, stage)
+    trainer = _trainer(run, number, features)
+    last = last_state(folder)
+    cut_log(run.output / "log.jsonl", stage.name, last)
     trainer.train(resume_from_checkpoint=last)
-    if datasets[1] is not None and not _is_scored(trainer):
+    if trainer.eval_dataset is not None and not _is_scored(trainer):
         trainer.evaluate()
     partial = folder / "weights.partial.safetensors"
     save_model(trainer.accelerator.unwrap_model(trainer.model), str(partial))
@@ -227,15 +184,50 @@ def _run_stage(
     return features
 
 
+def _trainer(run: _Run, number: int, features: Features | None) -> GastroTrainer:
+    """The trainer of one stage, with its data."""
+    config, stage, folder = run.config, run.config.stages[number - 1], run.stage_folder(number)
+    seed = config.seed + 1000 * number
+    terms, grid_side = None, 0
+    if stage.grounding_weight:
+        terms = TermIndex(run.train_part.conversations)
+        grid_side = math.isqrt(adapters.inner(run.model).grounding.cells)
+
+    def dataset(part: _Part, is_training: bool) -> RowDataset:
+        return RowDataset(
+            part.conversations,
+            part.images,
+            run.processor,
+            stage,
+            seed=seed,
+            max_length=config.max_length,
+            augment=config.augment if is_training else None,
+            is_training=is_training,
+            terms=terms,
+            grid_side=grid_side,
+            features=features if is_training else None,
+        )
+
+    trainer = GastroTrainer(
+        run.model,
+        training_arguments(stage, config, folder, run.output, seed, run.show_bar),
+        stage,
+        dataset(run.train_part, True),
+        dataset(run.val_part, False) if run.val_part else None,
+    )
+    trainer.add_callback(JsonlLog(run.output / "log.jsonl", stage.name))
+    return trainer
+
+
 def _is_scored(trainer: GastroTrainer) -> bool:
     """Whether the last step was validated already; newer transformers do so by themselves."""
     last = [entry for entry in trainer.state.log_history if entry.get("step") == trainer.state.global_step]
     return any(name.startswith("eval_") for entry in last for name in entry)
 
 
-def _features(model: Any, stage: StageConfig, part: _Part, config: TrainConfig, say: Say) -> Features | None:
+def _features(run: _Run, stage: StageConfig) -> Features | None:
     """What the frozen tower says of the training images, or None where the tower learns or the images change."""
-    inner = adapters.inner(model)
+    inner, config, part = adapters.inner(run.model), run.config, run.train_part
     shape = inner.model.shape
     paths = sorted({conversation.image.path for conversation in part.conversations})
     bytes_each = shape.tokens * shape.width * (2 if config.precision == "bfloat16" else 4)
@@ -244,64 +236,9 @@ def _features(model: Any, stage: StageConfig, part: _Part, config: TrainConfig, 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     is_mixed = config.precision == "bfloat16"
     precision = torch.autocast(device, dtype=torch.bfloat16, enabled=is_mixed)
-    say(f"  tower runs once for {len(paths)} images: it is frozen and nothing changes them")
+    run.say(f"  tower runs once for {len(paths)} images: it is frozen and nothing changes them")
     return tower_features(inner.to(device), part.images, paths, precision)
-
-
-def _arguments(
-    stage: StageConfig, config: TrainConfig, folder: Path, output: Path, seed: int, show_bar: bool
-) -> TrainingArguments:
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(output / "tensorboard" / stage.name)
-    return TrainingArguments(
-        output_dir=str(folder),
-        per_device_train_batch_size=stage.images_per_step,
-        per_device_eval_batch_size=stage.images_per_step,
-        gradient_accumulation_steps=stage.accumulation,
-        num_train_epochs=stage.epochs or 1,
-        max_steps=stage.steps or -1,
-        learning_rate=stage.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=stage.warmup,
-        max_grad_norm=1.0,
-        bf16=config.precision == "bfloat16",
-        use_cpu=not torch.cuda.is_available(),
-        seed=seed,
-        data_seed=seed,
-        logging_steps=config.log_every,
-        logging_nan_inf_filter=False,
-        eval_strategy="steps" if config.evaluate_every and config.val else "no",
-        eval_steps=config.evaluate_every,
-        save_strategy="steps" if config.save_every else "no",
-        save_steps=config.save_every or 500,
-        save_total_limit=1,
-        report_to=["tensorboard"],
-        remove_unused_columns=False,
-        dataloader_num_workers=config.workers,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        disable_tqdm=not (show_bar and sys.stderr.isatty()),
-        ddp_find_unused_parameters=False,
-    )
 
 
 def _length(stage: StageConfig) -> str:
     return f"{stage.epochs:g} epochs" if stage.epochs else f"{stage.steps} steps"
-
-
-def _last_state(folder: Path) -> str | None:
-    """The newest whole state of a stage; one that was being written when the run died lacks its last file."""
-    states = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
-    return str(max(states, key=lambda path: int(path.name.rsplit("-", 1)[1]))) if states else None
-
-
-def _cut_log(path: Path, stage: str, checkpoint: str | None) -> None:
-    """Drop log lines of this stage after the state that is resumed, so that no step is logged twice."""
-    if not path.is_file():
-        return
-    step = int(checkpoint.rsplit("-", 1)[1]) if checkpoint else 0
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-    kept = [line for line in lines if line["stage"] != stage or line["step"] <= step]
-    write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
-
-
-def _hashes(config: TrainConfig) -> dict[str, str]:
-    return {path: sha256_file(Path(path)) for path in (config.train, config.val) if path}

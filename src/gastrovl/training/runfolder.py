@@ -1,0 +1,51 @@
+"""The folder of a run: whether it is free or this run's own, its newest saved state, its log, its inputs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from gastrovl.core.errors import OutputError
+from gastrovl.core.files import sha256_file, write_text
+from gastrovl.training.config import TrainConfig
+
+
+def check_output(output: Path, config: TrainConfig, resume: bool) -> None:
+    """Check that `output` is free for this run, or is this run's already and may go on."""
+    said = config.model_dump_json(indent=2)
+    mark = output / "run.json"
+    if output.is_file():
+        raise OutputError(f"{output} is a file; choose another -o")
+    if not output.exists() or not any(output.iterdir()):
+        if resume:
+            raise OutputError(f"{output} holds no run to resume; leave --resume out to start one")
+        return
+    if not mark.is_file():
+        raise OutputError(f"{output} holds files of something else; choose another -o")
+    if (output / "manifest.json").is_file():
+        raise OutputError(f"{output} holds a finished run; choose another -o")
+    if not resume:
+        raise OutputError(f"{output} holds an unfinished run; pass --resume to go on with it, or choose another -o")
+    if json.loads(mark.read_text(encoding="utf-8")) != json.loads(said):
+        raise OutputError(f"{mark} was written by another config; resume with the same one, or choose another -o")
+
+
+def last_state(folder: Path) -> str | None:
+    """The newest whole state of a stage; one that was being written when the run died lacks its last file."""
+    states = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    return str(max(states, key=lambda path: int(path.name.rsplit("-", 1)[1]))) if states else None
+
+
+def cut_log(path: Path, stage: str, checkpoint: str | None) -> None:
+    """Drop log lines of this stage after the state that is resumed, so that no step is logged twice."""
+    if not path.is_file():
+        return
+    step = int(checkpoint.rsplit("-", 1)[1]) if checkpoint else 0
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    kept = [line for line in lines if line["stage"] != stage or line["step"] <= step]
+    write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def input_hashes(config: TrainConfig) -> dict[str, str]:
+    """SHA-256 of the conversation files."""
+    return {path: sha256_file(Path(path)) for path in (config.train, config.val) if path}

@@ -1,0 +1,96 @@
+"""Validation by task under teacher forcing: one pass over the validation rows, and what it says of each task."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from gastrovl.core import boxtext, geometry
+from gastrovl.core.errors import BoxTextError
+from gastrovl.core.types import Task
+from gastrovl.model.gastrovl import IGNORED
+from gastrovl.training.config import StageConfig
+from gastrovl.training.dataset import Collator, Row, RowDataset
+
+
+def scores(
+    model: Any,
+    dataset: RowDataset,
+    stage: StageConfig,
+    *,
+    batch_size: int,
+    prepare: Callable[[dict[str, Any]], dict[str, Any]],
+    precision: Callable[[], AbstractContextManager[Any]],
+) -> dict[str, float]:
+    """Loss and exact answers, over all and of each task, and for REC mean IoU of single boxes.
+
+    An answer is exact under teacher forcing if and only if greedy decoding would give it, so CLS and REG accuracies are
+    those of greedy decoding. A stage without answers reports the grounding loss alone.
+
+    Args:
+        prepare: Brings a batch to the model's device.
+        precision: The context the stage computes in.
+    """
+    loader = DataLoader(dataset, batch_size=batch_size, collate_fn=list)
+    collator = Collator(dataset.processor, dataset.terms)
+    tally: dict[str, list[float]] = defaultdict(list)
+    model.eval()
+    for rows in loader:
+        batch = collator(rows)
+        inputs = prepare(batch)
+        with torch.no_grad(), precision():
+            if "grounding" in batch:
+                tally["grounding_loss"].append(float(model(**inputs, answer_weight=0.0, grounding_weight=1.0).loss))
+            if stage.answer_weight:
+                logits = model(**inputs).logits
+                _tally(rows, batch, logits.float().cpu(), dataset.processor.decode, tally)
+    return {name: math.fsum(values) / len(values) for name, values in tally.items()}
+
+
+def _tally(
+    rows: Sequence[Row],
+    batch: dict[str, Any],
+    logits: Tensor,
+    decode: Callable[[Sequence[int]], str],
+    tally: dict[str, list[float]],
+) -> None:
+    labels = batch["labels"][:, 1:]
+    is_answer = labels != IGNORED
+    targets = labels[is_answer]
+    losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    guesses = logits.argmax(dim=-1)
+    row_of, place_of = is_answer.nonzero(as_tuple=True)
+    for number, row in enumerate(rows):
+        segments = torch.tensor(row.packed.segments[1:])
+        here = row_of == number
+        spoken = segments[place_of[here]]
+        for index, task in enumerate(row.tasks, start=1):
+            mine = spoken == index
+            truth, guess = targets[here][mine], guesses[here][mine]
+            tally["loss"].append(float(losses[here][mine].mean()))
+            tally[f"{task.lower()}_loss"].append(float(losses[here][mine].mean()))
+            tally[f"{task.lower()}_exact"].append(float(torch.equal(truth, guess)))
+            if task == Task.REC and (overlap := _overlap(decode, truth, guess)) is not None:
+                tally["rec_iou"].append(overlap)
+
+
+def _overlap(decode: Callable[[Sequence[int]], str], truth: Tensor, guess: Tensor) -> float | None:
+    """IoU of one true box with the guessed one; None when the truth is not exactly one box."""
+    try:
+        true_boxes = boxtext.decode_boxes(decode(truth.tolist()))
+    except BoxTextError:  # a dialogue that says more than boxes
+        return None
+    if len(true_boxes) != 1:
+        return None
+    try:
+        guessed = boxtext.decode_boxes(decode(guess.tolist()))
+    except BoxTextError:
+        return 0.0
+    return geometry.iou(true_boxes[0], guessed[0]) if len(guessed) == 1 else 0.0
