@@ -20,7 +20,7 @@ from gastrovl.model.answerloss import answer_loss, answer_scores
 from gastrovl.model.config import PLAIN_CONNECTORS, ConnectorConfig, GastroVLConfig, PartConfig, part_hf_config
 from gastrovl.model.grounding import GroundingHead, GroundingTargets
 from gastrovl.model.projector import PooledProjector, QueryProjector, pool_regions
-from gastrovl.model.shared_prefix import answering_states
+from gastrovl.model.shared_prefix import Backend, answering_states
 from gastrovl.model.vision import TowerShape, load_tower, tower_shape, tower_tokens
 
 IGNORED = -100  # label of positions without loss, as everywhere in transformers
@@ -122,6 +122,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         has_bias = isinstance(config, GastroVLConfig) and config.head_bias
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=has_bias)
         self.grounding: GroundingHead | None = None
+        self.packed_attention = Backend.AUTO
         self.post_init()
 
     def add_grounding_head(self) -> None:
@@ -223,7 +224,9 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
             embedded = self._embedded(input_ids, images, region_boxes)
             is_answer = labels[:, 1:] != IGNORED
             is_read = nn.functional.pad(is_answer, (0, 1))  # each token is said by the position before it
-            states = answering_states(self.model.language_model, embedded, position_ids, segments, is_read)
+            states = answering_states(
+                self.model.language_model, embedded, position_ids, segments, is_read, self.packed_attention
+            )
             targets = labels[:, 1:][is_answer]
             weights = None if label_weights is None else label_weights[:, 1:][is_answer]
             loss = answer_weight * answer_loss(states, self.lm_head, targets, weights, num_items_in_batch)
