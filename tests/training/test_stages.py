@@ -108,6 +108,22 @@ def test_with_adapters_only_they_and_the_connector_train(model):
     assert counts[Part.LORA] == 2 * 4 * (4 * (32 + 32) + 3 * (32 + 64))
 
 
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({}, set()),
+        ({"contrastive_weight": 1.0}, {"contrast.log_scale"}),
+        ({"contrastive_weight": 1.0, "contrastive": "sigmoid"}, {"contrast.log_scale", "contrast.bias"}),
+    ],
+)
+def test_of_a_contrastive_head_opens_what_the_stage_uses(model, told, expected):
+    model.add_contrastive_head()
+
+    open_parts(model, stage(Part.PROJECTOR, **told))
+
+    assert {name for name in open_names(model) if "projector" not in name} == expected
+
+
 def test_rates_of_parts_reach_the_optimiser_groups(model):
     told = stage(*EVERYTHING, rates={Part.VISION: 1e-5, Part.PROJECTOR: 2e-3}, weight_decay=0.1)
     open_parts(model, told)

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from gastrovl.core.config import Config
 from gastrovl.core.types import Task
 from gastrovl.model.config import ModelConfig
+from gastrovl.model.contrastive import ContrastiveKind
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -53,13 +54,15 @@ class StageConfig(Config):
             that a list of labels goes on.
         warmup: Share of the steps with a rising rate; then the rate falls on a cosine to zero.
         answer_weight: Weight of the answers' cross-entropy; 0 trains tower and connector without the language model.
-        contrastive_weight: Weight of an image-caption InfoNCE term (needs CAP).
+        contrastive_weight: Weight of a loss that draws images and their captions together (needs CAP).
         grounding_weight: Weight of the loss that makes image tokens say what they show and where (needs CLS and REC).
         cutmix: Share of the images that get a part of another one, cut at a border between cells (needs answer_weight
             0: no words are true of such an image). It breaks the shortcut from the whole frame to each of its cells.
         task_weights: Weight of a task's answer tokens; 1 when left out.
         digit_weights: Weights of the three digits of a box coordinate in an answer. The last digit is one part in a
             thousand, mostly noise that a short training should not spend its gradient on.
+        contrastive: `infonce` (CLIP) or `sigmoid` (SigLIP), against the captions of all processes, with a temperature
+            (and bias) that trains with the projector and is not kept. Equal captions are not held against each other.
     """
 
     name: Annotated[str, Field(pattern="^[a-z0-9-]+$")]
@@ -81,6 +84,7 @@ class StageConfig(Config):
     cutmix: Annotated[float, Field(ge=0, le=1)] = 0.0
     task_weights: dict[Task, Positive] = Field(default_factory=dict)
     digit_weights: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
+    contrastive: ContrastiveKind = "infonce"
 
     @model_validator(mode="after")
     def _check(self) -> StageConfig:

@@ -12,6 +12,7 @@ from gastrovl.training.config import Part, StageConfig
 
 _NO_DECAY = ("bias", "norm", "embed", "positions", "queries", "rows", "columns")
 _UNUSED_ENDS = ("post_layernorm", ".head.", "pooler", "vision_tower.layernorm", "post_layer_norm")
+_CONTRAST = re.compile(r"(?:^|\.)contrast\.")
 _BLOCK = re.compile(r"\blayers?\.(\d+)\.")
 
 
@@ -23,7 +24,7 @@ def part_of(name: str) -> Part | None:
         return None
     if "vision_tower" in name:
         return Part.VISION
-    if "multi_modal_projector" in name or "grounding" in name:
+    if "multi_modal_projector" in name or "grounding" in name or _CONTRAST.search(name):
         return Part.PROJECTOR
     return Part.LANGUAGE
 
@@ -37,7 +38,7 @@ def open_parts(model: nn.Module, stage: StageConfig) -> dict[Part, int]:
     counts = dict.fromkeys(stage.trains, 0)
     for name, parameter in model.named_parameters():
         part = part_of(name)
-        is_open = part in stage.trains and not _never_trains(name, model)
+        is_open = part in stage.trains and not _never_trains(name, model) and _is_used(name, stage)
         parameter.requires_grad_(is_open)
         if is_open and part is not None:
             counts[part] += parameter.numel()
@@ -85,6 +86,13 @@ def describe(stage: StageConfig, counts: dict[Part, int], model: nn.Module) -> l
         rate = f"{stage.rates.get(part, stage.learning_rate):.1e}" if part in counts else "frozen"
         rows.append((part.value, f"{counts.get(part, 0):,} of {count:,}", rate))
     return rows
+
+
+def _is_used(name: str, stage: StageConfig) -> bool:
+    """False for what only another stage's contrastive loss uses; several processes would wait for its gradient."""
+    if not _CONTRAST.search(name):
+        return True
+    return stage.contrastive_weight > 0 and (stage.contrastive == "sigmoid" or "bias" not in name)
 
 
 def _never_trains(name: str, model: nn.Module) -> bool:

@@ -107,6 +107,7 @@ def train(
         features = _run_stage(run, number, features)
     model = adapters.merge(model)
     model.drop_grounding_head()
+    model.drop_contrastive_head()
     save_checkpoint(output, model, processor, config.name)
     write_manifest(
         output, stage="train", config=config.model_dump(mode="json"), seed=config.seed, inputs=input_hashes(config)
@@ -129,6 +130,8 @@ def _start(config: TrainConfig) -> tuple[Any, GastroVLProcessor]:
         model = adapters.add_lora(model, lora)
     if any(stage.grounding_weight for stage in config.stages):
         adapters.inner(model).add_grounding_head()
+    if any(stage.contrastive_weight for stage in config.stages):
+        adapters.inner(model).add_contrastive_head()
     return model, processor
 
 
@@ -164,6 +167,8 @@ def _run_stage(run: _Run, number: int, features: Features | None) -> Features | 
         load_model(run.model, weights)
         run.say(f"stage {number} {stage.name}: done before, weights read")
         return None
+    if stage.contrastive_weight:
+        adapters.inner(run.model).contrast.start(stage.contrastive)
     counts = open_parts(run.model, stage)
     run.say(f"stage {number} {stage.name}: {', '.join(stage.tasks)}; {_length(stage)}")
     for part, count, rate in describe(stage, counts, run.model):

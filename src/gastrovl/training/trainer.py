@@ -34,7 +34,7 @@ class GastroTrainer(Trainer):
             args=args,
             train_dataset=train,
             eval_dataset=val,
-            data_collator=Collator(train.processor, train.terms),
+            data_collator=Collator(train.processor, train.terms, has_captions=stage.contrastive_weight > 0),
         )
         self.stage = stage
         self._frozen = frozen_modules(model)
