@@ -63,6 +63,9 @@ class StageConfig(Config):
             thousand, mostly noise that a short training should not spend its gradient on.
         contrastive: `infonce` (CLIP) or `sigmoid` (SigLIP), against the captions of all processes, with a temperature
             (and bias) that trains with the projector and is not kept. Equal captions are not held against each other.
+        layers: Of `vision` or `language`, only these blocks train, as a slice: `{language: "-4:", vision: "-2:"}` opens
+            the last four and the last two; embeddings, final norms and the output layer stay closed. Blocks of a
+            convolutional tower are its stages; blocks behind `feature_layer` do not count.
     """
 
     name: Annotated[str, Field(pattern="^[a-z0-9-]+$")]
@@ -85,6 +88,7 @@ class StageConfig(Config):
     task_weights: dict[Task, Positive] = Field(default_factory=dict)
     digit_weights: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
     contrastive: ContrastiveKind = "infonce"
+    layers: dict[Part, Annotated[str, Field(pattern=r"^(-?\d+)?:(-?\d+)?$")]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check(self) -> StageConfig:
@@ -92,6 +96,11 @@ class StageConfig(Config):
             raise ValueError(f"stage {self.name!r}: give either `epochs` or `steps`")
         if closed := set(self.rates) - set(self.trains):
             raise ValueError(f"stage {self.name!r}: rates for parts that do not train: {', '.join(sorted(closed))}")
+        if others := set(self.layers) - ({*self.trains} & {Part.VISION, Part.LANGUAGE}):
+            raise ValueError(
+                f"stage {self.name!r}: layers of {', '.join(sorted(others))}; expected `vision` or `language`, "
+                "and the part among those that train"
+            )
         if self.contrastive_weight and Task.CAP not in self.tasks:
             raise ValueError(f"stage {self.name!r}: contrastive_weight needs CAP among the tasks")
         if self.cutmix and (self.answer_weight or self.contrastive_weight or not self.grounding_weight):
@@ -142,8 +151,11 @@ class TrainConfig(Config):
         if len(set(names)) != len(names):
             raise ValueError(f"stages share a name: {names}")
         has_lora = any(Part.LORA in stage.trains for stage in self.stages)
-        if any(Part.LORA in stage.trains and Part.LANGUAGE in stage.trains for stage in self.stages):
-            raise ValueError("a stage trains either `lora` or `language`, not both")
+        whole = [{*stage.trains} - {*stage.layers} for stage in self.stages]
+        if any({Part.LORA, Part.LANGUAGE} <= parts for parts in whole):
+            raise ValueError(
+                "a stage trains either `lora` or `language`, not both; with `layers` some blocks open beside lora"
+            )
         if has_lora and self.model.preset is None and self.model.lora is None:
             raise ValueError("a stage trains `lora`, but the model describes none (model.lora)")
         return self

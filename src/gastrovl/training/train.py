@@ -172,7 +172,7 @@ def _run_stage(run: _Run, number: int, features: Features | None) -> Features | 
     counts = open_parts(run.model, stage)
     run.say(f"stage {number} {stage.name}: {', '.join(stage.tasks)}; {_length(stage)}")
     for part, count, rate in describe(stage, counts, run.model):
-        run.say(f"  {part:<10} {count:>28}  {rate}")
+        run.say(f"  {part:<14} {count:>24}  {rate}")
     if Part.VISION in stage.trains or features is None:
         features = _features(run, stage)
     trainer = _trainer(run, number, features)
