@@ -133,6 +133,11 @@ VARIANTS = {
         "model": {"lora": {"rank": 4, "alpha": 8, "dropout": 0.2}},
         "stages": (ALIGN, INSTRUCT | {"trains": ["vision", "projector", "lora"]}),
     },
+    "recomputed": {
+        "gradient_checkpointing": True,
+        "model": {"lora": {"rank": 4, "alpha": 8, "dropout": 0.2}},
+        "stages": (ALIGN, INSTRUCT | {"trains": ["vision", "projector", "lora"]}),
+    },
     "contrastive": {
         "stages": (
             ALIGN | {"contrastive_weight": 0.5},
@@ -269,6 +274,16 @@ def test_alignment_by_contrast_alone_draws_captions_to_their_images(configured, 
     assert losses[-1] < 0.6 * losses[0]
     names = load_file(tmp_path / "run" / "model.safetensors").keys()
     assert not any("contrast" in name for name in names)
+
+
+def test_recomputed_activations_change_no_loss(configured, tmp_path):
+    for name, choice in (("kept", False), ("recomputed", True)):
+        said = run(configured(gradient_checkpointing=choice), tmp_path / name)
+        assert any("worked out again" in line for line in said) == choice
+
+    assert [line["loss"] for line in logged(tmp_path / "recomputed") if "loss" in line] == pytest.approx(
+        [line["loss"] for line in logged(tmp_path / "kept") if "loss" in line], rel=1e-4
+    )
 
 
 def test_a_run_goes_on_from_a_checkpoint(configured, tmp_path):

@@ -126,6 +126,8 @@ class TrainConfig(Config):
         feature_cache_mb: A frozen tower runs once per unaugmented image and what it said is kept
             in memory, unless that takes more than this many MB; 0 never does.
         workers: Processes that prepare batches; 0 prepares in the main process.
+        gradient_checkpointing: Throw the blocks' activations away and work them out again in the backward pass: true,
+            false, or `auto`, where a stage would not fit into memory otherwise.
     """
 
     name: str
@@ -144,6 +146,7 @@ class TrainConfig(Config):
     workers: Annotated[int, Field(ge=0)] = 0
     feature_cache_mb: Annotated[int, Field(ge=0)] = 2048
     max_length: Annotated[int, Field(gt=0)] = 2048
+    gradient_checkpointing: Literal["auto"] | bool = "auto"
 
     @model_validator(mode="after")
     def _check(self) -> TrainConfig:
