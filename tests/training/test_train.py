@@ -133,6 +133,17 @@ VARIANTS = {
         "model": {"lora": {"rank": 4, "alpha": 8, "dropout": 0.2}},
         "stages": (ALIGN, INSTRUCT | {"trains": ["vision", "projector", "lora"]}),
     },
+    "recomputed": {
+        "gradient_checkpointing": True,
+        "model": {"lora": {"rank": 4, "alpha": 8, "dropout": 0.2}},
+        "stages": (ALIGN, INSTRUCT | {"trains": ["vision", "projector", "lora"]}),
+    },
+    "contrastive": {
+        "stages": (
+            ALIGN | {"contrastive_weight": 0.5},
+            INSTRUCT | {"contrastive_weight": 0.5, "contrastive": "sigmoid"},
+        ),
+    },
     "lora and grounded": {
         "connector": ("pool", "resnet"),
         "model": {"lora": {"rank": 4, "alpha": 8, "dropout": 0.2}},
@@ -251,6 +262,28 @@ def test_eight_conversations_of_all_tasks_are_learnt_by_heart(configured, tmp_pa
     assert {one.task for one in conversations} == {Task.CLS, Task.REC, Task.REG, Task.CAP}
     assert [reply.text for reply in replies] == [one.answer for one in conversations]
     assert {reply.stop_reason for reply in replies} == {"end"}
+
+
+def test_alignment_by_contrast_alone_draws_captions_to_their_images(configured, tmp_path):
+    stage = ALIGN | {"answer_weight": 0.0, "contrastive_weight": 1.0, "contrastive": "sigmoid", "steps": 30}
+    config = configured((stage,), images=3)
+
+    run(config, tmp_path / "run")
+
+    losses = [line["loss"] for line in logged(tmp_path / "run") if "loss" in line]
+    assert losses[-1] < 0.6 * losses[0]
+    names = load_file(tmp_path / "run" / "model.safetensors").keys()
+    assert not any("contrast" in name for name in names)
+
+
+def test_recomputed_activations_change_no_loss(configured, tmp_path):
+    for name, choice in (("kept", False), ("recomputed", True)):
+        said = run(configured(gradient_checkpointing=choice), tmp_path / name)
+        assert any("worked out again" in line for line in said) == choice
+
+    assert [line["loss"] for line in logged(tmp_path / "recomputed") if "loss" in line] == pytest.approx(
+        [line["loss"] for line in logged(tmp_path / "kept") if "loss" in line], rel=1e-4
+    )
 
 
 def test_a_run_goes_on_from_a_checkpoint(configured, tmp_path):

@@ -18,6 +18,7 @@ from transformers.models.llava.modeling_llava import (
 from gastrovl.core.errors import ConfigError, ModelInputError
 from gastrovl.model.answerloss import answer_loss, answer_scores
 from gastrovl.model.config import PLAIN_CONNECTORS, ConnectorConfig, GastroVLConfig, PartConfig, part_hf_config
+from gastrovl.model.contrastive import ContrastiveHead
 from gastrovl.model.grounding import GroundingHead, GroundingTargets
 from gastrovl.model.projector import PooledProjector, QueryProjector, pool_regions
 from gastrovl.model.shared_prefix import Backend, answering_states
@@ -123,6 +124,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=has_bias)
         self.grounding: GroundingHead | None = None
         self.packed_attention = Backend.AUTO
+        self.contrast: ContrastiveHead | None = None
         self.post_init()
 
     def add_grounding_head(self) -> None:
@@ -144,6 +146,14 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         """Remove the training-time head."""
         self.grounding = None
 
+    def add_contrastive_head(self) -> None:
+        """Give the model the scale and bias of a contrastive loss, dropped as the grounding head is."""
+        self.contrast = ContrastiveHead()
+
+    def drop_contrastive_head(self) -> None:
+        """Remove them."""
+        self.contrast = None
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -159,6 +169,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         num_items_in_batch: Tensor | int | None = None,
         caption_ids: Tensor | None = None,
         caption_mask: Tensor | None = None,
+        caption_rows: Tensor | None = None,
         contrastive_weight: float = 0.0,
         grounding: GroundingTargets | None = None,
         grounding_weight: float = 0.0,
@@ -183,7 +194,9 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
             label_weights: (rows, length), weight of each label; 1 when left out.
             num_items_in_batch: Divisor of the summed loss (the weights' sum over all accumulated batches).
             caption_ids, caption_mask: (rows, caption length), texts to contrast with the rows' images.
-            contrastive_weight: Weight of that InfoNCE term.
+            caption_rows: Which rows those are; all when left out. May be empty, with one caption that is not read, so
+                that a process without captions still takes part when processes exchange them.
+            contrastive_weight: Weight of that term (see `contrastive`).
             grounding, grounding_weight: Targets and weight of the grounding head's loss.
             answer_weight: Weight of the answers' cross-entropy; at 0 the language model does not run at all.
             with_guesses: Score each answer token besides; for validation.
@@ -233,14 +246,21 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
             if with_guesses:
                 token_losses, guesses = answer_scores(states, self.lm_head, targets)
         if contrastive_weight and caption_ids is not None and caption_mask is not None:
-            texts = self.model.language_model(input_ids=caption_ids, attention_mask=caption_mask, use_cache=False)
-            text = masked_mean(texts.last_hidden_state, caption_mask)
-            loss = loss + contrastive_weight * info_nce(images.mean(dim=1), text)
+            shown = images if caption_rows is None else images[caption_rows]
+            loss = loss + contrastive_weight * self._contrast(shown.mean(dim=1), caption_ids, caption_mask)
         if grounding_weight and grounding is not None and self.grounding is not None:
             grounding = grounding.to(images.device)
             words = masked_mean(self.get_input_embeddings()(grounding.term_ids), grounding.term_mask)
             loss = loss + grounding_weight * self.grounding(images, words, grounding)
         return TrainingOutput(loss=loss, token_losses=token_losses, guesses=guesses)
+
+    def _contrast(self, images: Tensor, caption_ids: Tensor, caption_mask: Tensor) -> Tensor:
+        """The contrastive loss of (pairs, width) image vectors and the first `pairs` captions."""
+        if self.contrast is None:
+            raise ModelInputError("contrastive_weight needs add_contrastive_head() first; the model has no head for it")
+        hidden = self.model.language_model(input_ids=caption_ids, attention_mask=caption_mask, use_cache=False)
+        texts = masked_mean(hidden.last_hidden_state, caption_mask)[: len(images)]
+        return self.contrast(images, texts, ((caption_ids + 1) * caption_mask)[: len(images)])
 
     def _embedded(self, input_ids: Tensor | None, images: Tensor, region_boxes: Tensor | None) -> Tensor:
         """Words, image tokens and regions in their places, (rows, length, width)."""
@@ -271,15 +291,6 @@ def merge_image_features(tokens: Tensor, features: Tensor, is_image: Tensor) -> 
             "text and images of this batch were prepared for another model"
         )
     return tokens.masked_scatter(is_image.unsqueeze(-1), features.to(tokens.dtype))
-
-
-def info_nce(images: Tensor, texts: Tensor, temperature: float = 0.07) -> Tensor:
-    """Symmetric contrastive loss between (pairs, width) image and text vectors (CLIP, Radford et al. 2021)."""
-    images = nn.functional.normalize(images.float(), dim=-1)
-    texts = nn.functional.normalize(texts.float(), dim=-1)
-    similarity = images @ texts.T / temperature
-    order = torch.arange(len(images), device=images.device)
-    return (nn.functional.cross_entropy(similarity, order) + nn.functional.cross_entropy(similarity.T, order)) / 2
 
 
 def masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from gastrovl.core.errors import ConfigError
 from gastrovl.core.files import write_text
 from gastrovl.core.manifest import write_manifest
 from gastrovl.core.types import Conversation
-from gastrovl.model import adapters
+from gastrovl.model import adapters, checkpointing
 from gastrovl.model.checkpoint import build_model, load_checkpoint, save_checkpoint
 from gastrovl.model.flex import why_not_flex
 from gastrovl.model.presets import resolve
@@ -110,6 +110,7 @@ def train(
         features = _run_stage(run, number, features)
     model = adapters.merge(model)
     model.drop_grounding_head()
+    model.drop_contrastive_head()
     save_checkpoint(output, model, processor, config.name)
     write_manifest(
         output, stage="train", config=config.model_dump(mode="json"), seed=config.seed, inputs=input_hashes(config)
@@ -132,6 +133,8 @@ def _start(config: TrainConfig) -> tuple[Any, GastroVLProcessor]:
         model = adapters.add_lora(model, lora)
     if any(stage.grounding_weight for stage in config.stages):
         adapters.inner(model).add_grounding_head()
+    if any(stage.contrastive_weight for stage in config.stages):
+        adapters.inner(model).add_contrastive_head()
     return model, processor
 
 
@@ -185,10 +188,15 @@ def _run_stage(run: _Run, number: int, features: Features | None) -> Features | 
         load_model(run.model, weights)
         run.say(f"stage {number} {stage.name}: done before, weights read")
         return None
+    if stage.contrastive_weight:
+        adapters.inner(run.model).contrast.start(stage.contrastive)
     counts = open_parts(run.model, stage)
     run.say(f"stage {number} {stage.name}: {', '.join(stage.tasks)}; {_length(stage)}")
     for part, count, rate in describe(stage, counts, run.model):
-        run.say(f"  {part:<10} {count:>28}  {rate}")
+        run.say(f"  {part:<14} {count:>24}  {rate}")
+    if is_recomputing := _is_recomputing(run, stage):
+        run.say("  activations are worked out again in the backward pass, which saves memory and takes time")
+    checkpointing.set_checkpointing(adapters.inner(run.model), is_recomputing)
     if Part.VISION in stage.trains or features is None:
         features = _features(run, stage)
     trainer = _trainer(run, number, features)
@@ -238,6 +246,14 @@ def _trainer(run: _Run, number: int, features: Features | None) -> GastroTrainer
     )
     trainer.add_callback(JsonlLog(run.output / "log.jsonl", stage.name))
     return trainer
+
+
+def _is_recomputing(run: _Run, stage: StageConfig) -> bool:
+    """Whether the stage throws activations away; `auto` does so only where an estimate of its memory is known."""
+    del stage
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    needed_bytes = None
+    return checkpointing.is_wanted(run.config.gradient_checkpointing, needed_bytes, checkpointing.free_memory(device))
 
 
 def _is_scored(trainer: GastroTrainer) -> bool:
