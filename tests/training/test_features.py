@@ -10,35 +10,32 @@ import torch
 from gastrovl.core.types import Task
 from gastrovl.model.checkpoint import build_model
 from gastrovl.training.config import StageConfig
-from gastrovl.training.dataset import Collator, ImageStore, RowDataset, load_conversations
-from gastrovl.training.features import tower_features
+from gastrovl.training.dataset import Collator, RowDataset, load_conversations
+from gastrovl.training.featurecache import FeatureCache
+from gastrovl.training.features import FeatureFiller
+from gastrovl.training.images import ImageStore
 
 STAGE = StageConfig(name="s", tasks=tuple(Task)[:4], trains=("projector",), learning_rate=1, steps=1)
 
 
 @pytest.mark.parametrize(("connector", "tower"), [("mlp", "siglip"), ("pool", "resnet")])
-def test_kept_features_give_the_loss_and_gradients_of_the_pixels(tiny_model, tiny_data, connector, tower):
+def test_kept_features_give_the_loss_and_gradients_of_the_pixels(tiny_model, tiny_data, tmp_path, connector, tower):
     model, processor = build_model(tiny_model(connector, tower), seed=1)
     file = tiny_data(images=2)
     store = ImageStore(file.parent, processor.image_size_px, processor)
     conversations = load_conversations(file)
-    paths = sorted({conversation.image.path for conversation in conversations})
-    kept = tower_features(model, store, paths, nullcontext())
+    model.eval()  # as the trainer keeps a frozen tower: running statistics are used, and do not move
     losses, gradients = [], []
-    for features in (None, kept):
+    for is_kept in (False, True):
         rows = RowDataset(
-            conversations,
-            store,
-            processor,
-            STAGE,
-            seed=1,
-            max_length=512,
-            augment=None,
-            is_training=False,
-            features=features,
+            conversations, store, processor, STAGE, seed=1, max_length=512, augment=None, is_training=False
         )
+        if is_kept:
+            cache = FeatureCache(tmp_path / "cache", 10**9)
+            filler = FeatureFiller(model, processor, cache, precision=nullcontext(), dtype=torch.float32)
+            rows.features = filler.fill(rows, "tower")
         batch = Collator(processor, None)([rows[0], rows[1]])
-        assert ("tower_features" in batch) == (features is not None)
+        assert ("tower_features" in batch) == is_kept
         model.zero_grad()
         loss = model(**batch).loss
         loss.backward()
