@@ -265,7 +265,7 @@ def test_a_stage_with_cutmix_shows_parts_of_two_images_and_validation_does_not(m
     paths = sorted({one.image.path for one in conversations})
 
     class Kept:
-        def get(self, image, view):
+        def get(self, *_):
             return torch.zeros(16, 32)
 
     store = ImageStore(file.parent, processor.image_size_px, processor)

@@ -10,7 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-MARKS = ("space.json", "damaged.jsonl")  # what a folder of shards holds besides them
+MEANING = "space.json"  # what a folder of shards holds besides them: what they mean,
+DAMAGED = "damaged.list"  # and which entries were found damaged
 _KEPT_FREE = 2**30  # bytes of the disk that the cache leaves to saved states; of a small disk one twentieth
 
 
@@ -159,9 +160,9 @@ def _unlink(shard: Shard) -> None:
     with suppress(OSError):  # Windows: still mapped somewhere
         shard.index.unlink(missing_ok=True)
         shard.payload.unlink(missing_ok=True)
-    if not any(folder.glob("*.bin")) and not any(folder.glob("[0-9a-f]*.jsonl")):
+    if not any(folder.glob("*.bin")) and not any(folder.glob("*.jsonl")):
         with suppress(OSError):  # somebody has just begun a shard there
-            for name in MARKS:
+            for name in (MEANING, DAMAGED):
                 (folder / name).unlink(missing_ok=True)
             folder.rmdir()
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gastrovl.core.files import write_text
-from gastrovl.training.cacheroom import CacheRoom, Shard, drop, is_still, lock
+from gastrovl.training.cacheroom import DAMAGED, MEANING, CacheRoom, Shard, drop, is_still, lock
 
 Report = Callable[[str], None]
 Place = tuple[str, int, int]  # shard, number of the entry in it, checksum
@@ -47,8 +47,8 @@ class FeatureCache:
         text = json.dumps(meaning, sort_keys=True, indent=1, default=str)
         folder = self.room.root / hashlib.sha256(text.encode()).hexdigest()[:32]
         folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / "space.json").is_file():
-            write_text(folder / "space.json", text + "\n")  # for people; nothing reads it
+        if not (folder / MEANING).is_file():
+            write_text(folder / MEANING, text + "\n")  # for people; nothing reads it
         return FeatureSpace(folder, entry_bytes, self.room, self.shard_bytes)
 
 
@@ -87,8 +87,7 @@ class FeatureSpace:
         """Learn of what was added since, by whichever process."""
         self._read_damaged()
         for index in sorted(self.folder.glob("*.jsonl")):
-            if index.name != "damaged.jsonl":
-                self._read_index(index, report or _to_stderr)
+            self._read_index(index, report or _to_stderr)
 
     def pin(self, keys: Iterable[bytes]) -> None:
         """Hold the shards of these keys, so that nobody drops them; keys whose shard is gone are forgotten."""
@@ -185,7 +184,7 @@ class FeatureSpace:
 
     def _read_damaged(self) -> None:
         try:
-            lines = (self.folder / "damaged.jsonl").read_bytes().splitlines()
+            lines = (self.folder / DAMAGED).read_bytes().splitlines()
         except OSError:
             return
         known = len(self._bad)
@@ -210,27 +209,37 @@ class FeatureSpace:
             return  # just dropped, or just begun
         whole = data.rfind(b"\n") + 1
         self._read_to[index.stem] = start + whole
-        lost = 0
-        for line in data[:whole].splitlines():
+        lost = []
+        for line in data[:whole].splitlines(keepends=True):
             found = _parse(line)
-            if found is None or (found[1] + 1) * self.entry_bytes > size:
-                lost += 1
-            elif (index.stem, found[1]) not in self._bad:
-                self._entries.setdefault(found[0], (index.stem, found[1], found[2]))
+            number = found[1] if found else -1 - start  # a line that says nothing is known by where it stands
+            start += len(line)
+            if (index.stem, number) in self._bad:
+                continue
+            if found is None or (number + 1) * self.entry_bytes > size:
+                lost.append((index.stem, number))
+            else:
+                self._entries.setdefault(found[0], (index.stem, number, found[2]))
         if lost:
-            report(f"feature cache: {index.with_suffix('.bin')} has lost {lost} entries; they are made anew")
+            self._note_damaged(lost)
+            report(f"feature cache: {index.with_suffix('.bin')} has lost {len(lost)} entries; they are made anew")
 
     def _condemn(self, key: bytes, place: Place, report: Report) -> None:
         name, number, _ = place
         del self._entries[key]
-        self._bad.add((name, number))
-        with suppress(OSError):  # on a full disk every process finds out for itself
-            handle = os.open(self.folder / "damaged.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._note_damaged([(name, number)])
+        report(f"feature cache: entry {number} of {self.folder / name}.bin is damaged; it is made anew")
+
+    def _note_damaged(self, found: list[tuple[str, int]]) -> None:
+        """Tell every process, now and later; on a full disk each finds out for itself."""
+        self._bad.update(found)
+        text = "".join(json.dumps({"shard": name, "entry": number}) + "\n" for name, number in found)
+        with suppress(OSError):
+            handle = os.open(self.folder / DAMAGED, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _BINARY, 0o644)
             try:
-                os.write(handle, json.dumps({"shard": name, "entry": number}).encode() + b"\n")
+                _write_all(handle, memoryview(text.encode()))
             finally:
                 os.close(handle)
-        report(f"feature cache: entry {number} of {self.folder / name}.bin is damaged; it is made anew")
 
 
 class _Reader:
