@@ -114,7 +114,6 @@ class FeatureFiller:
                 return None
             self.say(f"  tower runs once for {len(missing)} of {count}, kept in {space.folder}")
             self._compute(space, dataset, {key: wanted[key] for key in missing}, what)
-            space.close_writer()
             space.pin(wanted)
         except OSError as error:
             self.cache.is_off = True
@@ -150,6 +149,7 @@ class FeatureFiller:
                 start = self.rank * len(keys) // self.world_size
                 own = [key for key in keys[start:] + keys[:start] if key not in space]
         finally:
+            space.close_writer()
             self.model.train(was_training)
 
     @torch.no_grad()

@@ -243,9 +243,7 @@ def _kept_parts(stage: StageConfig, trainer: GastroTrainer) -> list[tuple[RowDat
     """The datasets of a stage whose rows a frozen tower need see once only, with what to call the work."""
     named = ((trainer.train_dataset, "training images"), (trainer.eval_dataset, "validation images"))
     return [
-        (part, f"tower on {what}")
-        for part, what in named
-        if isinstance(part, RowDataset) and part.sights() and may_keep(stage, part)
+        (part, f"tower on {what}") for part, what in named if isinstance(part, RowDataset) and may_keep(stage, part)
     ]
 
 
