@@ -14,8 +14,9 @@ from gastrovl.core.types import Task
 from gastrovl.model.checkpoint import build_model
 from gastrovl.model.gastrovl import IGNORED
 from gastrovl.training.config import Part, StageConfig
-from gastrovl.training.dataset import Collator, ImageStore, RowDataset, load_conversations
+from gastrovl.training.dataset import Collator, RowDataset, load_conversations
 from gastrovl.training.grounding import TermIndex
+from gastrovl.training.images import ImageStore
 from gastrovl.training.joblog import JsonlLog
 from gastrovl.training.stages import open_parts
 from gastrovl.training.trainer import GastroTrainer
