@@ -50,6 +50,7 @@ def test_a_good_run_is_read(tmp_path):
         ("trains: [projector]", "trains: []", "at least 1 item"),
         ("learning_rate: 1.0e-3, steps", "learning_rat: 1.0e-3, steps", r"run\.yaml:4: unknown key .*'learning_rate'"),
         ("steps: 5", "steps: 0", "greater than 0"),
+        ("stages:", "quantise: nf4\nstages:", "quantise keeps the language model frozen"),
         ("stages:", "seed: x\nstages:", "seed: Input should be a valid integer"),
     ],
 )

@@ -138,6 +138,11 @@ VARIANTS = {
         "model": {"lora": {"rank": 4, "alpha": 8, "dropout": 0.2}},
         "stages": (ALIGN, INSTRUCT | {"trains": ["vision", "projector", "lora"]}),
     },
+    "rounded": {
+        "quantise": "nf4",
+        "model": {"lora": {"rank": 4, "alpha": 8, "dropout": 0.2}},
+        "stages": (ALIGN, INSTRUCT | {"trains": ["projector", "lora"]}),
+    },
     "contrastive": {
         "stages": (
             ALIGN | {"contrastive_weight": 0.5},
@@ -165,6 +170,8 @@ class Interrupted(JsonlLog):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(configured, tmp_path, monkeypatch, variant):
+    if "quantise" in VARIANTS[variant]:
+        pytest.importorskip("bitsandbytes")
     config = configured(**VARIANTS[variant], save_every=2, evaluate_every=2)
     config = config.model_copy(update={"val": config.train})
     run(config, tmp_path / "whole")

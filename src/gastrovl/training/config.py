@@ -11,6 +11,7 @@ from gastrovl.core.config import Config
 from gastrovl.core.types import Task
 from gastrovl.model.config import ModelConfig
 from gastrovl.model.contrastive import ContrastiveKind
+from gastrovl.model.quantise import Kind as Quantisation
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -128,6 +129,8 @@ class TrainConfig(Config):
         workers: Processes that prepare batches; 0 prepares in the main process.
         gradient_checkpointing: Throw the blocks' activations away and work them out again in the backward pass: true,
             false, or `auto`, where a stage would not fit into memory otherwise.
+        quantise: Round the frozen language model to `nf4` (4 bits) or `int8` while adapters learn (QLoRA); the
+            checkpoint holds floats again. Needs the extra `quant`.
     """
 
     name: str
@@ -147,6 +150,7 @@ class TrainConfig(Config):
     feature_cache_mb: Annotated[int, Field(ge=0)] = 2048
     max_length: Annotated[int, Field(gt=0)] = 2048
     gradient_checkpointing: Literal["auto"] | bool = "auto"
+    quantise: Quantisation | None = None
 
     @model_validator(mode="after")
     def _check(self) -> TrainConfig:
@@ -159,6 +163,8 @@ class TrainConfig(Config):
             raise ValueError(
                 "a stage trains either `lora` or `language`, not both; with `layers` some blocks open beside lora"
             )
+        if self.quantise and any(Part.LANGUAGE in stage.trains for stage in self.stages):
+            raise ValueError("quantise keeps the language model frozen; train `lora` in the place of `language`")
         if has_lora and self.model.preset is None and self.model.lora is None:
             raise ValueError("a stage trains `lora`, but the model describes none (model.lora)")
         return self

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_model, save_model
 
 from gastrovl.core.errors import ConfigError
 from gastrovl.core.files import write_text
@@ -21,6 +20,7 @@ from gastrovl.model import adapters, checkpointing
 from gastrovl.model.checkpoint import build_model, load_checkpoint, save_checkpoint
 from gastrovl.model.presets import resolve
 from gastrovl.model.processor import GastroVLProcessor
+from gastrovl.model.quantise import load_weights, quantise, save_weights
 from gastrovl.training.arguments import training_arguments
 from gastrovl.training.config import Part, StageConfig, TrainConfig
 from gastrovl.training.dataset import ImageStore, RowDataset, cached_side, load_conversations
@@ -123,6 +123,9 @@ def _start(config: TrainConfig) -> tuple[Any, GastroVLProcessor]:
         model, processor, _ = load_checkpoint(Path(config.start_from))
     else:
         model, processor = build_model(config.model, config.seed)
+    if config.quantise:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        quantise(model, config.quantise, device, getattr(torch, config.precision))
     if any(Part.LORA in stage.trains for stage in config.stages):
         lora = resolve(config.model).lora
         if lora is None:
@@ -164,7 +167,7 @@ def _run_stage(run: _Run, number: int, features: Features | None) -> Features | 
     stage, folder = run.config.stages[number - 1], run.stage_folder(number)
     weights = folder / "weights.safetensors"
     if weights.is_file():
-        load_model(run.model, weights)
+        load_weights(run.model, weights)
         run.say(f"stage {number} {stage.name}: done before, weights read")
         return None
     if stage.contrastive_weight:
@@ -185,7 +188,7 @@ def _run_stage(run: _Run, number: int, features: Features | None) -> Features | 
     if trainer.eval_dataset is not None and not _is_scored(trainer):
         trainer.evaluate()
     partial = folder / "weights.partial.safetensors"
-    save_model(trainer.accelerator.unwrap_model(trainer.model), str(partial))
+    save_weights(trainer.accelerator.unwrap_model(trainer.model), partial)
     partial.replace(weights)
     for state in folder.glob("checkpoint-*"):
         shutil.rmtree(state)

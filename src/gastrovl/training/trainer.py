@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_model, save_model
 from torch import Tensor
 from transformers import Trainer, TrainingArguments
 
 from gastrovl.model import adapters
 from gastrovl.model.checkpointing import keep_recomputing
+from gastrovl.model.quantise import load_weights, save_weights
 from gastrovl.training import validation
 from gastrovl.training.config import StageConfig
 from gastrovl.training.dataset import Collator, RowDataset
@@ -54,14 +54,14 @@ class GastroTrainer(Trainer):
         super()._save(output_dir, state_dict)
         model = self.accelerator.unwrap_model(self.model)
         if adapters.inner(model) is not model:
-            save_model(model, str(Path(output_dir or self.args.output_dir) / WHOLE_MODEL))
+            save_weights(model, Path(output_dir or self.args.output_dir) / WHOLE_MODEL)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Weights of a saved state, as `_save` wrote them."""
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         whole = Path(resume_from_checkpoint) / WHOLE_MODEL
         if whole.is_file():
-            load_model(self.accelerator.unwrap_model(model or self.model), str(whole))
+            load_weights(self.accelerator.unwrap_model(model or self.model), whole)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
