@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from gastrovl.core.errors import ConfigError
 from gastrovl.training.config import Part, StageConfig
@@ -70,6 +70,16 @@ def frozen_modules(model: nn.Module) -> list[nn.Module]:
         for module in model.modules()
         if any(True for _ in module.parameters()) and not any(p.requires_grad for p in module.parameters())
     ]
+
+
+def open_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """What a stage changes, by name: the open parameters, and the running statistics beside them."""
+    found: dict[str, Tensor] = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    for prefix, module in model.named_modules():
+        if any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
+            statistics = module.named_buffers(prefix, recurse=False)
+            found |= {name: buffer for name, buffer in statistics if buffer.is_floating_point()}
+    return found
 
 
 def parameter_groups(model: nn.Module, stage: StageConfig) -> list[dict[str, Any]]:

@@ -86,6 +86,8 @@ def train(
     output = Path(output)
     if config.train is None:
         raise ConfigError("train: no conversations given; set `train:` to a JSONL file of conversations")
+    if config.val is None and any(stage.early_stop for stage in config.stages):
+        raise ConfigError("early_stop needs validation conversations; set `val:` to a JSONL file, or leave it out")
     train_set = load_conversations(Path(config.train))
     val_set = _some_images(load_conversations(Path(config.val)), config) if config.val else []
     check_output(output, config, resume)
@@ -184,14 +186,18 @@ def _run_stage(run: _Run, number: int, features: Features | None) -> Features | 
     trainer = _trainer(run, number, features)
     last = last_state(folder)
     cut_log(run.output / "log.jsonl", stage.name, last)
-    trainer.train(resume_from_checkpoint=last)
-    if trainer.eval_dataset is not None and not _is_scored(trainer):
-        trainer.evaluate()
+    if not trainer.had_stopped(last):
+        trainer.train(resume_from_checkpoint=last)
+        if trainer.eval_dataset is not None and not _is_scored(trainer):
+            trainer.evaluate()
+    trainer.take_final_weights()
     partial = folder / "weights.partial.safetensors"
     save_weights(trainer.accelerator.unwrap_model(trainer.model), partial)
     partial.replace(weights)
     for state in folder.glob("checkpoint-*"):
         shutil.rmtree(state)
+    for kept in folder.glob("best-*.safetensors"):
+        kept.unlink()
     return features
 
 
