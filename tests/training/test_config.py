@@ -50,6 +50,16 @@ def test_a_good_run_is_read(tmp_path):
         ("trains: [projector]", "trains: []", "at least 1 item"),
         ("learning_rate: 1.0e-3, steps", "learning_rat: 1.0e-3, steps", r"run\.yaml:4: unknown key .*'learning_rate'"),
         ("steps: 5", "steps: 0", "greater than 0"),
+        ("stages:", "quantise: nf4\nstages:", "quantise keeps the language model frozen"),
+        ("steps: 5", "steps: 5, early_stop: {metric: loss}", "early_stop needs validations: set `evaluate_every`"),
+        ("steps: 5", "steps: 5, ema: 1.0", "less than 1"),
+        (
+            "steps: 5",
+            "steps: 5, repeat_several: 2, sampling: {temperature: 2}",
+            "either `sampling` or `repeat_several`",
+        ),
+        ("steps: 5", "steps: 5, sampling: {temperature: 0.5}", "greater than or equal to 1"),
+        ("steps: 5", "steps: 5, sampling: {temperature: 2, by: [centre]}", "'task', 'class' or 'source'"),
         ("stages:", "seed: x\nstages:", "seed: Input should be a valid integer"),
     ],
 )

@@ -198,6 +198,42 @@ def test_task_weights_reach_the_labels(make):
     assert set(weights[segments == 1]) == {0.0, 1.0}
 
 
+def test_each_dialogue_weighs_alike_when_a_stage_says_so(make):
+    row = make(length_weighting="dialogue", task_weights={Task.REC: 3.0})[0]
+    segments, weights = np.array(row.packed.segments), np.array(row.packed.weights)
+
+    assert [weights[segments == number].sum() for number in (1, 2, 3, 4)] == pytest.approx([1, 3, 1, 1])
+
+
+def test_rare_dialogues_are_drawn_rather_when_a_stage_samples(make):
+    conversations = load_conversations(make.file)
+    # of eight dialogues one is about a cancer; by class it gets half of all draws
+    terms = {one.id: ("cancer",) if number == 0 else ("polyp",) for number, one in enumerate(conversations)}
+    conversations = [one.model_copy(update={"target": Target(terms=terms[one.id])}) for one in conversations]
+    sampling = {"temperature": 1e9, "by": ["class"]}
+    dataset = make(conversations, dialogues_per_image=1, sampling=sampling)
+    rare = 0
+    for epoch in range(200):
+        dataset.set_epoch(epoch)
+        order = dataset.epoch_order(epoch)
+        assert len(order) == 2
+        rare += sum(dataset[index].tasks == (Task.CLS,) and index % 2 == 0 for index in order)
+
+    # 400 rows, half of them expected; the standard error is at most sqrt(400) / 2 = 10
+    assert rare == pytest.approx(200, abs=40)
+
+
+def test_an_image_that_comes_again_in_an_epoch_is_seen_in_another_view(make):
+    dataset = make(augment=MOVED, sampling={"temperature": 2})
+
+    assert not np.array_equal(dataset[0].square, dataset[0 + len(dataset)].square)
+    assert dataset[0].tasks == dataset[0 + len(dataset)].tasks
+
+
+def test_validation_does_not_sample(make):
+    assert make(sampling={"temperature": 5}, is_training=False).shares is None
+
+
 def test_digits_of_boxes_weigh_what_the_stage_says(make, processor):
     row = make(digit_weights=(4.0, 2.0, 0.5))[0]
     answer = [

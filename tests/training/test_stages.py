@@ -10,6 +10,7 @@ from gastrovl.core.types import Task
 from gastrovl.model.adapters import add_lora
 from gastrovl.model.checkpoint import build_model
 from gastrovl.model.config import LoraConfig
+from gastrovl.model.quantise import quantise
 from gastrovl.training.config import Part, StageConfig
 from gastrovl.training.stages import block_of, describe, frozen_modules, open_parts, parameter_groups, part_of
 
@@ -122,6 +123,16 @@ def test_of_a_contrastive_head_opens_what_the_stage_uses(model, told, expected):
     open_parts(model, stage(Part.PROJECTOR, **told))
 
     assert {name for name in open_names(model) if "projector" not in name} == expected
+
+
+def test_the_table_counts_weights_and_not_bytes_of_a_rounded_model(model):
+    pytest.importorskip("bitsandbytes")
+    told = stage(Part.PROJECTOR)
+    before = describe(told, open_parts(model, told), model)
+
+    quantise(model, "nf4", torch.device("cpu"), torch.float32)
+
+    assert describe(told, open_parts(model, told), model) == before
 
 
 def blocks_open(model, part):

@@ -11,8 +11,10 @@ from gastrovl.core.config import Config
 from gastrovl.core.types import Task
 from gastrovl.model.config import ModelConfig
 from gastrovl.model.contrastive import ContrastiveKind
+from gastrovl.model.quantise import Kind as Quantisation
 from gastrovl.model.shared_prefix import Backend
 
+LengthWeighting = Literal["token", "sqrt", "dialogue"]
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -37,6 +39,33 @@ class AugmentConfig(Config):
     flip: bool = True
     smallest_crop: Annotated[float, Field(gt=0.2, le=1)] = 0.7
     colour: Annotated[float, Field(ge=0, lt=1)] = 0.2
+
+
+class SamplingConfig(Config):
+    """Which images and dialogues an epoch shows how often (see `sampling`).
+
+    Attributes:
+        temperature: 1 shows the data as they are; the higher, the more alike rare and common strata come up.
+        by: What makes a stratum, together.
+    """
+
+    temperature: Annotated[float, Field(ge=1)]
+    by: tuple[Literal["task", "class", "source"], ...] = Field(default=("task", "class", "source"), min_length=1)
+
+
+class EarlyStopConfig(Config):
+    """When a stage ends before its time, and with which weights.
+
+    Attributes:
+        metric: A validation score, such as `loss`, `rec_iou` or `cls_exact`; of a loss the lowest is best, of any other
+            score the highest. The best weights are kept, whether the stage ended early or not.
+        patience: Validations in a row that are no better, after which the stage ends.
+        min_delta: What a better one has to gain at least.
+    """
+
+    metric: str = Field(min_length=1)
+    patience: Annotated[int, Field(gt=0)] = 3
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
 
 
 class StageConfig(Config):
@@ -67,6 +96,12 @@ class StageConfig(Config):
         layers: Of `vision` or `language`, only these blocks train, as a slice: `{language: "-4:", vision: "-2:"}` opens
             the last four and the last two; embeddings, final norms and the output layer stay closed. Blocks of a
             convolutional tower are its stages; blocks behind `feature_layer` do not count.
+        ema: Share of itself that a running average of the weights keeps each step, such as 0.999; the average is
+            validated and kept. None keeps the weights themselves.
+        sampling: Show images and dialogues of rare tasks, classes and sources more often; None shows each image once.
+        length_weighting: Whether each answer token counts alike (`token`), each dialogue (`dialogue`), or something
+            between (`sqrt`): a caption of 60 tokens drowns a label of 2.
+        early_stop: Ends the stage when a validation score no longer improves, with the best weights.
     """
 
     name: Annotated[str, Field(pattern="^[a-z0-9-]+$")]
@@ -90,6 +125,10 @@ class StageConfig(Config):
     digit_weights: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
     contrastive: ContrastiveKind = "infonce"
     layers: dict[Part, Annotated[str, Field(pattern=r"^(-?\d+)?:(-?\d+)?$")]] = Field(default_factory=dict)
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    early_stop: EarlyStopConfig | None = None
+    sampling: SamplingConfig | None = None
+    length_weighting: LengthWeighting = "token"
 
     @model_validator(mode="after")
     def _check(self) -> StageConfig:
@@ -102,6 +141,8 @@ class StageConfig(Config):
                 f"stage {self.name!r}: layers of {', '.join(sorted(others))}; expected `vision` or `language`, "
                 "and the part among those that train"
             )
+        if self.sampling and self.repeat_several > 1:
+            raise ValueError(f"stage {self.name!r}: give either `sampling` or `repeat_several`; both repeat images")
         if self.contrastive_weight and Task.CAP not in self.tasks:
             raise ValueError(f"stage {self.name!r}: contrastive_weight needs CAP among the tasks")
         if self.cutmix and (self.answer_weight or self.contrastive_weight or not self.grounding_weight):
@@ -135,6 +176,8 @@ class TrainConfig(Config):
         cached_views: With `augment` and a frozen tower, the views of each image that are drawn once and whose features
             are kept; every epoch shows one of them. 0 draws views anew, and the tower runs on each.
         image_memory_mb: Most MB (2^20 bytes) of decoded images in memory; those beyond are decoded again when needed.
+        quantise: Round the frozen language model to `nf4` (4 bits) or `int8` while adapters learn (QLoRA); the
+            checkpoint holds floats again. Needs the extra `quant`.
     """
 
     name: str
@@ -158,6 +201,7 @@ class TrainConfig(Config):
     feature_cache_gb: Annotated[float, Field(ge=0)] = 20.0
     cached_views: Annotated[int, Field(ge=0)] = 0
     image_memory_mb: Annotated[int, Field(ge=0)] = 2048
+    quantise: Quantisation | None = None
 
     @model_validator(mode="after")
     def _check(self) -> TrainConfig:
@@ -170,6 +214,10 @@ class TrainConfig(Config):
             raise ValueError(
                 "a stage trains either `lora` or `language`, not both; with `layers` some blocks open beside lora"
             )
+        if self.evaluate_every is None and any(stage.early_stop for stage in self.stages):
+            raise ValueError("early_stop needs validations: set `evaluate_every` to a number of steps, and `val`")
+        if self.quantise and any(Part.LANGUAGE in stage.trains for stage in self.stages):
+            raise ValueError("quantise keeps the language model frozen; train `lora` in the place of `language`")
         if has_lora and self.model.preset is None and self.model.lora is None:
             raise ValueError("a stage trains `lora`, but the model describes none (model.lora)")
         if self.cached_views and not (self.augment and self.feature_cache_gb):

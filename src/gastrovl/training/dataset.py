@@ -23,6 +23,8 @@ from gastrovl.training.config import AugmentConfig, StageConfig
 from gastrovl.training.grounding import RowTargets, TermIndex, cut_mix
 from gastrovl.training.images import ImageStore
 from gastrovl.training.packing import PackedRow, collate, pack, weigh_digits
+from gastrovl.training.sampling import Shares, epoch_order, shares_of
+from gastrovl.training.weighting import weigh_lengths
 
 _CROP_MARGIN = 1.25  # cached squares are this much larger than the model's when windows are cut from them
 
@@ -93,6 +95,9 @@ class RowDataset(Dataset[Row]):
             paths += [path for path in paths if has_several_boxes(known[path])] * (stage.repeat_several - 1)
         self.groups = [grouped[path] for path in paths]
         self._known = [known[path] for path in paths]
+        self.shares: Shares | None = None
+        if is_training and stage.sampling:
+            self.shares = shares_of(self.groups, stage.sampling, stage.dialogues_per_image)
         self._boxes = [boxes_said(group) for group in self._known] if augment else []
 
     def set_epoch(self, epoch: int) -> None:
@@ -102,9 +107,16 @@ class RowDataset(Dataset[Row]):
     def __len__(self) -> int:
         return len(self.groups)
 
+    def epoch_order(self, epoch: int) -> list[int]:
+        """The indices of an epoch of a stage that samples, alike in every process (see `sampling.epoch_order`)."""
+        assert self.shares is not None, "only a stage that samples has an order of its own"
+        return epoch_order(self.shares.images, self.seed, epoch)
+
     def __getitem__(self, index: int) -> Row:
-        group = self.groups[index]
+        """A row; `index` + n * len is the same image once more in an epoch, in another wording and view."""
         rng = np.random.default_rng((self.seed, self.epoch if self.is_training else 0, index))
+        index %= len(self.groups)
+        group = self.groups[index]
         if not self.is_training:
             return self._row(group, self._known[index], View(), rng)
         if self.cached_views:
@@ -113,10 +125,19 @@ class RowDataset(Dataset[Row]):
             view = draw_view(rng, self._boxes[index], self.augment) if self.augment else View()
         view, kept = _said_in(group, view)
         if self.stage.dialogues_per_image is not None and len(kept) > self.stage.dialogues_per_image:
-            chosen = sorted(rng.permutation(len(kept))[: self.stage.dialogues_per_image])
-            kept = [kept[number] for number in chosen]
+            kept = self._drawn(index, kept, self.stage.dialogues_per_image, rng)
         row = self._row(kept, self._known[index], view, rng)
         return self._mixed(row, rng) if self.stage.cutmix and rng.random() < self.stage.cutmix else row
+
+    def _drawn(self, index: int, kept: list[Conversation], count: int, rng: np.random.Generator) -> list[Conversation]:
+        """Some of an image's dialogues, in their order; rare ones rather where the stage samples."""
+        if self.shares is None:
+            chosen = sorted(rng.permutation(len(kept))[:count])
+        else:
+            of = dict(zip([one.id for one in self.groups[index]], self.shares.dialogues[index], strict=True))
+            weights = np.array([of[one.id] for one in kept])
+            chosen = sorted(rng.choice(len(kept), size=count, replace=False, p=weights / weights.sum()))
+        return [kept[number] for number in chosen]
 
     def sights(self) -> list[tuple[ImageRef, View]]:
         """Every image in every view that rows show of it, once each; none when views are drawn anew each epoch."""
@@ -162,7 +183,7 @@ class RowDataset(Dataset[Row]):
         said = [(conversation, self._words(conversation, view, rng)) for conversation in group]
         dialogues = [self.processor.encode_dialogue(turns) for _, turns in said]
         weights = [self.stage.task_weights.get(conversation.task, 1.0) for conversation, _ in said]
-        packed = pack(dialogues, weights, self.max_length)
+        packed = weigh_lengths(pack(dialogues, weights, self.max_length), self.stage.length_weighting)
         if set(self.stage.digit_weights) != {1.0}:
             packed = weigh_digits(packed, self._digit_ids, self.stage.digit_weights)
         count = max(packed.segments)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from gastrovl.core.errors import ConfigError
 from gastrovl.training.config import Part, StageConfig
@@ -36,6 +36,12 @@ def block_of(name: str) -> int | None:
     return int(found.group(1)) if found else None
 
 
+def weights_in(parameter: nn.Parameter) -> int:
+    """How many weights a parameter holds; one of 4 bits a weight keeps two in a byte."""
+    state = getattr(parameter, "quant_state", None)
+    return parameter.numel() if state is None else int(state.shape.numel())
+
+
 def open_parts(model: nn.Module, stage: StageConfig) -> dict[Part, int]:
     """Freeze everything but what the stage trains; returns the number of open parameters of each part.
 
@@ -51,7 +57,7 @@ def open_parts(model: nn.Module, stage: StageConfig) -> dict[Part, int]:
             is_open = is_open and block_of(name) in chosen[part]
         parameter.requires_grad_(is_open)
         if is_open and part is not None:
-            counts[part] += parameter.numel()
+            counts[part] += weights_in(parameter)
     if empty := [_called(part, stage) for part, count in counts.items() if count == 0]:
         raise ConfigError(f"stage {stage.name!r}: the model has no parameters of {', '.join(empty)} to train")
     return counts
@@ -64,6 +70,16 @@ def frozen_modules(model: nn.Module) -> list[nn.Module]:
         for module in model.modules()
         if any(True for _ in module.parameters()) and not any(p.requires_grad for p in module.parameters())
     ]
+
+
+def open_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """What a stage changes, by name: the open parameters, and the running statistics beside them."""
+    found: dict[str, Tensor] = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    for prefix, module in model.named_modules():
+        if any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
+            statistics = module.named_buffers(prefix, recurse=False)
+            found |= {name: buffer for name, buffer in statistics if buffer.is_floating_point()}
+    return found
 
 
 def parameter_groups(model: nn.Module, stage: StageConfig) -> list[dict[str, Any]]:
@@ -90,7 +106,7 @@ def describe(stage: StageConfig, counts: dict[Part, int], model: nn.Module) -> l
     for name, parameter in model.named_parameters():
         part = part_of(name)
         if part is not None:
-            total[part] = total.get(part, 0) + parameter.numel()
+            total[part] = total.get(part, 0) + weights_in(parameter)
     rows = []
     for part, count in total.items():
         rate = f"{stage.rates.get(part, stage.learning_rate):.1e}" if part in counts else "frozen"

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_model, save_model
 
 from gastrovl.core.errors import ConfigError
 from gastrovl.core.files import write_text
@@ -22,6 +21,7 @@ from gastrovl.model.checkpoint import build_model, load_checkpoint, save_checkpo
 from gastrovl.model.flex import why_not_flex
 from gastrovl.model.presets import resolve
 from gastrovl.model.processor import GastroVLProcessor
+from gastrovl.model.quantise import load_weights, quantise, save_weights
 from gastrovl.model.shared_prefix import Backend
 from gastrovl.training.arguments import training_arguments
 from gastrovl.training.config import Part, StageConfig, TrainConfig
@@ -91,6 +91,8 @@ def train(
     output = Path(output)
     if config.train is None:
         raise ConfigError("train: no conversations given; set `train:` to a JSONL file of conversations")
+    if config.val is None and any(stage.early_stop for stage in config.stages):
+        raise ConfigError("early_stop needs validation conversations; set `val:` to a JSONL file, or leave it out")
     train_set = load_conversations(Path(config.train))
     val_set = _some_images(load_conversations(Path(config.val)), config) if config.val else []
     check_output(output, config, resume)
@@ -133,6 +135,9 @@ def _start(config: TrainConfig) -> tuple[Any, GastroVLProcessor]:
         model, processor, _ = load_checkpoint(Path(config.start_from))
     else:
         model, processor = build_model(config.model, config.seed)
+    if config.quantise:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        quantise(model, config.quantise, device, getattr(torch, config.precision))
     if any(Part.LORA in stage.trains for stage in config.stages):
         lora = resolve(config.model).lora
         if lora is None:
@@ -197,7 +202,7 @@ def _run_stage(run: _Run, number: int) -> None:
     stage, folder = run.config.stages[number - 1], run.stage_folder(number)
     weights = folder / "weights.safetensors"
     if weights.is_file():
-        load_model(run.model, weights)
+        load_weights(run.model, weights)
         run.say(f"stage {number} {stage.name}: done before, weights read")
         return
     if stage.contrastive_weight:
@@ -213,17 +218,21 @@ def _run_stage(run: _Run, number: int) -> None:
     filler = _filler(run, stage, trainer)
     last = last_state(folder)
     cut_log(run.output / "log.jsonl", stage.name, last)
-    trainer.train(resume_from_checkpoint=last)
-    if trainer.eval_dataset is not None and not _is_scored(trainer):
-        trainer.evaluate()
+    if not trainer.had_stopped(last):
+        trainer.train(resume_from_checkpoint=last)
+        if trainer.eval_dataset is not None and not _is_scored(trainer):
+            trainer.evaluate()
+    trainer.take_final_weights()
     if filler:
         for dataset, what in _kept_parts(stage, trainer):
             filler.finish(dataset, what)
     partial = folder / "weights.partial.safetensors"
-    save_model(trainer.accelerator.unwrap_model(trainer.model), str(partial))
+    save_weights(trainer.accelerator.unwrap_model(trainer.model), partial)
     partial.replace(weights)
     for state in folder.glob("checkpoint-*"):
         shutil.rmtree(state)
+    for kept in folder.glob("best-*.safetensors"):
+        kept.unlink()
 
 
 def _trainer(run: _Run, number: int) -> GastroTrainer:
