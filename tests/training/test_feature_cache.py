@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -375,6 +376,19 @@ def test_a_shard_that_was_dropped_behind_a_reader_is_missing_and_not_an_error(op
     reader.pin([key_of(0)])
     fill(reader, [0])
     assert readable(opened(), [0]) == [0]
+
+
+def test_a_cache_that_is_deleted_under_a_run_is_read_to_its_end(opened, tmp_path):
+    space = opened()
+    fill(space, range(2))
+    space.pin([key_of(0), key_of(1)])
+
+    shutil.rmtree(tmp_path / "cache")
+
+    assert readable(space, range(3)) == [0, 1]
+    fill(space, [2])
+    assert readable(space, range(3)) == [0, 1, 2]
+    assert readable(opened(), range(3)) == [2]
 
 
 def test_a_space_that_passes_its_bound_while_it_is_written_says_so(opened):
