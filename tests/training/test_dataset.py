@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -222,6 +224,20 @@ def test_a_contrastive_stage_carries_the_caption(make, processor):
     batch = Collator(processor, None)([dataset[0], dataset[1]])
     assert batch["caption_ids"].shape == batch["caption_mask"].shape
     assert batch["caption_mask"].sum(dim=1).tolist() == [len(dataset[0].caption), len(dataset[1].caption)]
+
+
+def test_rows_without_a_caption_leave_the_others_theirs(make, processor):
+    dataset = make(contrastive_weight=0.5)
+    silent = replace(dataset[0], caption=[])
+
+    some = Collator(processor, None, has_captions=True)([silent, dataset[1]])
+    none = Collator(processor, None, has_captions=True)([silent])
+
+    assert some["caption_rows"].tolist() == [1]
+    assert some["caption_ids"].tolist() == [dataset[1].caption]
+    assert none["caption_rows"].tolist() == []
+    assert none["caption_ids"].shape == none["caption_mask"].shape == (1, 1)  # one that nobody reads
+    assert "caption_ids" not in Collator(processor, None)([silent])
 
 
 def test_a_batch_holds_tensors_of_its_rows(make, processor):

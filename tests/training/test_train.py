@@ -204,6 +204,17 @@ VARIANTS = {
         "model": {"lora": {"rank": 4, "alpha": 8, "dropout": 0.2}},
         "stages": (ALIGN, INSTRUCT | {"trains": ["vision", "projector", "lora"]}),
     },
+    "recomputed": {
+        "gradient_checkpointing": True,
+        "model": {"lora": {"rank": 4, "alpha": 8, "dropout": 0.2}},
+        "stages": (ALIGN, INSTRUCT | {"trains": ["vision", "projector", "lora"]}),
+    },
+    "contrastive": {
+        "stages": (
+            ALIGN | {"contrastive_weight": 0.5},
+            INSTRUCT | {"contrastive_weight": 0.5, "contrastive": "sigmoid"},
+        ),
+    },
     "lora and grounded": {
         "connector": ("pool", "resnet"),
         "model": {"lora": {"rank": 4, "alpha": 8, "dropout": 0.2}},
@@ -324,6 +335,28 @@ def test_eight_conversations_of_all_tasks_are_learnt_by_heart(configured, tmp_pa
     assert {reply.stop_reason for reply in replies} == {"end"}
 
 
+def test_alignment_by_contrast_alone_draws_captions_to_their_images(configured, tmp_path):
+    stage = ALIGN | {"answer_weight": 0.0, "contrastive_weight": 1.0, "contrastive": "sigmoid", "steps": 30}
+    config = configured((stage,), images=3)
+
+    run(config, tmp_path / "run")
+
+    losses = [line["loss"] for line in logged(tmp_path / "run") if "loss" in line]
+    assert losses[-1] < 0.6 * losses[0]
+    names = load_file(tmp_path / "run" / "model.safetensors").keys()
+    assert not any("contrast" in name for name in names)
+
+
+def test_recomputed_activations_change_no_loss(configured, tmp_path):
+    for name, choice in (("kept", False), ("recomputed", True)):
+        said = run(configured(gradient_checkpointing=choice), tmp_path / name)
+        assert any("worked out again" in line for line in said) == choice
+
+    assert [line["loss"] for line in logged(tmp_path / "recomputed") if "loss" in line] == pytest.approx(
+        [line["loss"] for line in logged(tmp_path / "kept") if "loss" in line], rel=1e-4
+    )
+
+
 def test_a_run_goes_on_from_a_checkpoint(configured, tmp_path):
     config = configured((ALIGN,))
     run(config, tmp_path / "first")
@@ -374,6 +407,12 @@ def test_a_broken_image_is_named_before_the_first_step(configured, tmp_path):
         with pytest.raises(ImageError, match=r"1\.png: the file is empty"):
             run(config, tmp_path / "run")
         assert not (tmp_path / "run").exists()
+
+
+def test_attention_that_cannot_work_here_is_refused(configured, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="attention: flex cannot be used here: FlexAttention has no backward pass"):
+        run(configured(attention="flex"), tmp_path / "a")
 
 
 def test_a_stage_that_no_part_or_task_fits_is_refused(configured, tmp_path):

@@ -10,6 +10,8 @@ from pydantic import Field, model_validator
 from gastrovl.core.config import Config
 from gastrovl.core.types import Task
 from gastrovl.model.config import ModelConfig
+from gastrovl.model.contrastive import ContrastiveKind
+from gastrovl.model.shared_prefix import Backend
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -53,13 +55,18 @@ class StageConfig(Config):
             that a list of labels goes on.
         warmup: Share of the steps with a rising rate; then the rate falls on a cosine to zero.
         answer_weight: Weight of the answers' cross-entropy; 0 trains tower and connector without the language model.
-        contrastive_weight: Weight of an image-caption InfoNCE term (needs CAP).
+        contrastive_weight: Weight of a loss that draws images and their captions together (needs CAP).
         grounding_weight: Weight of the loss that makes image tokens say what they show and where (needs CLS and REC).
         cutmix: Share of the images that get a part of another one, cut at a border between cells (needs answer_weight
             0: no words are true of such an image). It breaks the shortcut from the whole frame to each of its cells.
         task_weights: Weight of a task's answer tokens; 1 when left out.
         digit_weights: Weights of the three digits of a box coordinate in an answer. The last digit is one part in a
             thousand, mostly noise that a short training should not spend its gradient on.
+        contrastive: `infonce` (CLIP) or `sigmoid` (SigLIP), against the captions of all processes, with a temperature
+            (and bias) that trains with the projector and is not kept. Equal captions are not held against each other.
+        layers: Of `vision` or `language`, only these blocks train, as a slice: `{language: "-4:", vision: "-2:"}` opens
+            the last four and the last two; embeddings, final norms and the output layer stay closed. Blocks of a
+            convolutional tower are its stages; blocks behind `feature_layer` do not count.
     """
 
     name: Annotated[str, Field(pattern="^[a-z0-9-]+$")]
@@ -81,6 +88,8 @@ class StageConfig(Config):
     cutmix: Annotated[float, Field(ge=0, le=1)] = 0.0
     task_weights: dict[Task, Positive] = Field(default_factory=dict)
     digit_weights: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
+    contrastive: ContrastiveKind = "infonce"
+    layers: dict[Part, Annotated[str, Field(pattern=r"^(-?\d+)?:(-?\d+)?$")]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check(self) -> StageConfig:
@@ -88,6 +97,11 @@ class StageConfig(Config):
             raise ValueError(f"stage {self.name!r}: give either `epochs` or `steps`")
         if closed := set(self.rates) - set(self.trains):
             raise ValueError(f"stage {self.name!r}: rates for parts that do not train: {', '.join(sorted(closed))}")
+        if others := set(self.layers) - ({*self.trains} & {Part.VISION, Part.LANGUAGE}):
+            raise ValueError(
+                f"stage {self.name!r}: layers of {', '.join(sorted(others))}; expected `vision` or `language`, "
+                "and the part among those that train"
+            )
         if self.contrastive_weight and Task.CAP not in self.tasks:
             raise ValueError(f"stage {self.name!r}: contrastive_weight needs CAP among the tasks")
         if self.cutmix and (self.answer_weight or self.contrastive_weight or not self.grounding_weight):
@@ -110,7 +124,11 @@ class TrainConfig(Config):
         precision: `bfloat16` computes in mixed precision; weights stay float32.
         evaluate_every, save_every, log_every: Optimiser steps between validation, saved states, log lines.
         val_images: At most this many validation images (seeded draw); None takes all.
+        attention: How packed rows are attended: `groups` (dense products, for CPUs), `flex` (FlexAttention, for GPUs),
+            `mask` (anywhere). `auto` takes groups on a CPU, on a GPU flex where a trial succeeds, and mask otherwise.
         workers: Processes that prepare batches; 0 prepares in the main process.
+        gradient_checkpointing: Throw the blocks' activations away and work them out again in the backward pass: true,
+            false, or `auto`, where a stage would not fit into memory otherwise.
         feature_cache: Folder that keeps what frozen towers said of images, for this run and later ones; left out,
             `feature-cache` beside the run's own folder.
         feature_cache_gb: Most GB (10^9 bytes) in that folder; what lay unused longest goes first. 0 keeps nothing.
@@ -132,8 +150,10 @@ class TrainConfig(Config):
     save_every: Annotated[int, Field(gt=0)] | None = None
     log_every: Annotated[int, Field(gt=0)] = 10
     val_images: Annotated[int, Field(gt=0)] | None = None
+    attention: Backend = Backend.AUTO
     workers: Annotated[int, Field(ge=0)] = 0
     max_length: Annotated[int, Field(gt=0)] = 2048
+    gradient_checkpointing: Literal["auto"] | bool = "auto"
     feature_cache: str | None = None
     feature_cache_gb: Annotated[float, Field(ge=0)] = 20.0
     cached_views: Annotated[int, Field(ge=0)] = 0
@@ -145,8 +165,11 @@ class TrainConfig(Config):
         if len(set(names)) != len(names):
             raise ValueError(f"stages share a name: {names}")
         has_lora = any(Part.LORA in stage.trains for stage in self.stages)
-        if any(Part.LORA in stage.trains and Part.LANGUAGE in stage.trains for stage in self.stages):
-            raise ValueError("a stage trains either `lora` or `language`, not both")
+        whole = [{*stage.trains} - {*stage.layers} for stage in self.stages]
+        if any({Part.LORA, Part.LANGUAGE} <= parts for parts in whole):
+            raise ValueError(
+                "a stage trains either `lora` or `language`, not both; with `layers` some blocks open beside lora"
+            )
         if has_lora and self.model.preset is None and self.model.lora is None:
             raise ValueError("a stage trains `lora`, but the model describes none (model.lora)")
         if self.cached_views and not (self.augment and self.feature_cache_gb):

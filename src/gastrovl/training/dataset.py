@@ -190,10 +190,10 @@ class RowDataset(Dataset[Row]):
 
 
 class Collator:
-    """Rows to the tensors of one batch."""
+    """Rows to the tensors of one batch; with `has_captions` every batch has captions, if only one that nobody reads."""
 
-    def __init__(self, processor: GastroVLProcessor, terms: TermIndex | None) -> None:
-        self.processor, self.terms = processor, terms
+    def __init__(self, processor: GastroVLProcessor, terms: TermIndex | None, has_captions: bool = False) -> None:
+        self.processor, self.terms, self.has_captions = processor, terms, has_captions
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         pad = int(self.processor.tokenizer.pad_token_id)
@@ -203,7 +203,7 @@ class Collator:
             batch["tower_features"] = torch.stack(features)
         else:
             batch["pixel_values"] = self.processor.pixels(np.stack([row.square for row in rows]))
-        if all(row.caption for row in rows):
+        if self.has_captions or any(row.caption for row in rows):
             batch |= _padded_captions([row.caption for row in rows], pad)
         grounding = [row.grounding for row in rows if row.grounding is not None]
         if self.terms and len(grounding) == len(rows):
@@ -279,8 +279,12 @@ def _draw_wording(turn: Turn, rng: np.random.Generator) -> str:
 
 
 def _padded_captions(captions: list[list[int]], pad: int) -> dict[str, Tensor]:
-    length = max(len(ids) for ids in captions)
+    """The captions of the rows that have one, and which rows those are."""
+    rows = [number for number, ids in enumerate(captions) if ids]
+    said = [captions[number] for number in rows] or [[pad]]
+    length = max(map(len, said))
     return {
-        "caption_ids": torch.tensor([ids + [pad] * (length - len(ids)) for ids in captions]),
-        "caption_mask": torch.tensor([[1] * len(ids) + [0] * (length - len(ids)) for ids in captions]),
+        "caption_ids": torch.tensor([ids + [pad] * (length - len(ids)) for ids in said]),
+        "caption_mask": torch.tensor([[1] * len(ids) + [0] * (length - len(ids)) for ids in said]),
+        "caption_rows": torch.tensor(rows, dtype=torch.long),
     }

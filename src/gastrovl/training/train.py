@@ -17,10 +17,12 @@ from gastrovl.core.errors import ConfigError
 from gastrovl.core.files import write_text
 from gastrovl.core.manifest import write_manifest
 from gastrovl.core.types import Conversation
-from gastrovl.model import adapters
+from gastrovl.model import adapters, checkpointing
 from gastrovl.model.checkpoint import build_model, load_checkpoint, save_checkpoint
+from gastrovl.model.flex import why_not_flex
 from gastrovl.model.presets import resolve
 from gastrovl.model.processor import GastroVLProcessor
+from gastrovl.model.shared_prefix import Backend
 from gastrovl.training.arguments import training_arguments
 from gastrovl.training.config import Part, StageConfig, TrainConfig
 from gastrovl.training.dataset import RowDataset, cached_side, load_conversations
@@ -97,6 +99,7 @@ def train(
         f"model {config.name}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, "
         f"{processor.image_tokens} image tokens, vocabulary {len(processor.tokenizer)}"
     )
+    _choose_attention(model, config, say)
     is_frozen = config.feature_cache_gb > 0 and all(Part.VISION not in stage.trains for stage in config.stages)
     is_whole = (config.cached_views or not config.augment) and not any(stage.cutmix for stage in config.stages)
     side = cached_side(processor, config.augment)
@@ -118,6 +121,7 @@ def train(
         _run_stage(run, number)
     model = adapters.merge(model)
     model.drop_grounding_head()
+    model.drop_contrastive_head()
     save_checkpoint(output, model, processor, config.name)
     write_manifest(
         output, stage="train", config=config.model_dump(mode="json"), seed=config.seed, inputs=input_hashes(config)
@@ -140,7 +144,27 @@ def _start(config: TrainConfig) -> tuple[Any, GastroVLProcessor]:
         model = adapters.add_lora(model, lora)
     if any(stage.grounding_weight for stage in config.stages):
         adapters.inner(model).add_grounding_head()
+    if any(stage.contrastive_weight for stage in config.stages):
+        adapters.inner(model).add_contrastive_head()
     return model, processor
+
+
+def _choose_attention(model: Any, config: TrainConfig, say: Say) -> None:
+    """Set how packed rows are attended; on a GPU the fast way is tried out first.
+
+    Raises:
+        ConfigError: `attention: flex` is asked for and cannot work here.
+    """
+    inner, device = adapters.inner(model), torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    inner.packed_attention = config.attention
+    if config.attention is not Backend.FLEX and (config.attention is not Backend.AUTO or device.type == "cpu"):
+        return
+    dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
+    reason = why_not_flex(inner.config.text_config, device, dtype)
+    if reason and config.attention is Backend.FLEX:
+        raise ConfigError(f"attention: flex cannot be used here: {reason}; leave `attention` out to have it chosen")
+    inner.packed_attention = Backend.MASK if reason else Backend.FLEX
+    say(f"packed rows are attended by {inner.packed_attention}" + (f": {reason}" if reason else ""))
 
 
 def _some_images(conversations: list[Conversation], config: TrainConfig) -> list[Conversation]:
@@ -167,10 +191,15 @@ def _run_stage(run: _Run, number: int) -> None:
         load_model(run.model, weights)
         run.say(f"stage {number} {stage.name}: done before, weights read")
         return
+    if stage.contrastive_weight:
+        adapters.inner(run.model).contrast.start(stage.contrastive)
     counts = open_parts(run.model, stage)
     run.say(f"stage {number} {stage.name}: {', '.join(stage.tasks)}; {_length(stage)}")
     for part, count, rate in describe(stage, counts, run.model):
-        run.say(f"  {part:<10} {count:>28}  {rate}")
+        run.say(f"  {part:<14} {count:>24}  {rate}")
+    if is_recomputing := _is_recomputing(run, stage):
+        run.say("  activations are worked out again in the backward pass, which saves memory and takes time")
+    checkpointing.set_checkpointing(adapters.inner(run.model), is_recomputing)
     trainer = _trainer(run, number)
     filler = _filler(run, stage, trainer)
     last = last_state(folder)
@@ -222,6 +251,14 @@ def _trainer(run: _Run, number: int) -> GastroTrainer:
     )
     trainer.add_callback(JsonlLog(run.output / "log.jsonl", stage.name))
     return trainer
+
+
+def _is_recomputing(run: _Run, stage: StageConfig) -> bool:
+    """Whether the stage throws activations away; `auto` does so only where an estimate of its memory is known."""
+    del stage
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    needed_bytes = None
+    return checkpointing.is_wanted(run.config.gradient_checkpointing, needed_bytes, checkpointing.free_memory(device))
 
 
 def _is_scored(trainer: GastroTrainer) -> bool:

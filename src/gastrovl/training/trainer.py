@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import Trainer, TrainingArguments
 
 from gastrovl.model import adapters
+from gastrovl.model.checkpointing import keep_recomputing
 from gastrovl.training import validation
 from gastrovl.training.config import StageConfig
 from gastrovl.training.dataset import Collator, RowDataset
@@ -34,7 +35,7 @@ class GastroTrainer(Trainer):
             args=args,
             train_dataset=train,
             eval_dataset=val,
-            data_collator=Collator(train.processor, train.terms),
+            data_collator=Collator(train.processor, train.terms, has_captions=stage.contrastive_weight > 0),
         )
         self.stage = stage
         self._frozen = frozen_modules(model)
@@ -73,6 +74,7 @@ class GastroTrainer(Trainer):
         """
         for module in self._frozen:
             module.eval()
+        keep_recomputing(adapters.inner(self.accelerator.unwrap_model(model)))
         batches = self.current_gradient_accumulation_steps * self.args.world_size
         inputs = inputs | {
             "answer_weight": self.stage.answer_weight,
