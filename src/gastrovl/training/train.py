@@ -102,12 +102,16 @@ def train(
         f"{processor.image_tokens} image tokens, vocabulary {len(processor.tokenizer)}"
     )
     _choose_attention(model, config, say)
-    train_part = _read_images(
-        train_set, Path(config.train), cached_side(processor, config.augment), processor, config, progress
-    )
+    is_frozen = config.feature_cache_gb > 0 and all(Part.VISION not in stage.trains for stage in config.stages)
+    is_whole = (config.cached_views or not config.augment) and not any(stage.cutmix for stage in config.stages)
+    side = cached_side(processor, config.augment)
+    train_part = _Part(train_set, ImageStore(Path(config.train).parent, side, processor, config.image_memory_mb))
+    _read_images(train_part, Path(config.train), progress, is_decoded=not (is_frozen and is_whole))
     val_part = None
     if val_set and config.val:
-        val_part = _read_images(val_set, Path(config.val), processor.image_size_px, processor, config, progress)
+        side = processor.image_size_px
+        val_part = _Part(val_set, ImageStore(Path(config.val).parent, side, processor, config.image_memory_mb))
+        _read_images(val_part, Path(config.val), progress, is_decoded=not is_frozen)
     write_text(output / "run.json", config.model_dump_json(indent=2) + "\n")  # from here on there is a run to resume
     cache = None
     if config.feature_cache_gb:
@@ -177,24 +181,11 @@ def _some_images(conversations: list[Conversation], config: TrainConfig) -> list
     return [conversation for conversation in conversations if conversation.image.path in chosen]
 
 
-def _read_images(
-    conversations: Sequence[Conversation],
-    file: Path,
-    side: int,
-    processor: GastroVLProcessor,
-    config: TrainConfig,
-    progress: Progress | None,
-) -> _Part:
-    """The images of a file, decoded unless every stage may do with what the tower said of them before."""
-    store = ImageStore(file.parent, side, processor, config.image_memory_mb)
-    paths = sorted({conversation.image.path for conversation in conversations})
+def _read_images(part: _Part, file: Path, progress: Progress | None, *, is_decoded: bool) -> None:
+    """Look at every image before the first step; they are decoded unless what the tower said of them may do."""
+    paths = sorted({conversation.image.path for conversation in part.conversations})
     told = (lambda done, total: progress(f"reading images of {file.name}", done, total)) if progress else None
-    is_kept = config.feature_cache_gb and (config.cached_views or not config.augment)
-    if is_kept and all(Part.VISION not in stage.trains and not stage.cutmix for stage in config.stages):
-        store.hash(paths, told)
-    else:
-        store.load(paths, told)
-    return _Part(conversations, store)
+    (part.images.load if is_decoded else part.images.hash)(paths, told)
 
 
 def _run_stage(run: _Run, number: int) -> None:
