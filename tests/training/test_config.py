@@ -60,6 +60,12 @@ def test_a_good_run_is_read(tmp_path):
         ),
         ("steps: 5", "steps: 5, sampling: {temperature: 0.5}", "greater than or equal to 1"),
         ("steps: 5", "steps: 5, sampling: {temperature: 2, by: [centre]}", "'task', 'class' or 'source'"),
+        (
+            "stages:",
+            "augment: {operations: {twist: 0.5}}\nstages:",
+            "no augmentation is called twist; known: highlights,",
+        ),
+        ("stages:", "augment: {operations: {turn: 1.5}}\nstages:", "less than or equal to 1"),
         ("stages:", "seed: x\nstages:", "seed: Input should be a valid integer"),
     ],
 )
