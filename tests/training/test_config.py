@@ -60,6 +60,12 @@ def test_a_good_run_is_read(tmp_path):
         ),
         ("steps: 5", "steps: 5, sampling: {temperature: 0.5}", "greater than or equal to 1"),
         ("steps: 5", "steps: 5, sampling: {temperature: 2, by: [centre]}", "'task', 'class' or 'source'"),
+        (
+            "stages:",
+            "augment: {operations: {twist: 0.5}}\nstages:",
+            "no augmentation is called twist; known: highlights,",
+        ),
+        ("stages:", "augment: {operations: {turn: 1.5}}\nstages:", "less than or equal to 1"),
         ("stages:", "seed: x\nstages:", "seed: Input should be a valid integer"),
         ("stages:", "cached_views: 2\nstages:", "cached_views needs `augment`, which draws the views"),
         ("stages:", "cached_views: 2\naugment: {}\nfeature_cache_gb: 0\nstages:", "a feature_cache_gb to keep them"),

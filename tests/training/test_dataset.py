@@ -21,6 +21,7 @@ from gastrovl.training.images import ImageStore
 
 ALL = (Task.CLS, Task.REC, Task.REG, Task.CAP)
 MOVED = AugmentConfig(flip=True, smallest_crop=0.4, colour=0.0)
+TURNED = MOVED.model_copy(update={"operations": {"turn": 0.5, "letterbox": 0.5, "highlights": 0.5}})
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +75,9 @@ def test_a_row_holds_all_dialogues_of_one_image(make, processor):
     assert texts_of(row, processor)[0].endswith("gastric ulcer")
 
 
-def test_boxes_in_questions_and_answers_move_with_the_pixels(make, processor):
-    dataset = make(augment=MOVED)
+@pytest.mark.parametrize("augment", [MOVED, TURNED], ids=["moved", "turned"])
+def test_boxes_in_questions_and_answers_move_with_the_pixels(make, processor, augment):
+    dataset = make(augment=augment)
     places = set()
     for epoch in range(12):
         dataset.set_epoch(epoch)

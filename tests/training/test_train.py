@@ -230,7 +230,12 @@ VARIANTS = {
     "lora and grounded": {
         "connector": ("pool", "resnet"),
         "model": {"lora": {"rank": 4, "alpha": 8, "dropout": 0.2}},
-        "stages": (ALIGN, INSTRUCT | {"trains": ["vision", "projector", "lora"], "grounding_weight": 0.5}),
+        "stages": (
+            ALIGN,
+            INSTRUCT
+            | {"trains": ["vision", "projector", "lora", "language"], "layers": {"language": "-1:", "vision": "-1:"}}
+            | {"grounding_weight": 0.5},
+        ),
     },
 }
 

@@ -13,6 +13,7 @@ from gastrovl.model.config import ModelConfig
 from gastrovl.model.contrastive import ContrastiveKind
 from gastrovl.model.quantise import Kind as Quantisation
 from gastrovl.model.shared_prefix import Backend
+from gastrovl.training.operations import OPERATIONS
 
 LengthWeighting = Literal["token", "sqrt", "dialogue"]
 Positive = Annotated[float, Field(gt=0)]
@@ -34,11 +35,22 @@ class AugmentConfig(Config):
         flip: Mirror left to right and top to bottom, each with probability one half.
         smallest_crop: Side of the smallest window as a share of the image; windows always keep every box whole.
         colour: Largest relative change of brightness, contrast and of each colour channel.
+        operations: Further changes, each with its probability, in this order: `turn` (by quarters), `letterbox`
+            (smaller, in black), `highlights` (white reflections), and what `operations.register` has added.
     """
 
     flip: bool = True
     smallest_crop: Annotated[float, Field(gt=0.2, le=1)] = 0.7
     colour: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    operations: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check(self) -> AugmentConfig:
+        if unknown := set(self.operations) - set(OPERATIONS):
+            raise ValueError(
+                f"no augmentation is called {', '.join(sorted(unknown))}; known: {', '.join(sorted(OPERATIONS))}"
+            )
+        return self
 
 
 class SamplingConfig(Config):

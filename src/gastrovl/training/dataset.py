@@ -277,9 +277,9 @@ def _survives(conversation: Conversation, view: View) -> bool:
     if not view.moves_boxes:
         return True
     if conversation.kind is Kind.COMPARE_LEFT:
-        return not view.is_mirrored_x
+        return view.keeps_left
     if conversation.kind is Kind.COMPARE_UP:
-        return not view.is_mirrored_y
+        return view.keeps_up
     if conversation.task is Task.VQA and conversation.kind is None and _says(conversation, names_direction):
         return False
     return not _says(conversation, mentions_position, ("assistant",))
