@@ -20,13 +20,7 @@ from gastrovl.model.tokenizer import SHIPPED
 from gastrovl.training.config import Part, StageConfig, TrainConfig
 from gastrovl.training.dataset import cached_side, load_conversations
 from gastrovl.training.footprint import footprint
-from gastrovl.training.lengths import (
-    ASSUMED_IMAGES,
-    SAMPLE,
-    RowLengths,
-    assumed_lengths,
-    measured_lengths,
-)
+from gastrovl.training.lengths import ASSUMED_IMAGES, SAMPLE, assumed_lengths, measured_lengths
 from gastrovl.training.plan import FLOAT, HALF, HEAD_CHUNK, UTILISATION, Plan, StagePlan
 
 
@@ -101,7 +95,7 @@ def _stage(inputs: _Inputs, stage: StageConfig, sample: int, chunk: int | None, 
         else assumed_lengths(stage, processor.image_tokens)
     )
     is_cached = _is_cached(inputs, stage)
-    row = lengths.mean if is_cpu else lengths.padded
+    row = lengths.laid_out if is_cpu else lengths.padded
     is_mixed = config.precision == "bfloat16"
     cost = footprint(model, stage, row, is_mixed=is_mixed, is_tower_cached=is_cached, has_layout=is_cpu)
     has_statistics = Part.VISION in stage.trains and adapters.inner(model).model.shape.is_convolutional
@@ -118,7 +112,8 @@ def _stage(inputs: _Inputs, stage: StageConfig, sample: int, chunk: int | None, 
         is_exact_split=not stage.contrastive_weight and not has_statistics,
         is_answered=bool(stage.answer_weight),
         chunk=chunk,
-        lengths=RowLengths(lengths.rows, lengths.mean, row, lengths.longest, lengths.sampled),
+        lengths=lengths,
+        row=row,
         cost=cost,
     )
 

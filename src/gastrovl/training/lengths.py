@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from gastrovl.core.types import Conversation, Task
 from gastrovl.model.processor import GastroVLProcessor
+from gastrovl.model.shared_prefix import shared_prefix
 from gastrovl.training.config import StageConfig, TrainConfig
 from gastrovl.training.dataset import ImageStore, RowDataset, cached_side
-from gastrovl.training.packing import PackedRow
+from gastrovl.training.packing import PackedRow, collate
 
 SAMPLE = 256  # rows: the mean of a sample of this size lies within a few per cent of that of all
 ASSUMED_IMAGES = 10_000
@@ -47,7 +48,8 @@ class RowLengths:
     Attributes:
         rows: In one epoch.
         mean: The mean row.
-        padded: The mean row when each is as long as the longest of its batch.
+        padded: The mean row when each is as long as the longest of its batch, as under a mask over whole rows.
+        laid_out: The mean row when the dialogues of a batch stand in groups of like length, as on a CPU.
         longest: Tokens of the longest row that was looked at.
         sampled: How many rows were looked at; 0 when the lengths are assumed.
     """
@@ -55,6 +57,7 @@ class RowLengths:
     rows: int
     mean: RowShape
     padded: RowShape
+    laid_out: RowShape
     longest: int
     sampled: int
 
@@ -110,7 +113,10 @@ def lengths_of(rows: Sequence[PackedRow], count: int, batch: int, caption: int =
         caption=caption,
     )
     padded = round(_mean([max(part) for part in whole]))
-    return RowLengths(count, mean, _as_long_as(mean, padded), max(lengths), len(rows))
+    groups = [rows[start : start + batch] for start in range(0, len(rows), batch)]
+    laid_out = round(_mean([_laid_out(part) for part in groups if len(part) == len(whole[0])]))
+    shapes = (mean, replace(mean, length=padded), replace(mean, length=laid_out))
+    return RowLengths(count, *shapes, max(lengths), len(rows))
 
 
 def assumed_lengths(stage: StageConfig, image_tokens: int) -> RowLengths:
@@ -121,12 +127,15 @@ def assumed_lengths(stage: StageConfig, image_tokens: int) -> RowLengths:
     prefix = _ASSUMED_TEMPLATE + image_tokens
     caption = ASSUMED_TOKENS[Task.CAP][1] if stage.contrastive_weight else 0
     row = RowShape(prefix + tokens, prefix, answers, len(tasks), caption)
-    return RowLengths(ASSUMED_IMAGES, row, row, row.length, 0)
+    return RowLengths(ASSUMED_IMAGES, row, row, row, row.length, 0)
 
 
-def _as_long_as(row: RowShape, length: int) -> RowShape:
-    return RowShape(length, row.prefix, row.answers, row.dialogues, row.caption)
+def _laid_out(rows: Sequence[PackedRow]) -> int:
+    """Tokens per row of a batch."""
+    segments = collate(rows, pad_token_id=0)["segments"]
+    layout = shared_prefix(segments)
+    return segments.shape[1] if layout is None else round(len(layout.order) / len(rows))
 
 
-def _mean(values: Sequence[int]) -> float:
+def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)

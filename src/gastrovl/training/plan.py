@@ -12,7 +12,7 @@ from typing import Any
 
 from gastrovl.training.devices import Device
 from gastrovl.training.footprint import Footprint, PartSize
-from gastrovl.training.lengths import RowLengths
+from gastrovl.training.lengths import RowLengths, RowShape
 
 FLOAT, HALF = 4, 2  # bytes
 UTILISATION = 0.35  # share of the peak; 0.3-0.5 is usual for transformers of this size on one node
@@ -62,6 +62,7 @@ class StagePlan:
         is_exact_split: Whether smaller batches with more accumulation give the same result (no contrast within a batch,
             no running statistics of an open tower).
         chunk: Answer positions whose logits exist at once; None for all.
+        row: The row that was measured: padded, or laid out.
     """
 
     name: str
@@ -77,6 +78,7 @@ class StagePlan:
     is_answered: bool
     chunk: int | None
     lengths: RowLengths
+    row: RowShape
     cost: Footprint
 
     def memory(self, devices: int = 1, *, is_sharded: bool = False) -> Memory:
@@ -105,8 +107,8 @@ class StagePlan:
         cost, length = self.cost, self.lengths.longest
         language = cost.language_kept_bytes
         if self.is_checkpointed and cost.layers:
-            language = cost.layers * self.lengths.padded.length * cost.width * FLOAT + language // cost.layers
-        stretched = language * length // self.lengths.padded.length
+            language = cost.layers * self.row.length * cost.width * FLOAT + language // cost.layers
+        stretched = language * length // self.row.length
         return cost.kept_bytes - cost.language_kept_bytes + stretched
 
     @property
