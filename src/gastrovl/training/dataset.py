@@ -29,7 +29,7 @@ _CROP_MARGIN = 1.25  # cached squares are this much larger than the model's when
 
 @dataclass(frozen=True)
 class Row:
-    """One training item. `tasks` names the task of each packed dialogue, in order."""
+    """One training item. `tasks` and `ids` name task and conversation of each packed dialogue, `image` the file."""
 
     square: NDArray[np.uint8]
     packed: PackedRow
@@ -37,6 +37,8 @@ class Row:
     caption: list[int]
     grounding: RowTargets | None
     features: Tensor | None = None
+    image: str = ""
+    ids: tuple[str, ...] = ()
 
 
 class ImageStore:
@@ -166,7 +168,8 @@ class RowDataset(Dataset[Row]):
         grounding = self.terms.targets(known, view.move, self.grid_side) if self.terms else None
         tasks = tuple(conversation.task for conversation, _ in said[:count])
         features = self.features.get(group[0].image.path)
-        return Row(square, packed, tasks, caption, grounding, features)
+        ids = tuple(conversation.id for conversation, _ in said[:count])
+        return Row(square, packed, tasks, caption, grounding, features, group[0].image.path, ids)
 
     def _words(self, conversation: Conversation, view: View, rng: np.random.Generator) -> list[tuple[str, str]]:
         turns: list[tuple[str, str]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 
-from gastrovl.core.errors import ConfigError
+from gastrovl.core.errors import ConfigError, GastroVLError
 from gastrovl.core.types import Conversation
 from gastrovl.model import adapters
 from gastrovl.model.checkpoint import build_model, checkpoint_shape
@@ -17,11 +18,13 @@ from gastrovl.model.config import ModelConfig, PartConfig
 from gastrovl.model.presets import PRESETS, resolve
 from gastrovl.model.processor import GastroVLProcessor
 from gastrovl.model.tokenizer import SHIPPED
+from gastrovl.training.advice import advice
 from gastrovl.training.config import Part, StageConfig, TrainConfig
 from gastrovl.training.dataset import cached_side, load_conversations
+from gastrovl.training.devices import memory_here
 from gastrovl.training.footprint import footprint
 from gastrovl.training.lengths import ASSUMED_IMAGES, SAMPLE, assumed_lengths, measured_lengths
-from gastrovl.training.plan import FLOAT, HALF, HEAD_CHUNK, UTILISATION, Plan, StagePlan
+from gastrovl.training.plan import BATCH_SECONDS, FLOAT, HALF, HEAD_CHUNK, UTILISATION, Plan, StagePlan
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,8 @@ def estimate(
     assumptions.insert(
         0,
         f"training reaches {UTILISATION:.0%} of a device's peak: the weightiest assumption, all times are inversely "
-        "proportional to it. Validation, reading images and saving come on top",
+        "proportional to it. Validation, reading images and saving come on top. A batch takes "
+        f"{BATCH_SECONDS * 1000:.0f} ms at least, which is what bounds small models on a GPU",
     )
     largest = max(stages, key=lambda stage: stage.cost.trainable).cost
     parameters, side = largest.parameters, cached_side(processor, config.augment)
@@ -85,6 +89,16 @@ def estimate(
         stages=stages,
         assumptions=tuple(assumptions),
     )
+
+
+def advice_here(config: TrainConfig, stage: StageConfig) -> str:
+    """What would make a stage fit on the device it runs on; never fails, for it is asked for when something else "
+    "has."""
+    try:
+        plan = estimate(config.model_copy(update={"stages": (stage,)}), is_cpu=not torch.cuda.is_available())
+        return advice(plan.stages[0], memory_here(), int(os.environ.get("WORLD_SIZE", "1")))
+    except (GastroVLError, RuntimeError, ValueError):
+        return "take a smaller images_per_step with more accumulation, which gives the same result"
 
 
 def _stage(inputs: _Inputs, stage: StageConfig, sample: int, chunk: int | None, is_cpu: bool) -> StagePlan:

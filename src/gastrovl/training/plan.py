@@ -17,6 +17,7 @@ from gastrovl.training.lengths import RowLengths, RowShape
 FLOAT, HALF = 4, 2  # bytes
 UTILISATION = 0.35  # share of the peak; 0.3-0.5 is usual for transformers of this size on one node
 RESERVE = 0.1  # of a device's memory, left for what the allocator splits and the libraries hold
+BATCH_SECONDS = 0.03  # at least, on a GPU: some thousand kernels are started one after the other
 HEAD_CHUNK: int | None = None  # answer positions whose logits exist at once; None: all of a batch
 
 
@@ -133,6 +134,8 @@ class StagePlan:
         backward = (
             self.cost.backward_flops * self.images_per_step / speed
         )  # of the last batch: what traffic hides behind
+        if not device.is_cpu:
+            computing = max(computing, BATCH_SECONDS * self.accumulation)
         step = computing + max(0.0, self._traffic(devices, is_sharded) / device.link_bytes - backward)
         once = self.lengths.rows * self.cost.tower_flops / speed / devices if self.is_tower_cached else 0.0
         return self.steps_in_all(devices) * step + once
@@ -183,6 +186,11 @@ class Plan:
     def seconds(self, device: Device, devices: int = 1, *, is_sharded: bool = False) -> float:
         """All stages one after the other."""
         return sum(stage.seconds(device, devices, is_sharded=is_sharded) for stage in self.stages)
+
+    @property
+    def parameters(self) -> int:
+        """Of all parts."""
+        return sum(part.parameters for part in self.parts)
 
     @property
     def disk_bytes(self) -> int:

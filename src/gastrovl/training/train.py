@@ -6,6 +6,7 @@ import math
 import random
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,17 @@ from gastrovl.model.processor import GastroVLProcessor
 from gastrovl.training.arguments import training_arguments
 from gastrovl.training.config import Part, StageConfig, TrainConfig
 from gastrovl.training.dataset import ImageStore, RowDataset, cached_side, load_conversations
+from gastrovl.training.estimate import advice_here
 from gastrovl.training.features import tower_features
 from gastrovl.training.grounding import TermIndex
+from gastrovl.training.guards import (
+    StopAtNoNumber,
+    check_space,
+    named_failures,
+    space_needed,
+    writing_checkpoint,
+)
+from gastrovl.training.inputs import begin_or_check_inputs, check_tokenizer
 from gastrovl.training.joblog import JsonlLog
 from gastrovl.training.runfolder import check_output, cut_log, input_hashes, last_state
 from gastrovl.training.stages import describe, open_parts
@@ -100,6 +110,8 @@ def train(
     val_part = None
     if val_set and config.val:
         val_part = _read_images(val_set, Path(config.val), processor.image_size_px, processor, progress)
+    check_space(output, space_needed(config, model))
+    begin_or_check_inputs(output, config, processor.tokenizer)
     write_text(output / "run.json", config.model_dump_json(indent=2) + "\n")  # from here on there is a run to resume
     run = _Run(config, output, model, processor, train_part, val_part, show_bar, say)
     features: Features | None = None
@@ -107,10 +119,11 @@ def train(
         features = _run_stage(run, number, features)
     model = adapters.merge(model)
     model.drop_grounding_head()
-    save_checkpoint(output, model, processor, config.name)
-    write_manifest(
-        output, stage="train", config=config.model_dump(mode="json"), seed=config.seed, inputs=input_hashes(config)
-    )
+    with writing_checkpoint(output):
+        save_checkpoint(output, model, processor, config.name)
+        write_manifest(
+            output, stage="train", config=config.model_dump(mode="json"), seed=config.seed, inputs=input_hashes(config)
+        )
     shutil.rmtree(output / "stages")  # last: until the manifest stands, a resumed run needs them
     return output
 
@@ -122,6 +135,7 @@ def _start(config: TrainConfig) -> tuple[Any, GastroVLProcessor]:
         model, processor, _ = load_checkpoint(Path(config.start_from))
     else:
         model, processor = build_model(config.model, config.seed)
+    check_tokenizer(model, processor.tokenizer, config)
     if any(Part.LORA in stage.trains for stage in config.stages):
         lora = resolve(config.model).lora
         if lora is None:
@@ -173,12 +187,14 @@ def _run_stage(run: _Run, number: int, features: Features | None) -> Features | 
     trainer = _trainer(run, number, features)
     last = last_state(folder)
     cut_log(run.output / "log.jsonl", stage.name, last)
-    trainer.train(resume_from_checkpoint=last)
+    with _failures_named(run, number, trainer):
+        trainer.train(resume_from_checkpoint=last)
     if trainer.eval_dataset is not None and not _is_scored(trainer):
         trainer.evaluate()
-    partial = folder / "weights.partial.safetensors"
-    save_model(trainer.accelerator.unwrap_model(trainer.model), str(partial))
-    partial.replace(weights)
+    with _failures_named(run, number, trainer):
+        partial = folder / "weights.partial.safetensors"
+        save_model(trainer.accelerator.unwrap_model(trainer.model), str(partial))
+        partial.replace(weights)
     for state in folder.glob("checkpoint-*"):
         shutil.rmtree(state)
     return features
@@ -216,7 +232,17 @@ def _trainer(run: _Run, number: int, features: Features | None) -> GastroTrainer
         dataset(run.val_part, False) if run.val_part else None,
     )
     trainer.add_callback(JsonlLog(run.output / "log.jsonl", stage.name))
+    trainer.add_callback(StopAtNoNumber(trainer.watch, stage.name, folder))
     return trainer
+
+
+def _failures_named(run: _Run, number: int, trainer: GastroTrainer) -> AbstractContextManager[None]:
+    """What goes wrong inside becomes an error of ours, with advice for this stage on this machine."""
+    stage = run.config.stages[number - 1]
+    folder = run.stage_folder(number)
+    return named_failures(
+        stage.name, folder, trainer.watch, lambda: trainer.state.global_step, lambda: advice_here(run.config, stage)
+    )
 
 
 def _is_scored(trainer: GastroTrainer) -> bool:
