@@ -31,7 +31,13 @@ _CROP_MARGIN = 1.25  # cached squares are this much larger than the model's when
 
 @dataclass(frozen=True)
 class Row:
-    """One training item. `tasks` names the task of each packed dialogue, in order; `draw` gives the image's square."""
+    """One training item.
+
+    Attributes:
+        draw: Gives the image as the tower sees it.
+        tasks, ids: Task and conversation of each packed dialogue, in order.
+        image: The file.
+    """
 
     draw: Callable[[], NDArray[np.uint8]]
     packed: PackedRow
@@ -39,6 +45,8 @@ class Row:
     caption: list[int]
     grounding: RowTargets | None
     features: Tensor | None = None
+    image: str = ""
+    ids: tuple[str, ...] = ()
 
     @property
     def square(self) -> NDArray[np.uint8]:
@@ -193,10 +201,11 @@ class RowDataset(Dataset[Row]):
             caption = self.processor.tokenizer.encode(captions[0], add_special_tokens=False) if captions else []
         grounding = self.terms.targets(known, view.move, self.grid_side) if self.terms else None
         tasks = tuple(conversation.task for conversation, _ in said[:count])
+        ids = tuple(conversation.id for conversation, _ in said[:count])
         if features is not None:
-            return Row(lambda: self.draw(image, view), packed, tasks, caption, grounding, features)
+            return Row(lambda: self.draw(image, view), packed, tasks, caption, grounding, features, image.path, ids)
         square = self.draw(image, view)
-        return Row(lambda: square, packed, tasks, caption, grounding)
+        return Row(lambda: square, packed, tasks, caption, grounding, None, image.path, ids)
 
     def _words(self, conversation: Conversation, view: View, rng: np.random.Generator) -> list[tuple[str, str]]:
         turns: list[tuple[str, str]] = []

@@ -9,6 +9,8 @@ from gastrovl.core.errors import OutputError
 from gastrovl.core.files import sha256_file, write_text
 from gastrovl.training.config import TrainConfig
 
+DONE = "weights.safetensors"  # of a finished stage
+
 
 def check_output(output: Path, config: TrainConfig, resume: bool) -> None:
     """Check that `output` is free for this run, or is this run's already and may go on."""
@@ -34,6 +36,26 @@ def last_state(folder: Path) -> str | None:
     """The newest whole state of a stage; one that was being written when the run died lacks its last file."""
     states = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
     return str(max(states, key=lambda path: int(path.name.rsplit("-", 1)[1]))) if states else None
+
+
+def what_is_kept(output: Path, config: TrainConfig) -> str:
+    """What of an unfinished run is there to go on from, as sentences; empty where there is no run."""
+    if not (output / "run.json").is_file():
+        return ""
+    done = [number for number in range(1, len(config.stages) + 1) if (_stage(output, config, number) / DONE).is_file()]
+    names = ", ".join(config.stages[number - 1].name for number in done)
+    finished = f"finished stages are kept ({names}). " if done else ""
+    if len(done) == len(config.stages):
+        return finished
+    number = len(done) + 1
+    last, name = last_state(_stage(output, config, number)), config.stages[number - 1].name
+    if last is None:
+        return f"{finished}stage {name} has no saved state yet and will begin anew. "
+    return f"{finished}stage {name} is kept up to step {Path(last).name.rsplit('-', 1)[1]}. "
+
+
+def _stage(output: Path, config: TrainConfig, number: int) -> Path:
+    return output / "stages" / f"{number}-{config.stages[number - 1].name}"
 
 
 def cut_log(path: Path, stage: str, checkpoint: str | None) -> None:

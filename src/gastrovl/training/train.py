@@ -6,6 +6,7 @@ import math
 import random
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,19 @@ from gastrovl.model.shared_prefix import Backend
 from gastrovl.training.arguments import training_arguments
 from gastrovl.training.config import Part, StageConfig, TrainConfig
 from gastrovl.training.dataset import RowDataset, cached_side, load_conversations
+from gastrovl.training.estimate import advice_here, estimate
 from gastrovl.training.featurecache import FeatureCache
 from gastrovl.training.features import FeatureFiller, may_keep
 from gastrovl.training.grounding import TermIndex
+from gastrovl.training.guards import (
+    StopAtNoNumber,
+    check_space,
+    named_failures,
+    space_needed,
+    writing_checkpoint,
+)
 from gastrovl.training.images import ImageStore
+from gastrovl.training.inputs import begin_or_check_inputs, check_tokenizer
 from gastrovl.training.joblog import JsonlLog
 from gastrovl.training.runfolder import check_output, cut_log, input_hashes, last_state
 from gastrovl.training.stages import describe, open_parts
@@ -37,6 +47,8 @@ from gastrovl.training.trainer import GastroTrainer
 
 Say = Callable[[str], None]
 Progress = Callable[[str, int, int], None]
+
+_SURELY_SMALL = 50_000_000  # parameters; a smaller model fits wherever PyTorch does
 
 
 @dataclass(frozen=True)
@@ -112,6 +124,8 @@ def train(
         side = processor.image_size_px
         val_part = _Part(val_set, ImageStore(Path(config.val).parent, side, processor, config.image_memory_mb))
         _read_images(val_part, Path(config.val), progress, is_decoded=not is_frozen)
+    check_space(output, space_needed(config, model))
+    begin_or_check_inputs(output, config, processor.tokenizer)
     write_text(output / "run.json", config.model_dump_json(indent=2) + "\n")  # from here on there is a run to resume
     cache = None
     if config.feature_cache_gb:
@@ -124,10 +138,11 @@ def train(
     model = adapters.merge(model)
     model.drop_grounding_head()
     model.drop_contrastive_head()
-    save_checkpoint(output, model, processor, config.name)
-    write_manifest(
-        output, stage="train", config=config.model_dump(mode="json"), seed=config.seed, inputs=input_hashes(config)
-    )
+    with writing_checkpoint(output):
+        save_checkpoint(output, model, processor, config.name)
+        write_manifest(
+            output, stage="train", config=config.model_dump(mode="json"), seed=config.seed, inputs=input_hashes(config)
+        )
     shutil.rmtree(output / "stages")  # last: until the manifest stands, a resumed run needs them
     return output
 
@@ -139,6 +154,7 @@ def _start(config: TrainConfig) -> tuple[Any, GastroVLProcessor]:
         model, processor, _ = load_checkpoint(Path(config.start_from))
     else:
         model, processor = build_model(config.model, config.seed)
+    check_tokenizer(model, processor.tokenizer, config)
     if config.quantise:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         quantise(model, config.quantise, device, getattr(torch, config.precision))
@@ -209,17 +225,18 @@ def _run_stage(run: _Run, number: int) -> None:
     filler = _filler(run, stage, trainer)
     last = last_state(folder)
     cut_log(run.output / "log.jsonl", stage.name, last)
-    if not trainer.had_stopped(last):
-        trainer.train(resume_from_checkpoint=last)
-        if trainer.eval_dataset is not None and not _is_scored(trainer):
-            trainer.evaluate()
-    trainer.take_final_weights()
-    if filler:
-        for dataset, what in _kept_parts(stage, trainer):
-            filler.finish(dataset, what)
-    partial = folder / "weights.partial.safetensors"
-    save_weights(trainer.accelerator.unwrap_model(trainer.model), partial)
-    partial.replace(weights)
+    with _failures_named(run, number, trainer):
+        if not trainer.had_stopped(last):
+            trainer.train(resume_from_checkpoint=last)
+            if trainer.eval_dataset is not None and not _is_scored(trainer):
+                trainer.evaluate()
+        trainer.take_final_weights()
+        if filler:
+            for dataset, what in _kept_parts(stage, trainer):
+                filler.finish(dataset, what)
+        partial = folder / "weights.partial.safetensors"
+        save_weights(trainer.accelerator.unwrap_model(trainer.model), partial)
+        partial.replace(weights)
     for state in folder.glob("checkpoint-*"):
         shutil.rmtree(state)
     for kept in folder.glob("best-*.safetensors"):
@@ -259,15 +276,34 @@ def _trainer(run: _Run, number: int) -> GastroTrainer:
         dataset(run.val_part, False) if run.val_part else None,
     )
     trainer.add_callback(JsonlLog(run.output / "log.jsonl", stage.name))
+    trainer.add_callback(StopAtNoNumber(trainer.watch, stage.name, folder))
     return trainer
 
 
 def _is_recomputing(run: _Run, stage: StageConfig) -> bool:
-    """Whether the stage throws activations away; `auto` does so only where an estimate of its memory is known."""
-    del stage
+    """Whether the stage throws activations away; `auto` does where its estimate is more than the device has left."""
+    first = next(run.model.parameters())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    needed_bytes = None
-    return checkpointing.is_wanted(run.config.gradient_checkpointing, needed_bytes, checkpointing.free_memory(device))
+    needed = None
+    if run.config.gradient_checkpointing == "auto" and _is_large(run.model):
+        alone = run.config.model_copy(update={"stages": (stage,)})
+        memory = estimate(alone, is_cpu=device.type == "cpu").stages[0].memory()
+        needed = memory.peak - (memory.weights if first.device.type == device.type else 0)
+    return checkpointing.is_wanted(run.config.gradient_checkpointing, needed, checkpointing.free_memory(device))
+
+
+def _is_large(model: Any) -> bool:
+    """Whether a model's memory is worth an estimate, which takes a second or two."""
+    return sum(p.numel() for p in model.parameters()) > _SURELY_SMALL
+
+
+def _failures_named(run: _Run, number: int, trainer: GastroTrainer) -> AbstractContextManager[None]:
+    """What goes wrong inside becomes an error of ours, with advice for this stage on this machine."""
+    stage = run.config.stages[number - 1]
+    folder = run.stage_folder(number)
+    return named_failures(
+        stage.name, folder, trainer.watch, lambda: trainer.state.global_step, lambda: advice_here(run.config, stage)
+    )
 
 
 def _is_scored(trainer: GastroTrainer) -> bool:

@@ -18,6 +18,7 @@ from gastrovl.training.config import StageConfig
 from gastrovl.training.dataset import Collator, RowDataset
 from gastrovl.training.earlystop import EarlyStop
 from gastrovl.training.ema import AveragedWeights
+from gastrovl.training.guards import NamedCollator, StepWatch
 from gastrovl.training.sampling import EpochOrder
 from gastrovl.training.stages import frozen_modules, parameter_groups
 
@@ -39,8 +40,11 @@ class GastroTrainer(Trainer):
             args=args,
             train_dataset=train,
             eval_dataset=val,
-            data_collator=Collator(train.processor, train.terms, has_captions=stage.contrastive_weight > 0),
+            data_collator=NamedCollator(
+                Collator(train.processor, train.terms, has_captions=stage.contrastive_weight > 0)
+            ),
         )
+        self.watch = StepWatch()
         self.stage = stage
         self._frozen = frozen_modules(model)
         self.model_accepts_loss_kwargs = True
@@ -123,6 +127,19 @@ class GastroTrainer(Trainer):
             "grounding_weight": self.stage.grounding_weight / batches,
         }
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        """The batches of one optimiser step and the loss's divisor; the watch is told whose records they are."""
+        batches, divisor = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.watch.begin(batches)
+        return batches, divisor
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """Forward and backward of one batch; the watch keeps its size and its loss."""
+        self.watch.shape = tuple(inputs["input_ids"].shape)
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        self.watch.losses.append(loss.detach())
+        return loss
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Tensor | None:
         """The divisor of the loss: the answer tokens' weights over all accumulated batches and devices.
