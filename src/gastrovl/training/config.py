@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from gastrovl.core.config import Config
 from gastrovl.core.types import Task
 from gastrovl.model.config import ModelConfig
+from gastrovl.training.trackers import TrackerName, TrackingConfig
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -113,6 +114,8 @@ class TrainConfig(Config):
         feature_cache_mb: A frozen tower runs once per unaugmented image and what it said is kept
             in memory, unless that takes more than this many MB; 0 never does.
         workers: Processes that prepare batches; 0 prepares in the main process.
+        trackers: Which of `tensorboard`, `wandb` and `mlflow` get losses and scores; each stage is a run of its own.
+        tracking: Where they keep them.
     """
 
     name: str
@@ -131,6 +134,8 @@ class TrainConfig(Config):
     workers: Annotated[int, Field(ge=0)] = 0
     feature_cache_mb: Annotated[int, Field(ge=0)] = 2048
     max_length: Annotated[int, Field(gt=0)] = 2048
+    trackers: tuple[TrackerName, ...] = ("tensorboard",)
+    tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")
     def _check(self) -> TrainConfig:

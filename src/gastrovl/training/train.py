@@ -29,6 +29,7 @@ from gastrovl.training.grounding import TermIndex
 from gastrovl.training.joblog import JsonlLog
 from gastrovl.training.runfolder import check_output, cut_log, input_hashes, last_state
 from gastrovl.training.stages import describe, open_parts
+from gastrovl.training.trackers import check_trackers, tracked
 from gastrovl.training.trainer import GastroTrainer
 
 Say = Callable[[str], None]
@@ -82,8 +83,10 @@ def train(
         ConfigError: No training conversations are given, or a stage cannot run.
         OutputError: `output` holds another run, or a run and `resume` is False.
         RecordError, ImageError, CheckpointError: An input is broken.
+        MissingExtraError: A library that the config asks for is not installed.
     """
     output = Path(output)
+    check_trackers(config.trackers)
     if config.train is None:
         raise ConfigError("train: no conversations given; set `train:` to a JSONL file of conversations")
     train_set = load_conversations(Path(config.train))
@@ -170,12 +173,13 @@ def _run_stage(run: _Run, number: int, features: Features | None) -> Features | 
         run.say(f"  {part:<10} {count:>28}  {rate}")
     if Part.VISION in stage.trains or features is None:
         features = _features(run, stage)
-    trainer = _trainer(run, number, features)
-    last = last_state(folder)
-    cut_log(run.output / "log.jsonl", stage.name, last)
-    trainer.train(resume_from_checkpoint=last)
-    if trainer.eval_dataset is not None and not _is_scored(trainer):
-        trainer.evaluate()
+    with tracked(run.config.trackers, run.config.tracking, run.output, run=run.config.name, stage=stage.name):
+        trainer = _trainer(run, number, features)
+        last = last_state(folder)
+        cut_log(run.output / "log.jsonl", stage.name, last)
+        trainer.train(resume_from_checkpoint=last)
+        if trainer.eval_dataset is not None and not _is_scored(trainer):
+            trainer.evaluate()
     partial = folder / "weights.partial.safetensors"
     save_model(trainer.accelerator.unwrap_model(trainer.model), str(partial))
     partial.replace(weights)
@@ -210,7 +214,7 @@ def _trainer(run: _Run, number: int, features: Features | None) -> GastroTrainer
 
     trainer = GastroTrainer(
         run.model,
-        training_arguments(stage, config, folder, run.output, seed, run.show_bar),
+        training_arguments(stage, config, folder, seed, run.show_bar),
         stage,
         dataset(run.train_part, True),
         dataset(run.val_part, False) if run.val_part else None,
