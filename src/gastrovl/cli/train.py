@@ -20,10 +20,13 @@ def train(
 ) -> None:
     """Train a model in stages; each stage says what trains and at which rate before it starts."""
     from gastrovl.core.config import load_config
+    from gastrovl.pipeline import answer_scorer
     from gastrovl.training.config import TrainConfig
     from gastrovl.training.train import train as run_training
 
     settings = load_config(config, TrainConfig, tuple(overrides or ()))
     with progress_bar() as show:
-        run_training(settings, output, resume=resume, say=typer.echo, progress=show)
+        run_training(
+            settings, output, resume=resume, say=typer.echo, progress=show, score_answers=answer_scorer(settings)
+        )
     typer.echo(f"checkpoint in {output}; losses and validation scores in {output / 'log.jsonl'}")

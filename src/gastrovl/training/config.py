@@ -101,6 +101,22 @@ class StageConfig(Config):
         return self
 
 
+class AnswerConfig(Config):
+    """Validation by generation: the model answers, and the evaluation stage scores what it said.
+
+    Attributes:
+        every: Optimiser steps between two; the last step of a stage has one too.
+        images: At most this many validation images (seeded draw); None takes all.
+        tasks: What is asked; None asks for the tasks of the stage.
+        batch_size: Questions answered at a time.
+    """
+
+    every: Annotated[int, Field(gt=0)]
+    images: Annotated[int, Field(gt=0)] | None = 200
+    tasks: tuple[Task, ...] | None = None
+    batch_size: Annotated[int, Field(gt=0)] = 32
+
+
 class TrainConfig(Config):
     """A whole run.
 
@@ -116,6 +132,7 @@ class TrainConfig(Config):
         workers: Processes that prepare batches; 0 prepares in the main process.
         trackers: Which of `tensorboard`, `wandb` and `mlflow` get losses and scores; each stage is a run of its own.
         tracking: Where they keep them.
+        validate_answers: When the model answers validation questions in full, and which; None never does.
     """
 
     name: str
@@ -136,6 +153,7 @@ class TrainConfig(Config):
     max_length: Annotated[int, Field(gt=0)] = 2048
     trackers: tuple[TrackerName, ...] = ("tensorboard",)
     tracking: TrackingConfig = TrackingConfig()
+    validate_answers: AnswerConfig | None = None
 
     @model_validator(mode="after")
     def _check(self) -> TrainConfig:
@@ -147,4 +165,6 @@ class TrainConfig(Config):
             raise ValueError("a stage trains either `lora` or `language`, not both")
         if has_lora and self.model.preset is None and self.model.lora is None:
             raise ValueError("a stage trains `lora`, but the model describes none (model.lora)")
+        if self.validate_answers and self.validate_answers.tasks == ():
+            raise ValueError("validate_answers.tasks is empty; name some, or leave it out for those of the stage")
         return self

@@ -25,9 +25,10 @@ from gastrovl.training.arguments import training_arguments
 from gastrovl.training.config import Part, StageConfig, TrainConfig
 from gastrovl.training.dataset import ImageStore, RowDataset, cached_side, load_conversations
 from gastrovl.training.features import tower_features
+from gastrovl.training.generation import SECONDS, AnswerSource, AnswerValidation, ScoreAnswers, chosen_questions
 from gastrovl.training.grounding import TermIndex
 from gastrovl.training.joblog import JsonlLog
-from gastrovl.training.runfolder import check_output, cut_log, input_hashes, last_state
+from gastrovl.training.runfolder import check_output, cut_log, input_hashes, is_last_step, last_state
 from gastrovl.training.stages import describe, open_parts
 from gastrovl.training.trackers import check_trackers, tracked
 from gastrovl.training.trainer import GastroTrainer
@@ -57,6 +58,7 @@ class _Run:
     val_part: _Part | None
     show_bar: bool
     say: Say
+    answers: AnswerSource | None
 
     def stage_folder(self, number: int) -> Path:
         """Where the states and weights of the `number`-th stage lie, counted from 1."""
@@ -71,6 +73,7 @@ def train(
     show_bar: bool = True,
     say: Say = print,
     progress: Progress | None = None,
+    score_answers: ScoreAnswers | None = None,
 ) -> Path:
     """Run all stages and write a checkpoint to `output`; `resume` goes on where an interrupted run stopped.
 
@@ -78,6 +81,7 @@ def train(
         show_bar: Draw the trainer's progress bar where standard error is a terminal; elsewhere losses are printed.
         say: Told one line at a time what happens.
         progress: Told (what, done, all) while images are read.
+        score_answers: Answers questions and scores the replies, for `validate_answers`: `pipeline.AnswerScorer`.
 
     Raises:
         ConfigError: No training conversations are given, or a stage cannot run.
@@ -91,6 +95,7 @@ def train(
         raise ConfigError("train: no conversations given; set `train:` to a JSONL file of conversations")
     train_set = load_conversations(Path(config.train))
     val_set = _some_images(load_conversations(Path(config.val)), config) if config.val else []
+    answers = _answer_source(config, output, score_answers, say)
     check_output(output, config, resume)
     model, processor = _start(config)
     say(
@@ -104,7 +109,7 @@ def train(
     if val_set and config.val:
         val_part = _read_images(val_set, Path(config.val), processor.image_size_px, processor, progress)
     write_text(output / "run.json", config.model_dump_json(indent=2) + "\n")  # from here on there is a run to resume
-    run = _Run(config, output, model, processor, train_part, val_part, show_bar, say)
+    run = _Run(config, output, model, processor, train_part, val_part, show_bar, say, answers)
     features: Features | None = None
     for number in range(1, len(config.stages) + 1):
         features = _run_stage(run, number, features)
@@ -133,6 +138,28 @@ def _start(config: TrainConfig) -> tuple[Any, GastroVLProcessor]:
     if any(stage.grounding_weight for stage in config.stages):
         adapters.inner(model).add_grounding_head()
     return model, processor
+
+
+def _answer_source(config: TrainConfig, output: Path, score: ScoreAnswers | None, say: Say) -> AnswerSource | None:
+    """What validation by generation needs, or None where the config wants none."""
+    if config.validate_answers is None:
+        return None
+    if config.val is None or score is None:
+        lacking = (
+            "no validation conversations are given (`val`)" if config.val is None else "nothing scores the answers"
+        )
+        raise ConfigError(
+            f"validate_answers: {lacking}; set `val`, and from Python pass "
+            "score_answers=gastrovl.pipeline.AnswerScorer(...), as `gastrovl train` does"
+        )
+    file = Path(config.val)
+    source = AnswerSource(
+        config.validate_answers, score, load_conversations(file), file.parent, output, config.seed, say
+    )
+    for stage in config.stages:
+        if stage.answer_weight:
+            chosen_questions(source, stage)
+    return source
 
 
 def _some_images(conversations: list[Conversation], config: TrainConfig) -> list[Conversation]:
@@ -177,8 +204,11 @@ def _run_stage(run: _Run, number: int, features: Features | None) -> Features | 
         trainer = _trainer(run, number, features)
         last = last_state(folder)
         cut_log(run.output / "log.jsonl", stage.name, last)
-        trainer.train(resume_from_checkpoint=last)
-        if trainer.eval_dataset is not None and not _is_scored(trainer):
+        if last and is_last_step(last):
+            trainer.take(last)
+        else:
+            trainer.train(resume_from_checkpoint=last)
+        if _is_score_due(trainer):
             trainer.evaluate()
     partial = folder / "weights.partial.safetensors"
     save_model(trainer.accelerator.unwrap_model(trainer.model), str(partial))
@@ -220,13 +250,19 @@ def _trainer(run: _Run, number: int, features: Features | None) -> GastroTrainer
         dataset(run.val_part, False) if run.val_part else None,
     )
     trainer.add_callback(JsonlLog(run.output / "log.jsonl", stage.name))
+    if run.answers is not None and stage.answer_weight:
+        trainer.answers = AnswerValidation(run.answers, run.processor, stage, number)
+        trainer.add_callback(trainer.answers)
     return trainer
 
 
-def _is_scored(trainer: GastroTrainer) -> bool:
-    """Whether the last step was validated already; newer transformers do so by themselves."""
+def _is_score_due(trainer: GastroTrainer) -> bool:
+    """Whether the last step still lacks a validation; newer transformers have one there by themselves."""
     last = [entry for entry in trainer.state.log_history if entry.get("step") == trainer.state.global_step]
-    return any(name.startswith("eval_") for entry in last for name in entry)
+    if trainer.answers is not None and not any(SECONDS in entry for entry in last):
+        trainer.answers.is_due = True
+        return True
+    return trainer.eval_dataset is not None and not any(name.startswith("eval_") for entry in last for name in entry)
 
 
 def _features(run: _Run, stage: StageConfig) -> Features | None:
