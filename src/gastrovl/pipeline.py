@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -79,6 +80,7 @@ def run(
             _predict(config, output, split, progress)
         with clock.measured(f"evaluate {split}"):
             _evaluate(config, output, split)
+    _complete_card(config, output)
     write_manifest(output, stage="run", config=config.model_dump(mode="json"), seed=config.train.seed)
     from gastrovl.evaluation.page import write_run_page
 
@@ -248,6 +250,18 @@ def _evaluate(config: RunConfig, output: Path, split: Split) -> None:
         resamples=config.evaluate.resamples,
         seed=config.evaluate.seed,
     )
+
+
+def _complete_card(config: RunConfig, output: Path) -> None:
+    """Write the model card again, with the scores of every evaluated split."""
+    from gastrovl.core.manifest import read_manifest
+    from gastrovl.evaluation.results import read_results
+    from gastrovl.training.model_card import write_model_card
+
+    folders = [output / "evaluation" / split for split in config.predict.splits]
+    scores = [score for folder in folders for score in read_results(folder / "results.json").scores]
+    dates = [datetime.fromisoformat(read_manifest(folder).created) for folder in folders]
+    write_model_card(output / "train", scores, measured=max(dates, default=None))
 
 
 class _Clock:

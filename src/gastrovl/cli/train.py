@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from gastrovl.cli.progress import progress_bar
+from gastrovl.core.errors import ConfigError
 
 
 def train(
@@ -17,6 +18,10 @@ def train(
         list[str] | None, typer.Option("--set", help="Override one setting, e.g. --set stages.0.steps=100; repeatable.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in OUTPUT.")] = False,
+    push: Annotated[
+        bool,
+        typer.Option("--push", help="At the end, send the checkpoint to the Hub repository `push_to_hub`, private."),
+    ] = False,
 ) -> None:
     """Train a model in stages; each stage says what trains and at which rate before it starts."""
     from gastrovl.core.config import load_config
@@ -25,8 +30,15 @@ def train(
     from gastrovl.training.train import train as run_training
 
     settings = load_config(config, TrainConfig, tuple(overrides or ()))
+    if push and settings.push_to_hub is None:
+        raise ConfigError(f"{config}: --push needs to know where to; set `push_to_hub: OWNER/NAME` in the config")
     with progress_bar() as show:
         run_training(
             settings, output, resume=resume, say=typer.echo, progress=show, score_answers=answer_scorer(settings)
         )
     typer.echo(f"checkpoint in {output}; losses and validation scores in {output / 'log.jsonl'}")
+    if push and settings.push_to_hub:
+        from gastrovl.training.hub import push as push_checkpoint
+
+        address = push_checkpoint(output, settings.push_to_hub, is_private=True, agrees=lambda: True, say=typer.echo)
+        typer.echo(f"sent to {address}")

@@ -1,4 +1,4 @@
-"""What stands at the head of a card for the Hugging Face Hub: its YAML block, and licences by the Hub's own ids."""
+"""What cards for the Hugging Face Hub share: the YAML block at their head, licences by the Hub's ids, the paper."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from typing import Any
 
 import yaml
 
+PAPER = """@inproceedings{he2025foundational,
+  title = {Foundational Multi-Task Multimodal Model for Upper {GI} Endoscopy},
+  author = {He, Yuxuan and Chen, Qilei and Liu, Benyuan and Cao, Yu},
+  booktitle = {Proceedings of the IEEE/CVF International Conference on Computer Vision (ICCV) Workshops},
+  pages = {6612--6621},
+  year = {2025}
+}"""
 # Licences that the Hub knows by an id; any other wording, also one with a remark, is "other" with its words.
 HUB_LICENCES = {
     "apache-2.0": "apache-2.0",

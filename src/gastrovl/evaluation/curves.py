@@ -7,11 +7,14 @@ from typing import Any
 
 from gastrovl.core.figures import GREY
 from gastrovl.core.trainlog import Entry, Series, by_stage, is_number, series_of
+from gastrovl.core.types import Task
 from gastrovl.evaluation.plots import MODEL, RIVAL, new_figure
+from gastrovl.evaluation.tasks import HEADLINE
 
 _COLOURS = (MODEL, RIVAL, "#7a4f9a", "#9a7b1f", "#2563eb", "#be185d", "#4d7c0f", GREY)
 _STYLES = ("-", "--", ":")
-_NO_SCORES = ("_runtime", "_per_second", "_loss")  # ends of eval_* keys that are no score in [0, 1]
+# Ends of eval_* keys that are no score in [0, 1], or stand beside one.
+_NO_SCORES = ("_runtime", "_per_second", "_loss", "_seconds", "_baseline", "/unparsed")
 
 
 def draw_loss(entries: Sequence[Entry]) -> Any | None:
@@ -35,7 +38,7 @@ def draw_loss(entries: Sequence[Entry]) -> Any | None:
 def draw_scores_over_time(entries: Sequence[Entry]) -> Any | None:
     """Every validation score in [0, 1] over steps, a panel for each stage; None when none was logged."""
     keys = sorted({key for entry in entries for key in entry if key.startswith("eval_")})
-    keys = [key for key in keys if not key.endswith(_NO_SCORES) and _is_share(entries, key)]
+    keys = [key for key in keys if not key.endswith(_NO_SCORES) and _is_share(entries, key) and _is_shown(key)]
     panels = {stage: series_of(some, keys) for stage, some in by_stage(entries).items()}
     panels = {stage: series for stage, series in panels.items() if series}
     if not panels:
@@ -48,7 +51,7 @@ def draw_scores_over_time(entries: Sequence[Entry]) -> Any | None:
         for key, points in series.items():
             colour, style = look[key]
             steps, values = zip(*points, strict=True)
-            label = key.removeprefix("eval_").replace("_", " ")
+            label = key.removeprefix("eval_").replace("_", " ").replace("/", " ")
             axes.plot(
                 steps, [100 * v for v in values], color=colour, linestyle=style, marker="o", markersize=4, label=label
             )
@@ -84,6 +87,12 @@ def _legend(figure: Any, all_axes: Sequence[Any]) -> None:
         frameon=False,
         fontsize=9,
     )
+
+
+def _is_shown(key: str) -> bool:
+    """Of the many scores of whole answers (`eval_cls/accuracy`), the main one of each task."""
+    task, _, metric = key.removeprefix("eval_").partition("/")
+    return not metric or HEADLINE[Task(task.upper())] == metric
 
 
 def _is_share(entries: Sequence[Entry], key: str) -> bool:

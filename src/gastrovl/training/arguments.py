@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
@@ -12,9 +11,7 @@ from gastrovl.training.config import StageConfig, TrainConfig
 from gastrovl.training.trackers import StageArguments
 
 
-def training_arguments(
-    stage: StageConfig, config: TrainConfig, folder: Path, seed: int, show_bar: bool
-) -> TrainingArguments:
+def training_arguments(stage: StageConfig, config: TrainConfig, folder: Path, seed: int) -> TrainingArguments:
     """Arguments of one stage; `folder` keeps its saved states."""
     return StageArguments(
         output_dir=str(folder),
@@ -42,6 +39,6 @@ def training_arguments(
         remove_unused_columns=False,
         dataloader_num_workers=config.workers,
         dataloader_pin_memory=torch.cuda.is_available(),
-        disable_tqdm=not (show_bar and sys.stderr.isatty()),
+        disable_tqdm=True,  # see progress.py
         ddp_find_unused_parameters=False,
     )

@@ -133,6 +133,9 @@ class TrainConfig(Config):
         trackers: Which of `tensorboard`, `wandb` and `mlflow` get losses and scores; each stage is a run of its own.
         tracking: Where they keep them.
         validate_answers: When the model answers validation questions in full, and which; None never does.
+        licence: Of the weights, as the model card states it; None says that it is unknown.
+        push_to_hub: Repository on the Hugging Face Hub, OWNER/NAME, that `gastrovl train --push` sends the checkpoint
+            to, private; without that flag nothing is sent.
     """
 
     name: str
@@ -154,6 +157,8 @@ class TrainConfig(Config):
     trackers: tuple[TrackerName, ...] = ("tensorboard",)
     tracking: TrackingConfig = TrackingConfig()
     validate_answers: AnswerConfig | None = None
+    licence: str | None = None
+    push_to_hub: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> TrainConfig:

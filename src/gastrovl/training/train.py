@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_model, save_model
+from transformers import PrinterCallback
 
-from gastrovl.core.errors import ConfigError
+from gastrovl.core.errors import ConfigError, MissingExtraError, RecordError
 from gastrovl.core.files import write_text
 from gastrovl.core.manifest import write_manifest
 from gastrovl.core.types import Conversation
@@ -25,9 +29,19 @@ from gastrovl.training.arguments import training_arguments
 from gastrovl.training.config import Part, StageConfig, TrainConfig
 from gastrovl.training.dataset import ImageStore, RowDataset, cached_side, load_conversations
 from gastrovl.training.features import tower_features
-from gastrovl.training.generation import SECONDS, AnswerSource, AnswerValidation, ScoreAnswers, chosen_questions
+from gastrovl.training.generation import (
+    SECONDS,
+    AnswerSource,
+    AnswerValidation,
+    ScoreAnswers,
+    chosen_questions,
+    last_scores,
+)
 from gastrovl.training.grounding import TermIndex
 from gastrovl.training.joblog import JsonlLog
+from gastrovl.training.model_card import write_facts, write_model_card
+from gastrovl.training.picture import save_picture
+from gastrovl.training.progress import StepReport
 from gastrovl.training.runfolder import check_output, cut_log, input_hashes, is_last_step, last_state
 from gastrovl.training.stages import describe, open_parts
 from gastrovl.training.trackers import check_trackers, tracked
@@ -59,6 +73,7 @@ class _Run:
     show_bar: bool
     say: Say
     answers: AnswerSource | None
+    progress: Progress | None
 
     def stage_folder(self, number: int) -> Path:
         """Where the states and weights of the `number`-th stage lie, counted from 1."""
@@ -78,9 +93,9 @@ def train(
     """Run all stages and write a checkpoint to `output`; `resume` goes on where an interrupted run stopped.
 
     Args:
-        show_bar: Draw the trainer's progress bar where standard error is a terminal; elsewhere losses are printed.
+        show_bar: Tell `progress` every step where standard error is a terminal; elsewhere losses are said in lines.
         say: Told one line at a time what happens.
-        progress: Told (what, done, all) while images are read.
+        progress: Told (what, done, all) while images are read; of a step, "what" has a second line, loss and speed.
         score_answers: Answers questions and scores the replies, for `validate_answers`: `pipeline.AnswerScorer`.
 
     Raises:
@@ -109,18 +124,41 @@ def train(
     if val_set and config.val:
         val_part = _read_images(val_set, Path(config.val), processor.image_size_px, processor, progress)
     write_text(output / "run.json", config.model_dump_json(indent=2) + "\n")  # from here on there is a run to resume
-    run = _Run(config, output, model, processor, train_part, val_part, show_bar, say, answers)
+    has_bar = show_bar and sys.stderr.isatty()
+    run = _Run(config, output, model, processor, train_part, val_part, has_bar, say, answers, progress)
     features: Features | None = None
     for number in range(1, len(config.stages) + 1):
         features = _run_stage(run, number, features)
     model = adapters.merge(model)
     model.drop_grounding_head()
     save_checkpoint(output, model, processor, config.name)
+    used = {
+        path: part.conversations for path, part in ((config.train, train_part), (config.val, val_part)) if path and part
+    }
+    write_facts(output, config, used, _hardware())
     write_manifest(
         output, stage="train", config=config.model_dump(mode="json"), seed=config.seed, inputs=input_hashes(config)
     )
+    _describe_run(output, say)
     shutil.rmtree(output / "stages")  # last: until the manifest stands, a resumed run needs them
     return output
+
+
+def _describe_run(output: Path, say: Say) -> None:
+    """The picture and the model card of a finished run."""
+    try:
+        save_picture(output)
+    except (MissingExtraError, RecordError) as error:  # a run of fewer steps than `log_every` has nothing to draw
+        say(f"no picture of the run: {error}")
+    found = last_scores(output)
+    write_model_card(output, found[1] if found else (), measured=datetime.now(UTC) if found else None)
+
+
+def _hardware() -> str:
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+        return ", ".join(f"{names.count(name)} x {name}" for name in sorted(set(names)))
+    return f"{os.cpu_count()} CPU cores, no GPU"
 
 
 def _start(config: TrainConfig) -> tuple[Any, GastroVLProcessor]:
@@ -244,11 +282,15 @@ def _trainer(run: _Run, number: int, features: Features | None) -> GastroTrainer
 
     trainer = GastroTrainer(
         run.model,
-        training_arguments(stage, config, folder, seed, run.show_bar),
+        training_arguments(stage, config, folder, seed),
         stage,
         dataset(run.train_part, True),
         dataset(run.val_part, False) if run.val_part else None,
     )
+    trainer.remove_callback(PrinterCallback)
+    images = stage.images_per_step * stage.accumulation * trainer.args.world_size
+    title = f"{number}/{len(config.stages)} {stage.name}"
+    trainer.add_callback(StepReport(title, images, run.say, run.progress if run.show_bar else None))
     trainer.add_callback(JsonlLog(run.output / "log.jsonl", stage.name))
     if run.answers is not None and stage.answer_weight:
         trainer.answers = AnswerValidation(run.answers, run.processor, stage, number)
