@@ -138,6 +138,22 @@ def test_an_entry_under_the_key_of_another_is_damaged(opened, payloads):
     assert opened().read(key_of(0), lambda _: None) is None
 
 
+def test_a_shard_full_of_damage_is_reported_in_one_line_and_entries_of_another_size_are_refused(opened, payloads):
+    space = opened()
+    fill(space, range(4))
+    space.close()
+    payloads()[0].write_bytes(bytes(4 * SIZE))
+    told = []
+
+    reader = opened()
+    assert [reader.read(key_of(number), told.append) for number in range(4)] == [None] * 4
+
+    assert len(told) == 1
+    assert reader.damaged == 4
+    with pytest.raises(ValueError, match=r"entries of shape \(1, 999\); expected 1 of 1000 bytes"):
+        reader.add([key_of(0)], np.zeros((1, SIZE - 1), dtype=np.uint8))
+
+
 @pytest.mark.parametrize("left", [0, SIZE, 2 * SIZE + 10])
 def test_a_truncated_shard_keeps_its_whole_entries_and_the_others_are_made_anew(opened, payloads, left):
     space = opened()

@@ -121,7 +121,10 @@ class FeatureSpace:
 
         Raises:
             OSError: They cannot be written, or the bound is reached; of an entry that is not whole nothing is left.
+            ValueError: They are of another size.
         """
+        if rows.shape != (len(keys), self.entry_bytes):
+            raise ValueError(f"entries of shape {rows.shape}; expected {len(keys)} of {self.entry_bytes} bytes")
         if self._writer and not self._writer.is_there():
             self.close_writer()
         if self._writer is None:
@@ -229,8 +232,9 @@ class FeatureSpace:
     def _condemn(self, key: bytes, place: Place, report: Report) -> None:
         name, number, _ = place
         del self._entries[key]
+        if not any(shard == name for shard, _ in self._bad):  # one line for a shard, however bad it is
+            report(f"feature cache: entry {number} of {self.folder / name}.bin is damaged; it is made anew")
         self._note_damaged([(name, number)])
-        report(f"feature cache: entry {number} of {self.folder / name}.bin is damaged; it is made anew")
 
     def _note_damaged(self, found: list[tuple[str, int]]) -> None:
         """Tell every process, now and later; on a full disk each finds out for itself."""
