@@ -274,7 +274,11 @@ class _Reader:
             return None
         if self._map is None or len(self._map) < end:
             self._map = mmap.mmap(self._handle, 0, access=mmap.ACCESS_READ)
-        return np.frombuffer(self._map, dtype=np.uint8, count=size, offset=number * size).copy()
+        found = np.frombuffer(self._map, dtype=np.uint8, count=size, offset=number * size).copy()
+        if sys.platform == "linux":  # let go of the pages: what a map has touched counts as the process's memory
+            start = number * size // mmap.PAGESIZE * mmap.PAGESIZE
+            self._map.madvise(mmap.MADV_DONTNEED, start, end - start)
+        return found
 
     def close(self) -> None:
         if self._map is not None:
