@@ -15,8 +15,9 @@ from gastrovl.core.records import read_records
 from gastrovl.core.types import Box, Conversation, Target, Task, Turn
 from gastrovl.model.checkpoint import build_model
 from gastrovl.training.config import AugmentConfig, StageConfig
-from gastrovl.training.dataset import Collator, ImageStore, RowDataset, cached_side, load_conversations
+from gastrovl.training.dataset import Collator, RowDataset, cached_side, load_conversations
 from gastrovl.training.grounding import TermIndex
+from gastrovl.training.images import ImageStore
 
 ALL = (Task.CLS, Task.REC, Task.REG, Task.CAP)
 MOVED = AugmentConfig(flip=True, smallest_crop=0.4, colour=0.0)
@@ -231,6 +232,12 @@ def test_an_image_that_comes_again_in_an_epoch_is_seen_in_another_view(make):
     assert dataset[0].tasks == dataset[0 + len(dataset)].tasks
 
 
+def test_a_loop_over_the_rows_sees_every_image_once(make):
+    dataset = make(sampling={"temperature": 2})
+
+    assert [row.packed for row in dataset] == [dataset[0].packed, dataset[1].packed]
+
+
 def test_validation_does_not_sample(make):
     assert make(sampling={"temperature": 5}, is_training=False).shares is None
 
@@ -316,7 +323,11 @@ def test_a_stage_with_cutmix_shows_parts_of_two_images_and_validation_does_not(m
     )
     conversations = load_conversations(file)
     paths = sorted({one.image.path for one in conversations})
-    kept = {path: torch.zeros(16, 32) for path in paths}
+
+    class Kept:
+        def get(self, *_):
+            return torch.zeros(16, 32)
+
     store = ImageStore(file.parent, processor.image_size_px, processor)
     rows = {}
     for is_training in (True, False):
@@ -331,7 +342,7 @@ def test_a_stage_with_cutmix_shows_parts_of_two_images_and_validation_does_not(m
             is_training=is_training,
             terms=TermIndex(conversations),
             grid_side=4,
-            features=kept,
+            features=Kept(),
         )
         rows[is_training] = []
         for epoch in range(6):

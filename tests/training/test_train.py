@@ -109,15 +109,16 @@ def test_what_a_frozen_tower_says_is_kept_until_the_tower_learns(configured, tmp
     talk = INSTRUCT | {"trains": ["projector", "language"]}
     stages = (ALIGN, talk, INSTRUCT | {"name": "open", "steps": 2}, talk | {"name": "again", "steps": 2})
     kept = configured(stages, ("pool", "resnet"))
-    anew = kept.model_copy(update={"feature_cache_mb": 0})
+    anew = kept.model_copy(update={"feature_cache_gb": 0})
 
     said = run(kept, tmp_path / "kept")
     without = run(anew, tmp_path / "anew")
 
-    heads = [line.split(":")[0] for line in said if line.startswith(("stage", "  tower"))]
-    once = "  tower runs once for 3 images"
-    assert heads == ["stage 1 align", once, "stage 2 instruct", "stage 3 open", "stage 4 again", once]
-    assert not any("tower runs once" in line for line in without)
+    heads = [line.split(", kept in")[0].split(": ")[0] for line in said if line.startswith(("stage", "  tower"))]
+    runs, rests = "  tower runs once for 3 of 3 images", "  tower does not run"
+    assert heads == ["stage 1 align", runs, "stage 2 instruct", rests, "stage 3 open", "stage 4 again", runs]
+    assert not any("tower" in line for line in without)
+    assert not [path for path in tmp_path.rglob("*.bin") if path.parent.parent.name != "feature-cache"]
     assert [line["loss"] for line in logged(tmp_path / "kept")[:-1] if "loss" in line] == pytest.approx(
         [line["loss"] for line in logged(tmp_path / "anew")[:-1] if "loss" in line], rel=1e-3
     )
@@ -421,6 +422,12 @@ def test_a_broken_image_is_named_before_the_first_step(configured, tmp_path):
     with pytest.raises(ImageError, match=r"1\.png: the file is empty"):
         run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_attention_that_cannot_work_here_is_refused(configured, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="attention: flex cannot be used here: FlexAttention has no backward pass"):
+        run(configured(attention="flex"), tmp_path / "a")
 
 
 def test_a_stage_that_no_part_or_task_fits_is_refused(configured, tmp_path):

@@ -14,8 +14,9 @@ from gastrovl.core.types import Task
 from gastrovl.model.checkpoint import build_model
 from gastrovl.model.gastrovl import IGNORED
 from gastrovl.training.config import Part, StageConfig
-from gastrovl.training.dataset import Collator, ImageStore, RowDataset, load_conversations
+from gastrovl.training.dataset import Collator, RowDataset, load_conversations
 from gastrovl.training.grounding import TermIndex
+from gastrovl.training.images import ImageStore
 from gastrovl.training.joblog import JsonlLog
 from gastrovl.training.stages import open_parts
 from gastrovl.training.trainer import GastroTrainer
@@ -218,8 +219,10 @@ class Oracle(torch.nn.Module):
             assert places
             for place in places:
                 said[place : place + len(old)] = new
+        truth = labels[:, 1:][labels[:, 1:] != IGNORED]
         logits = 20.0 * torch.nn.functional.one_hot(torch.tensor(said), self.vocabulary).float()
-        return SimpleNamespace(logits=logits)
+        losses = torch.nn.functional.cross_entropy(logits, truth, reduction="none")
+        return SimpleNamespace(token_losses=losses, guesses=logits.argmax(dim=-1))
 
 
 def test_perfect_answers_score_one(one_run):

@@ -12,6 +12,7 @@ from gastrovl.core.types import Task
 from gastrovl.model.config import ModelConfig
 from gastrovl.model.contrastive import ContrastiveKind
 from gastrovl.model.quantise import Kind as Quantisation
+from gastrovl.model.shared_prefix import Backend
 from gastrovl.training.operations import OPERATIONS
 
 LengthWeighting = Literal["token", "sqrt", "dialogue"]
@@ -176,13 +177,19 @@ class TrainConfig(Config):
         precision: `bfloat16` computes in mixed precision; weights stay float32.
         evaluate_every, save_every, log_every: Optimiser steps between validation, saved states, log lines.
         val_images: At most this many validation images (seeded draw); None takes all.
-        feature_cache_mb: A frozen tower runs once per unaugmented image and what it said is kept
-            in memory, unless that takes more than this many MB; 0 never does.
+        attention: How packed rows are attended: `groups` (dense products, for CPUs), `flex` (FlexAttention, for GPUs),
+            `mask` (anywhere). `auto` takes groups on a CPU, on a GPU flex where a trial succeeds, and mask otherwise.
         workers: Processes that prepare batches; 0 prepares in the main process.
         gradient_checkpointing: Throw the blocks' activations away and work them out again in the backward pass: true,
             false, or `auto`, where a stage would not fit into memory otherwise.
         quantise: Round the frozen language model to `nf4` (4 bits) or `int8` while adapters learn (QLoRA); the
             checkpoint holds floats again. Needs the extra `quant`.
+        feature_cache: Folder that keeps what frozen towers said of images, for this run and later ones; left out,
+            `feature-cache` beside the run's own folder.
+        feature_cache_gb: Most GB (10^9 bytes) in that folder; what lay unused longest goes first. 0 keeps nothing.
+        cached_views: With `augment` and a frozen tower, the views of each image that are drawn once and whose features
+            are kept; every epoch shows one of them. 0 draws views anew, and the tower runs on each.
+        image_memory_mb: Most MB (2^20 bytes) of decoded images in memory; those beyond are decoded again when needed.
     """
 
     name: str
@@ -198,11 +205,15 @@ class TrainConfig(Config):
     save_every: Annotated[int, Field(gt=0)] | None = None
     log_every: Annotated[int, Field(gt=0)] = 10
     val_images: Annotated[int, Field(gt=0)] | None = None
+    attention: Backend = Backend.AUTO
     workers: Annotated[int, Field(ge=0)] = 0
-    feature_cache_mb: Annotated[int, Field(ge=0)] = 2048
     max_length: Annotated[int, Field(gt=0)] = 2048
     gradient_checkpointing: Literal["auto"] | bool = "auto"
     quantise: Quantisation | None = None
+    feature_cache: str | None = None
+    feature_cache_gb: Annotated[float, Field(ge=0)] = 20.0
+    cached_views: Annotated[int, Field(ge=0)] = 0
+    image_memory_mb: Annotated[int, Field(ge=0)] = 2048
 
     @model_validator(mode="after")
     def _check(self) -> TrainConfig:
@@ -221,4 +232,6 @@ class TrainConfig(Config):
             raise ValueError("quantise keeps the language model frozen; train `lora` in the place of `language`")
         if has_lora and self.model.preset is None and self.model.lora is None:
             raise ValueError("a stage trains `lora`, but the model describes none (model.lora)")
+        if self.cached_views and not (self.augment and self.feature_cache_gb):
+            raise ValueError("cached_views needs `augment`, which draws the views, and a feature_cache_gb to keep them")
         return self

@@ -18,14 +18,18 @@ from gastrovl.core.manifest import write_manifest
 from gastrovl.core.types import Conversation
 from gastrovl.model import adapters, checkpointing
 from gastrovl.model.checkpoint import build_model, load_checkpoint, save_checkpoint
+from gastrovl.model.flex import why_not_flex
 from gastrovl.model.presets import resolve
 from gastrovl.model.processor import GastroVLProcessor
 from gastrovl.model.quantise import load_weights, quantise, save_weights
+from gastrovl.model.shared_prefix import Backend
 from gastrovl.training.arguments import training_arguments
 from gastrovl.training.config import Part, StageConfig, TrainConfig
-from gastrovl.training.dataset import ImageStore, RowDataset, cached_side, load_conversations
-from gastrovl.training.features import tower_features
+from gastrovl.training.dataset import RowDataset, cached_side, load_conversations
+from gastrovl.training.featurecache import FeatureCache
+from gastrovl.training.features import FeatureFiller, may_keep
 from gastrovl.training.grounding import TermIndex
+from gastrovl.training.images import ImageStore
 from gastrovl.training.joblog import JsonlLog
 from gastrovl.training.runfolder import check_output, cut_log, input_hashes, last_state
 from gastrovl.training.stages import describe, open_parts
@@ -33,7 +37,6 @@ from gastrovl.training.trainer import GastroTrainer
 
 Say = Callable[[str], None]
 Progress = Callable[[str, int, int], None]
-Features = dict[str, torch.Tensor]  # of each image, what the frozen tower says of it
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class _Run:
     val_part: _Part | None
     show_bar: bool
     say: Say
+    progress: Progress | None
+    cache: FeatureCache | None
 
     def stage_folder(self, number: int) -> Path:
         """Where the states and weights of the `number`-th stage lie, counted from 1."""
@@ -76,7 +81,7 @@ def train(
     Args:
         show_bar: Draw the trainer's progress bar where standard error is a terminal; elsewhere losses are printed.
         say: Told one line at a time what happens.
-        progress: Told (what, done, all) while images are read.
+        progress: Told (what, done, all) while images are read and a frozen tower looks at them.
 
     Raises:
         ConfigError: No training conversations are given, or a stage cannot run.
@@ -96,17 +101,22 @@ def train(
         f"model {config.name}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, "
         f"{processor.image_tokens} image tokens, vocabulary {len(processor.tokenizer)}"
     )
+    _choose_attention(model, config, say)
     train_part = _read_images(
-        train_set, Path(config.train), cached_side(processor, config.augment), processor, progress
+        train_set, Path(config.train), cached_side(processor, config.augment), processor, config, progress
     )
     val_part = None
     if val_set and config.val:
-        val_part = _read_images(val_set, Path(config.val), processor.image_size_px, processor, progress)
+        val_part = _read_images(val_set, Path(config.val), processor.image_size_px, processor, config, progress)
     write_text(output / "run.json", config.model_dump_json(indent=2) + "\n")  # from here on there is a run to resume
-    run = _Run(config, output, model, processor, train_part, val_part, show_bar, say)
-    features: Features | None = None
+    cache = None
+    if config.feature_cache_gb:
+        cache = FeatureCache(
+            Path(config.feature_cache or output.parent / "feature-cache"), round(config.feature_cache_gb * 1e9)
+        )
+    run = _Run(config, output, model, processor, train_part, val_part, show_bar, say, progress, cache)
     for number in range(1, len(config.stages) + 1):
-        features = _run_stage(run, number, features)
+        _run_stage(run, number)
     model = adapters.merge(model)
     model.drop_grounding_head()
     model.drop_contrastive_head()
@@ -140,6 +150,24 @@ def _start(config: TrainConfig) -> tuple[Any, GastroVLProcessor]:
     return model, processor
 
 
+def _choose_attention(model: Any, config: TrainConfig, say: Say) -> None:
+    """Set how packed rows are attended; on a GPU the fast way is tried out first.
+
+    Raises:
+        ConfigError: `attention: flex` is asked for and cannot work here.
+    """
+    inner, device = adapters.inner(model), torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    inner.packed_attention = config.attention
+    if config.attention is not Backend.FLEX and (config.attention is not Backend.AUTO or device.type == "cpu"):
+        return
+    dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
+    reason = why_not_flex(inner.config.text_config, device, dtype)
+    if reason and config.attention is Backend.FLEX:
+        raise ConfigError(f"attention: flex cannot be used here: {reason}; leave `attention` out to have it chosen")
+    inner.packed_attention = Backend.MASK if reason else Backend.FLEX
+    say(f"packed rows are attended by {inner.packed_attention}" + (f": {reason}" if reason else ""))
+
+
 def _some_images(conversations: list[Conversation], config: TrainConfig) -> list[Conversation]:
     """The conversations of at most `val_images` images, drawn by the run's seed."""
     paths = sorted({conversation.image.path for conversation in conversations})
@@ -154,24 +182,29 @@ def _read_images(
     file: Path,
     side: int,
     processor: GastroVLProcessor,
+    config: TrainConfig,
     progress: Progress | None,
 ) -> _Part:
-    store = ImageStore(file.parent, side, processor)
+    """The images of a file, decoded unless every stage may do with what the tower said of them before."""
+    store = ImageStore(file.parent, side, processor, config.image_memory_mb)
     paths = sorted({conversation.image.path for conversation in conversations})
-    store.load(
-        paths, (lambda done, total: progress(f"reading images of {file.name}", done, total)) if progress else None
-    )
+    told = (lambda done, total: progress(f"reading images of {file.name}", done, total)) if progress else None
+    is_kept = config.feature_cache_gb and (config.cached_views or not config.augment)
+    if is_kept and all(Part.VISION not in stage.trains and not stage.cutmix for stage in config.stages):
+        store.hash(paths, told)
+    else:
+        store.load(paths, told)
     return _Part(conversations, store)
 
 
-def _run_stage(run: _Run, number: int, features: Features | None) -> Features | None:
-    """Train one stage; `features` are those the stage before used, and the return value is for the next one."""
+def _run_stage(run: _Run, number: int) -> None:
+    """Train one stage."""
     stage, folder = run.config.stages[number - 1], run.stage_folder(number)
     weights = folder / "weights.safetensors"
     if weights.is_file():
         load_weights(run.model, weights)
         run.say(f"stage {number} {stage.name}: done before, weights read")
-        return None
+        return
     if stage.contrastive_weight:
         adapters.inner(run.model).contrast.start(stage.contrastive)
     counts = open_parts(run.model, stage)
@@ -181,9 +214,8 @@ def _run_stage(run: _Run, number: int, features: Features | None) -> Features | 
     if is_recomputing := _is_recomputing(run, stage):
         run.say("  activations are worked out again in the backward pass, which saves memory and takes time")
     checkpointing.set_checkpointing(adapters.inner(run.model), is_recomputing)
-    if Part.VISION in stage.trains or features is None:
-        features = _features(run, stage)
-    trainer = _trainer(run, number, features)
+    trainer = _trainer(run, number)
+    filler = _filler(run, stage, trainer)
     last = last_state(folder)
     cut_log(run.output / "log.jsonl", stage.name, last)
     if not trainer.had_stopped(last):
@@ -191,6 +223,9 @@ def _run_stage(run: _Run, number: int, features: Features | None) -> Features | 
         if trainer.eval_dataset is not None and not _is_scored(trainer):
             trainer.evaluate()
     trainer.take_final_weights()
+    if filler:
+        for dataset, what in _kept_parts(stage, trainer):
+            filler.finish(dataset, what)
     partial = folder / "weights.partial.safetensors"
     save_weights(trainer.accelerator.unwrap_model(trainer.model), partial)
     partial.replace(weights)
@@ -198,10 +233,9 @@ def _run_stage(run: _Run, number: int, features: Features | None) -> Features | 
         shutil.rmtree(state)
     for kept in folder.glob("best-*.safetensors"):
         kept.unlink()
-    return features
 
 
-def _trainer(run: _Run, number: int, features: Features | None) -> GastroTrainer:
+def _trainer(run: _Run, number: int) -> GastroTrainer:
     """The trainer of one stage, with its data."""
     config, stage, folder = run.config, run.config.stages[number - 1], run.stage_folder(number)
     seed = config.seed + 1000 * number
@@ -222,7 +256,8 @@ def _trainer(run: _Run, number: int, features: Features | None) -> GastroTrainer
             is_training=is_training,
             terms=terms,
             grid_side=grid_side,
-            features=features if is_training else None,
+            cached_views=config.cached_views,
+            view_seed=config.seed,
         )
 
     trainer = GastroTrainer(
@@ -250,19 +285,35 @@ def _is_scored(trainer: GastroTrainer) -> bool:
     return any(name.startswith("eval_") for entry in last for name in entry)
 
 
-def _features(run: _Run, stage: StageConfig) -> Features | None:
-    """What the frozen tower says of the training images, or None where the tower learns or the images change."""
-    inner, config, part = adapters.inner(run.model), run.config, run.train_part
-    shape = inner.model.shape
-    paths = sorted({conversation.image.path for conversation in part.conversations})
-    bytes_each = shape.tokens * shape.width * (2 if config.precision == "bfloat16" else 4)
-    if Part.VISION in stage.trains or config.augment or len(paths) * bytes_each > config.feature_cache_mb * 2**20:
+def _kept_parts(stage: StageConfig, trainer: GastroTrainer) -> list[tuple[RowDataset, str]]:
+    """The datasets of a stage whose rows a frozen tower need see once only, with what to call the work."""
+    named = ((trainer.train_dataset, "training images"), (trainer.eval_dataset, "validation images"))
+    return [
+        (part, f"tower on {what}") for part, what in named if isinstance(part, RowDataset) and may_keep(stage, part)
+    ]
+
+
+def _filler(run: _Run, stage: StageConfig, trainer: GastroTrainer) -> FeatureFiller | None:
+    """Give the datasets of a stage what the frozen tower says of their images, where that holds for the whole stage."""
+    parts = _kept_parts(stage, trainer)
+    if run.cache is None or not parts:
         return None
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    is_mixed = config.precision == "bfloat16"
-    precision = torch.autocast(device, dtype=torch.bfloat16, enabled=is_mixed)
-    run.say(f"  tower runs once for {len(paths)} images: it is frozen and nothing changes them")
-    return tower_features(inner.to(device), part.images, paths, precision)
+    args, is_mixed = trainer.args, run.config.precision == "bfloat16"
+    filler = FeatureFiller(
+        adapters.inner(run.model).to(args.device),
+        run.processor,
+        run.cache,
+        precision=torch.autocast(args.device.type, dtype=torch.bfloat16, enabled=is_mixed),
+        dtype=torch.bfloat16 if is_mixed else torch.float32,
+        device=args.device,
+        rank=args.process_index,
+        world_size=args.world_size,
+        say=run.say,
+        progress=run.progress,
+    )
+    for dataset, what in parts:
+        dataset.features = filler.fill(dataset, what)
+    return filler
 
 
 def _length(stage: StageConfig) -> str:
