@@ -26,6 +26,7 @@ from gastrovl.training.dataset import Collator, RowDataset, cached_side, load_co
 from gastrovl.training.featurecache import FeatureCache
 from gastrovl.training.features import BATCH, FeatureFiller, may_keep, tower_meaning
 from gastrovl.training.images import ImageStore
+from gastrovl.training.operations import QuarterTurn
 
 STAGE = StageConfig(name="s", tasks=tuple(Task)[:4], trains=("projector",), learning_rate=1, steps=1)
 TOWERS = [("mlp", "siglip"), ("pool", "resnet")]
@@ -246,6 +247,15 @@ def test_a_view_depends_on_run_image_and_number_only(bench):
     assert len(first.sights()) == 4
     assert not {view for _, view in first.sights()} & {view for _, view in other.sights()}
     assert made.rows(VIEWS, 0).sights() == []
+
+
+def test_a_turned_view_is_kept_as_another_one(bench):
+    made = bench()
+    image, features = made.conversations[0].image, made.filled().features
+
+    views = [View(), *(View(operations=(QuarterTurn(times),)) for times in (1, 2))]
+
+    assert len({features.key(image, view) for view in views}) == 3
 
 
 def test_more_views_or_other_boxes_leave_what_is_kept(bench):

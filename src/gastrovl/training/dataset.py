@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -114,6 +114,10 @@ class RowDataset(Dataset[Row]):
 
     def __len__(self) -> int:
         return len(self.groups)
+
+    def __iter__(self) -> Iterator[Row]:
+        """Every image once. Python's own loop would ask for rows until there are none, and there always are."""
+        return (self[index] for index in range(len(self)))
 
     def epoch_order(self, epoch: int) -> list[int]:
         """The indices of an epoch of a stage that samples, alike in every process (see `sampling.epoch_order`)."""

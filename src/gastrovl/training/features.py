@@ -43,7 +43,7 @@ class TowerFeatures:
     def key(self, image: ImageRef, view: View) -> bytes:
         """Changes with everything that decides the pixels: original, stored file, size it is cut from, view."""
         said = [image.sha256, self.images.digest(image.path), self.images.side, *view.window.xyxy]
-        said += [view.is_mirrored_x, view.is_mirrored_y, *view.gains, view.contrast]
+        said += [view.is_mirrored_x, view.is_mirrored_y, *view.gains, view.contrast, *map(repr, view.operations)]
         return hashlib.sha256(json.dumps(said).encode()).digest()[:16]
 
     def get(self, image: ImageRef, view: View) -> Tensor | None:
