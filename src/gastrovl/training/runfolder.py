@@ -34,8 +34,17 @@ def check_output(output: Path, config: TrainConfig, resume: bool) -> None:
 
 def last_state(folder: Path) -> str | None:
     """The newest whole state of a stage; one that was being written when the run died lacks its last file."""
-    states = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    states = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json") if _is_whole(path)]
     return str(max(states, key=lambda path: int(path.name.rsplit("-", 1)[1]))) if states else None
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a JSON file was written to its end; a full disk cuts it."""
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return True
 
 
 def what_is_kept(output: Path, config: TrainConfig) -> str:
