@@ -98,6 +98,19 @@ def test_nano_has_at_most_30_million_parameters_and_builds_as_it_is_shipped():
     assert logits.shape == (1, ids.shape[1], len(processor.tokenizer))
 
 
+def test_small_has_the_sizes_that_benchmarks_name():
+    model = on_meta("small")
+    tower = 3 * 16 * 16 * 192 + 192 + 196 * 192 + 12 * (4 * (192 * 192 + 192) + 2 * 192 * 768 + 768 + 192 + 4 * 192)
+    tower += 2 * 192  # the norm behind the last block
+    pooling = 4 * (192 * 192 + 192) + 2 * 192 * 768 + 768 + 192 + 3 * 192  # SigLIP's pooling head, which is not used
+    language = 32000 * 256 + 6 * (4 * 256 * 256 + 3 * 256 * 768 + 2 * 256) + 256
+    projector = 192 * 256 + 256 + 256 * 256 + 256
+
+    assert model.config.image_seq_length == 196
+    assert sum(p.numel() for p in model.parameters()) == tower + pooling + language + projector
+    assert PRESETS["small"].lora.rank == 16
+
+
 def test_what_a_config_says_replaces_the_preset_and_the_rest_stays():
     resolved = resolve(
         ModelConfig(preset="nano", image_size_px=160, connector=ConnectorConfig(kind="pool", grids=(10,)))
@@ -108,7 +121,9 @@ def test_what_a_config_says_replaces_the_preset_and_the_rest_stays():
 
 
 def test_an_unknown_preset_names_the_known_ones():
-    with pytest.raises(ConfigError, match="'nanoo' is unknown; known: llama-clip, nano, phi15-siglip, qwen3-siglip2"):
+    with pytest.raises(
+        ConfigError, match="'nanoo' is unknown; known: llama-clip, nano, phi15-siglip, qwen3-siglip2, small"
+    ):
         resolve(ModelConfig(preset="nanoo"))
 
 

@@ -1,4 +1,4 @@
-"""Named models: the small one that trains from random weights, and the shapes of ColonGPT, Qwen3 and Llama."""
+"""Named models: two that train from random weights, and the shapes of ColonGPT, Qwen3 and Llama."""
 
 from __future__ import annotations
 
@@ -34,6 +34,40 @@ NANO = ModelConfig(
     tokenizer=SHIPPED,
     chat_template="gastrovl",
     image_size_px=128,
+)
+
+# The size that benchmarks on two CPU cores compare: large enough that attention, head and tower all cost something.
+SMALL = ModelConfig(
+    vision=PartConfig(
+        config={
+            "model_type": "siglip_vision_model",
+            "hidden_size": 192,
+            "intermediate_size": 768,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 3,
+            "image_size": 224,
+            "patch_size": 16,
+        }
+    ),
+    language=PartConfig(
+        config={
+            "model_type": "llama",
+            "vocab_size": 32000,
+            "hidden_size": 256,
+            "intermediate_size": 768,
+            "num_hidden_layers": 6,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            "max_position_embeddings": 2048,
+            "tie_word_embeddings": True,
+        }
+    ),
+    connector=ConnectorConfig(kind="mlp"),
+    lora=LoraConfig(rank=16, alpha=32, dropout=0.05),
+    feature_layer=-2,
+    tokenizer=SHIPPED,
+    chat_template="gastrovl",
+    image_size_px=224,
 )
 
 # ColonGPT's shapes (Ji et al. 2024): SigLIP-so400m-384, 729 tokens pooled to 14x14 + 7x7 + 1 = 246, Phi-1.5 with LoRA.
@@ -135,7 +169,13 @@ LLAMA_CLIP = ModelConfig(
     image_size_px=336,
 )
 
-PRESETS = {"nano": NANO, "phi15-siglip": PHI15_SIGLIP, "qwen3-siglip2": QWEN3_SIGLIP2, "llama-clip": LLAMA_CLIP}
+PRESETS = {
+    "nano": NANO,
+    "small": SMALL,
+    "phi15-siglip": PHI15_SIGLIP,
+    "qwen3-siglip2": QWEN3_SIGLIP2,
+    "llama-clip": LLAMA_CLIP,
+}
 
 
 def resolve(config: ModelConfig) -> ModelConfig:
