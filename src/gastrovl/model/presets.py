@@ -184,6 +184,8 @@ def resolve(config: ModelConfig) -> ModelConfig:
     Raises:
         ConfigError: The preset is unknown, or a part is missing without one.
     """
+    if config.huggingface is not None:
+        return config
     if config.preset is not None and config.preset not in PRESETS:
         raise ConfigError(f"model.preset {config.preset!r} is unknown; known: {', '.join(sorted(PRESETS))}")
     base = PRESETS[config.preset] if config.preset else ModelConfig()

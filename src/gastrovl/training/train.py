@@ -19,6 +19,7 @@ from gastrovl.core.manifest import write_manifest
 from gastrovl.core.types import Conversation
 from gastrovl.model import adapters
 from gastrovl.model.checkpoint import build_model, load_checkpoint, save_checkpoint
+from gastrovl.model.foreign_processor import ForeignProcessor
 from gastrovl.model.presets import resolve
 from gastrovl.model.processor import GastroVLProcessor
 from gastrovl.training.arguments import training_arguments
@@ -228,6 +229,8 @@ def _is_scored(trainer: GastroTrainer) -> bool:
 def _features(run: _Run, stage: StageConfig) -> Features | None:
     """What the frozen tower says of the training images, or None where the tower learns or the images change."""
     inner, config, part = adapters.inner(run.model), run.config, run.train_part
+    if isinstance(run.processor, ForeignProcessor):  # towers and projectors of other families are one piece
+        return None
     shape = inner.model.shape
     paths = sorted({conversation.image.path for conversation in part.conversations})
     bytes_each = shape.tokens * shape.width * (2 if config.precision == "bfloat16" else 4)
