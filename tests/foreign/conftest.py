@@ -29,8 +29,8 @@ TEXTS = "{% for part in said.content if part.type == 'text' %}"
 END, LINE, ASKS = "{% endfor %}", "{{ '\\n' }}", "{% if add_generation_prompt %}"
 TEMPLATES = {
     "llava": (
-        f"{EACH}{{{{ said.role | upper }}}}: {IMAGES}<image>{LINE}{END}{TEXTS}{{{{ part.text }}}} {END}{END}"
-        f"{ASKS}ASSISTANT:{{% endif %}}"
+        f"{EACH}{{{{ said.role | upper }}}}: {IMAGES}<image>{LINE}{END}{TEXTS}{{% generation %}}{{{{ part.text }}}} "
+        f"{{% endgeneration %}}{END}{END}{ASKS}ASSISTANT:{{% endif %}}"
     ),
     "qwen": (
         f"<|im_start|>system{LINE}Be brief.<|im_end|>{LINE}{EACH}<|im_start|>{{{{ said.role }}}}{LINE}"
@@ -83,9 +83,9 @@ def qwen_words() -> Any:
 
 def gemma_words() -> Any:
     vocabulary, merges = pieces(["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"], is_byte_level=False)
-    tokenizer = transformers.GemmaTokenizer(vocab=vocabulary, merges=merges)
-    names = ["start_of_turn", "end_of_turn", "start_of_image", "end_of_image", "image_soft_token"]
-    tokenizer.add_tokens([f"<{name}>" for name in names], special_tokens=True)
+    named = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
+    tokenizer = transformers.GemmaTokenizer(vocab=vocabulary, merges=merges, extra_special_tokens=named)
+    tokenizer.add_tokens(["<start_of_turn>", "<end_of_turn>", *named.values()], special_tokens=True)
     return tokenizer
 
 
