@@ -36,7 +36,9 @@ TEXT = SMALL | {"vocab_size": 100, "max_position_embeddings": 16}
 # Parameters of tower and language model as their authors publish them, in millions, and image tokens.
 PUBLISHED = {
     "phi15-siglip": (428, 1418, 246),  # SigLIP-so400m: 428 M with its pooling head; Phi-1.5: 1.42 B; 14^2 + 7^2 + 1
-    "qwen3-siglip2": (93, 596, 256),  # SigLIP 2 base: 93 M; Qwen3-0.6B: 596 M; (256 / 16)^2
+    "phi15-siglip2": (93, 1418, 81),  # SigLIP 2 base: 93 M; 8^2 + 4^2 + 1
+    "qwen3-siglip2": (93, 596, 256),  # Qwen3-0.6B: 596 M; (256 / 16)^2
+    "qwen3-clip": (304, 596, 576),
     "llama-clip": (304, 1236, 576),  # CLIP ViT-L/14: 304 M; Llama 3.2 1B: 1.236 B; (336 / 14)^2
 }
 
@@ -122,7 +124,7 @@ def test_what_a_config_says_replaces_the_preset_and_the_rest_stays():
 
 def test_an_unknown_preset_names_the_known_ones():
     with pytest.raises(
-        ConfigError, match="'nanoo' is unknown; known: llama-clip, nano, phi15-siglip, qwen3-siglip2, small"
+        ConfigError, match="'nanoo' is unknown; known: llama-clip, nano, phi15-siglip, phi15-siglip2, qwen3-clip"
     ):
         resolve(ModelConfig(preset="nanoo"))
 
