@@ -194,6 +194,18 @@ def test_a_template_file_is_preferred_to_the_tokenizers_own(snapshot, changed):
     assert "Be kind." in load_snapshot(other)[1].template
 
 
+def test_the_mark_behind_an_answer_ends_it_though_the_snapshot_does_not_say_so(snapshot, tmp_path):
+    folder = shutil.copytree(snapshot("idefics3"), tmp_path / "idefics3")
+    (folder / "generation_config.json").unlink()
+
+    model, processor = load_snapshot(folder)
+    save_snapshot(tmp_path / "saved", model, processor)
+
+    assert processor.tokenizer.eos_token == "<end_of_utterance>"
+    saved = json.loads((tmp_path / "saved" / "generation_config.json").read_text(encoding="utf-8"))
+    assert processor.tokenizer.eos_token_id in saved["eos_token_id"]
+
+
 def test_a_folder_without_template_is_named(snapshot, tmp_path):
     folder = shutil.copytree(snapshot("llava"), tmp_path / "llava")
     (folder / "chat_template.json").unlink()

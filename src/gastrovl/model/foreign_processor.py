@@ -135,8 +135,9 @@ class ForeignProcessor(GastroVLProcessor):
 
     def _end_turns(self, stops: Iterable[int]) -> None:
         """Find the token that ends an answer, and make it the tokenizer's end token."""
+        marks = {token for token, word in self.tokenizer.added_tokens_decoder.items() if word.special} | set(stops)
         prompt, whole = self._ids(_PROBE[:1], asks=True), self._ids(_PROBE)
-        written = [token for token in whole[len(prompt) :] if token in set(stops)]
+        written = [token for token in whole[len(prompt) :] if token in marks]
         self._ends_turns = bool(written)
         if written:
             self.tokenizer.eos_token = self.tokenizer.convert_ids_to_tokens(written[0])

@@ -70,6 +70,10 @@ def load_snapshot(
 def save_snapshot(folder: Path, model: Any, processor: ForeignProcessor) -> None:
     """Write a snapshot of the family's own class; its processor is told to squash images to the trained square."""
     folder = Path(folder)
+    known = model.generation_config.eos_token_id
+    ends = known if isinstance(known, list) else [] if known is None else [known]
+    if processor.tokenizer.eos_token_id not in ends:  # plain `generate` would run on
+        model.generation_config.eos_token_id = [processor.tokenizer.eos_token_id, *ends]
     model.save_pretrained(folder)
     for pattern in _PROCESSOR_FILES:
         for source in sorted(processor.folder.glob(pattern)):
