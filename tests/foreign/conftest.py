@@ -109,6 +109,7 @@ def llava(tokenizer: Any) -> tuple[Any, Any, dict[str, Any]]:
         image_seq_length=16,
     )
     pixels = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}, "do_center_crop": True}
+    pixels |= {"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}
     return config, "CLIPImageProcessor", pixels | {"resample": 3, "processor_class": "LlavaProcessor"}
 
 
@@ -147,7 +148,13 @@ def gemma(tokenizer: Any) -> tuple[Any, Any, dict[str, Any]]:
         eoi_token_index=tokenizer.convert_tokens_to_ids("<end_of_image>"),
         image_token_index=tokenizer.convert_tokens_to_ids("<image_soft_token>"),
     )
-    pixels = {"size": {"height": 32, "width": 32}, "resample": 2, "do_pan_and_scan": None, "image_seq_length": 4}
+    pixels = {
+        "size": {"height": 32, "width": 32},
+        "resample": 2,
+        "image_mean": [0.5] * 3,
+        "do_pan_and_scan": None,
+        "image_seq_length": 4,
+    }
     return config, "Gemma3ImageProcessor", pixels | {"processor_class": "Gemma3Processor"}
 
 
@@ -190,10 +197,8 @@ def write_snapshot(folder: Path, family: str) -> Path:
     whole.generation_config = transformers.GenerationConfig(eos_token_id=tokenizer.convert_tokens_to_ids(stops))
     whole.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    getattr(transformers, image_processor + "Pil")().save_pretrained(folder)
-    path = folder / "preprocessor_config.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps(content | pixels), encoding="utf-8")
+    pixels |= {"image_processor_type": image_processor, "do_rescale": True, "rescale_factor": 0.00392156862745098}
+    (folder / "preprocessor_config.json").write_text(json.dumps(pixels), encoding="utf-8")
     (folder / "chat_template.json").write_text(json.dumps({"chat_template": TEMPLATES[template]}), encoding="utf-8")
     return folder
 

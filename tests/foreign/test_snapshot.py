@@ -191,6 +191,24 @@ def test_a_tokenizer_with_more_words_than_the_model_embeds_is_refused(copied):
         load_snapshot(folder)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"do_normalize": False}, "its image processor leaves pixels unscaled"),
+        ({"rescale_factor": 1.0}, "its image processor scales by 1, expected 1/255"),
+        ({"image_processor_type": None}, None),
+    ],
+)
+def test_pixels_that_are_prepared_in_another_way_are_refused(copied, changes, message):
+    folder = copied(file="preprocessor_config.json", **changes)
+    if message is None:
+        (folder / "preprocessor_config.json").unlink()
+        message = "no file describes its image processor; expected a local snapshot folder"
+
+    with pytest.raises(CheckpointError, match=message):
+        load_snapshot(folder)
+
+
 def test_a_folder_without_tokenizer_is_named(copied):
     folder = copied()
     (folder / "tokenizer.json").unlink()

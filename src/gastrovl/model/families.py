@@ -34,6 +34,30 @@ class Shown:
 
 
 @dataclass(frozen=True)
+class Preparation:
+    """How pixels are prepared, by the names that image processors of transformers give these numbers.
+
+    Their classes are not used: some of them want torchvision, and all that we need of them stands in their files.
+
+    Attributes:
+        resample: Filter of PIL.
+        image_mean, image_std: Of each channel, after division by 255.
+        patch_size, merge_size, temporal_patch_size: Of families that take patches.
+    """
+
+    resample: int
+    image_mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    image_std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    patch_size: int = 14
+    merge_size: int = 2
+    temporal_patch_size: int = 2
+
+
+_BILINEAR, _BICUBIC, _LANCZOS = 2, 3, 1
+_OF_CLIP = Preparation(_BICUBIC, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+
+
+@dataclass(frozen=True)
 class Family:
     """What we have to know of one `model_type`; its class, its forward and its weights stay its own.
 
@@ -45,7 +69,7 @@ class Family:
         layout: `plain` pixels are (images, 3, side, side), `listed` ones (images, 1, 3, side, side), `patches` are rows
             of one patch each, in the order in which they are merged.
         shown: From a config and the wished side to what an image is shown as.
-        image_processor: Class of transformers that prepares its images without torchvision; None goes by the tower.
+        prepared: How its image processor prepares pixels where its file does not say so.
         written: From the tokenizer's words and the config to (what its template writes for an image, what its processor
             puts there, with the image token once).
         settings: What switches its image processor to one squashed square, besides its size.
@@ -58,7 +82,7 @@ class Family:
     packs: bool
     layout: Layout
     shown: Callable[[Any, int | None], Shown]
-    image_processor: str | None
+    prepared: Preparation
     written: Callable[[Any, Any], tuple[str, str]]
     settings: dict[str, Any]
     beside: Callable[[Tensor, int], dict[str, Tensor]]
@@ -135,7 +159,7 @@ _LLAVA = Family(
     packs=True,
     layout="plain",
     shown=_llava_shown,
-    image_processor=None,
+    prepared=_OF_CLIP,
     written=_as_written,
     settings={"do_center_crop": False},
     beside=_nothing,
@@ -146,7 +170,7 @@ _QWEN = Family(
     packs=False,  # positions of rows, columns and time
     layout="patches",
     shown=_qwen_shown,
-    image_processor="Qwen2VLImageProcessorPil",
+    prepared=_OF_CLIP,
     written=_as_written,
     settings={},
     beside=_qwen_beside,
@@ -157,32 +181,30 @@ _GEMMA = Family(
     packs=False,  # image tokens see each other, and most layers look back a short way only
     layout="plain",
     shown=_gemma_shown,
-    image_processor="Gemma3ImageProcessorPil",
+    prepared=Preparation(_BILINEAR),
     written=_gemma_written,
     settings={"do_pan_and_scan": False},
     beside=_gemma_beside,
 )
 
 
-def _idefics(image_processor: str) -> Family:
-    return Family(
-        projector="connector",
-        language="text_model",
-        packs=True,
-        layout="listed",
-        shown=_idefics_shown,
-        image_processor=image_processor,
-        written=_idefics_written,
-        settings={"do_image_splitting": False},
-        beside=_nothing,
-    )
-
+_IDEFICS = Family(
+    projector="connector",
+    language="text_model",
+    packs=True,
+    layout="listed",
+    shown=_idefics_shown,
+    prepared=Preparation(_LANCZOS),
+    written=_idefics_written,
+    settings={"do_image_splitting": False},
+    beside=_nothing,
+)
 
 FAMILIES = {
     "llava": _LLAVA,
     "qwen2_vl": _QWEN,
     "qwen2_5_vl": _QWEN,
     "gemma3": _GEMMA,
-    "smolvlm": _idefics("SmolVLMImageProcessorPil"),
-    "idefics3": _idefics("Idefics3ImageProcessorPil"),
+    "smolvlm": _IDEFICS,
+    "idefics3": _IDEFICS,
 }

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gastrovl.core.errors import CheckpointError, ModelInputError
-from gastrovl.model.families import Family, Shown
+from gastrovl.model.families import Family, Preparation, Shown
 from gastrovl.model.processor import Dialogue, GastroVLProcessor
 
 _PROBE = [("user", "?"), ("assistant", "Yes.")]
@@ -31,9 +31,9 @@ class ForeignProcessor(GastroVLProcessor):
     """
 
     def __init__(
-        self, folder: Path, family: Family, config: Any, tokenizer: Any, image_processor: Any, shown: Shown
+        self, folder: Path, family: Family, config: Any, tokenizer: Any, prepared: Preparation, shown: Shown
     ) -> None:
-        super().__init__(tokenizer, image_processor, shown.tokens)
+        super().__init__(tokenizer, prepared, shown.tokens)
         self.folder, self.family, self._shown = folder, family, shown
         self.image_token_id = int(config.image_token_id)
         self.template = _read_template(folder, tokenizer)
@@ -86,17 +86,13 @@ class ForeignProcessor(GastroVLProcessor):
         if self.family.layout == "listed":
             return pixels.unsqueeze(1)
         if self.family.layout == "patches":
-            return merged_patches(
-                pixels,
-                int(self.image_processor.patch_size),
-                int(self.image_processor.merge_size),
-                int(self.image_processor.temporal_patch_size),
-            )
+            said = self.image_processor
+            return merged_patches(pixels, said.patch_size, said.merge_size, said.temporal_patch_size)
         return pixels
 
     def beside(self, input_ids: Tensor) -> dict[str, Tensor]:
         """What the family's forward takes beside ids and pixels, for (rows, length) ids of one image each."""
-        patches = self.image_size_px // int(getattr(self.image_processor, "patch_size", self.image_size_px))
+        patches = self.image_size_px // self.image_processor.patch_size
         return self.family.beside(input_ids == self.image_token_id, patches)
 
     def _ids(self, turns: Sequence[tuple[str, str]], *, asks: bool = False) -> list[int]:

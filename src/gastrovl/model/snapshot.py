@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from gastrovl.core.errors import CheckpointError
 from gastrovl.core.files import write_text
-from gastrovl.model.families import FAMILIES, Family
+from gastrovl.model.families import FAMILIES, Family, Preparation
 from gastrovl.model.foreign import answering_class
 from gastrovl.model.foreign_processor import ForeignProcessor
-from gastrovl.model.vision import image_processor
 
 _NEEDED = "expected a local snapshot folder with config.json, *.safetensors, tokenizer and processor files"
 _PROCESSOR_FILES = (
@@ -52,11 +51,10 @@ def load_snapshot(
     shown = family.shown(config, image_size_px)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        images = _image_processor(folder, family, config, shown.side_px)
     except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{folder}: tokenizer or image processor cannot be read ({error}); {_NEEDED}") from error
+        raise CheckpointError(f"{folder}: the tokenizer cannot be read ({error}); {_NEEDED}") from error
     _check_words(folder, config, tokenizer)
-    processor = ForeignProcessor(folder, family, config, tokenizer, images, shown)
+    processor = ForeignProcessor(folder, family, config, tokenizer, _preparation(folder, family), shown)
     model = _read_weights(folder, config, dtype)
     embeddings = model.get_input_embeddings().num_embeddings
     if (most := max(tokenizer.get_vocab().values())) >= embeddings and most != config.image_token_id:
@@ -148,10 +146,20 @@ def _check_words(folder: Path, config: Any, tokenizer: Any) -> None:
             )
 
 
-def _image_processor(folder: Path, family: Family, config: Any, side_px: int) -> Any:
-    if family.image_processor is None:
-        return image_processor(str(folder), config.vision_config, side_px)
-    return getattr(transformers, family.image_processor).from_pretrained(folder, local_files_only=True)
+def _preparation(folder: Path, family: Family) -> Preparation:
+    """How the snapshot says that images are prepared."""
+    files = [folder / "processor_config.json", folder / "preprocessor_config.json"]
+    parts = [_json(path) for path in files if path.is_file()]
+    parts = [part.get("image_processor", part) for part in parts]
+    said = {name: value for part in parts for name, value in part.items() if value is not None}
+    if not any("image_processor_type" in part for part in parts):
+        raise CheckpointError(f"{folder}: no file describes its image processor; {_NEEDED}")
+    if not (said.get("do_rescale", True) and said.get("do_normalize", True)) or said.get("offset"):
+        raise CheckpointError(f"{folder}: its image processor leaves pixels unscaled, which is not done here")
+    if abs(said.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
+        raise CheckpointError(f"{folder}: its image processor scales by {said['rescale_factor']:g}, expected 1/255")
+    known = {field.name for field in fields(Preparation)} & said.keys()
+    return replace(family.prepared, **{name: said[name] for name in known})
 
 
 def _read_weights(folder: Path, config: Any, dtype: torch.dtype) -> Any:
