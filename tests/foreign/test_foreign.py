@@ -90,6 +90,19 @@ def test_packed_rows_have_the_loss_and_gradients_of_the_familys_own_forward(load
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_mixed_precision_has_nearly_the_same_loss(loaded, family):
+    model, processor = loaded(family)
+    expected = model(**packed_batch(processor)).loss
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = model(**packed_batch(processor)).loss
+    found.backward()
+
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=0.0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_rows_are_shared_where_positions_are_plain(loaded, family):
     assert packs(loaded(family)[0]) == (family in ("llava", "smolvlm", "idefics3"))
 
