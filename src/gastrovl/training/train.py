@@ -24,6 +24,7 @@ from gastrovl.core.types import Conversation
 from gastrovl.model import adapters, checkpointing
 from gastrovl.model.checkpoint import build_model, load_checkpoint, save_checkpoint
 from gastrovl.model.flex import why_not_flex
+from gastrovl.model.foreign_processor import ForeignProcessor
 from gastrovl.model.presets import resolve
 from gastrovl.model.processor import GastroVLProcessor
 from gastrovl.model.quantise import load_weights, quantise, save_weights
@@ -138,6 +139,7 @@ def train(
     )
     _choose_attention(model, config, say)
     is_frozen = config.feature_cache_gb > 0 and all(Part.VISION not in stage.trains for stage in config.stages)
+    is_frozen = is_frozen and not isinstance(processor, ForeignProcessor)
     is_whole = (config.cached_views or not config.augment) and not any(stage.cutmix for stage in config.stages)
     side = cached_side(processor, config.augment)
     train_part = _Part(train_set, ImageStore(Path(config.train).parent, side, processor, config.image_memory_mb))
@@ -227,7 +229,7 @@ def _choose_attention(model: Any, config: TrainConfig, say: Say) -> None:
     if config.attention is not Backend.FLEX and (config.attention is not Backend.AUTO or device.type == "cpu"):
         return
     dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
-    reason = why_not_flex(inner.config.text_config, device, dtype)
+    reason = why_not_flex(inner.config.get_text_config(), device, dtype)
     if reason and config.attention is Backend.FLEX:
         raise ConfigError(f"attention: flex cannot be used here: {reason}; leave `attention` out to have it chosen")
     inner.packed_attention = Backend.MASK if reason else Backend.FLEX
@@ -363,7 +365,8 @@ def _is_recomputing(run: _Run, stage: StageConfig) -> bool:
     first = next(run.model.parameters())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     needed = None
-    if run.config.gradient_checkpointing == "auto" and _is_large(run.model):
+    is_composed = run.config.model.huggingface is None
+    if run.config.gradient_checkpointing == "auto" and is_composed and _is_large(run.model):
         alone = run.config.model_copy(update={"stages": (stage,)})
         memory = estimate(alone, is_cpu=device.type == "cpu").stages[0].memory()
         needed = memory.peak - (memory.weights if first.device.type == device.type else 0)
@@ -404,7 +407,7 @@ def _kept_parts(stage: StageConfig, trainer: GastroTrainer) -> list[tuple[RowDat
 def _filler(run: _Run, stage: StageConfig, trainer: GastroTrainer) -> FeatureFiller | None:
     """Give the datasets of a stage what the frozen tower says of their images, where that holds for the whole stage."""
     parts = _kept_parts(stage, trainer)
-    if run.cache is None or not parts:
+    if run.cache is None or not parts or isinstance(run.processor, ForeignProcessor):  # tower and connector in one
         return None
     args, is_mixed = trainer.args, run.config.precision == "bfloat16"
     model = adapters.inner(run.model)
