@@ -19,6 +19,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in OUTPUT.")] = False,
 ) -> None:
     """Train a model in stages; each stage says what trains and at which rate before it starts."""
+    from gastrovl.core import processes
     from gastrovl.core.config import load_config
     from gastrovl.training.config import TrainConfig
     from gastrovl.training.train import train as run_training
@@ -26,4 +27,5 @@ def train(
     settings = load_config(config, TrainConfig, tuple(overrides or ()))
     with progress_bar() as show:
         run_training(settings, output, resume=resume, say=typer.echo, progress=show)
-    typer.echo(f"checkpoint in {output}; losses and validation scores in {output / 'log.jsonl'}")
+    if processes.rank() == 0:
+        typer.echo(f"checkpoint in {output}; losses and validation scores in {output / 'log.jsonl'}")

@@ -10,18 +10,19 @@ import torch
 from transformers import TrainingArguments
 
 from gastrovl.training.config import StageConfig, TrainConfig
+from gastrovl.training.steps import StepPlan
 
 
 def training_arguments(
-    stage: StageConfig, config: TrainConfig, folder: Path, output: Path, seed: int, show_bar: bool
+    stage: StageConfig, config: TrainConfig, folder: Path, output: Path, seed: int, show_bar: bool, plan: StepPlan
 ) -> TrainingArguments:
     """Arguments of one stage; `folder` keeps its saved states, `output` is the run's own folder."""
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(output / "tensorboard" / stage.name)
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
-        per_device_train_batch_size=stage.images_per_step,
+        per_device_train_batch_size=plan.batch,
         per_device_eval_batch_size=stage.images_per_step,
-        gradient_accumulation_steps=stage.accumulation,
+        gradient_accumulation_steps=plan.accumulation,
         num_train_epochs=stage.epochs or 1,
         max_steps=stage.steps or -1,
         learning_rate=stage.learning_rate,
@@ -44,5 +45,9 @@ def training_arguments(
         dataloader_num_workers=config.workers,
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=not (show_bar and sys.stderr.isatty()),
-        ddp_find_unused_parameters=False,
+        average_tokens_across_devices=True,
+        ddp_find_unused_parameters=not stage.answer_weight,  # then little or nothing reaches the language model
     )
+    if arguments.n_gpu > 1:  # one process and several GPUs: the parent would split batches in a way of its own
+        arguments._n_gpu = 1
+    return arguments

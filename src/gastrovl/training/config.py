@@ -60,6 +60,9 @@ class StageConfig(Config):
         task_weights: Weight of a task's answer tokens; 1 when left out.
         digit_weights: Weights of the three digits of a box coordinate in an answer. The last digit is one part in a
             thousand, mostly noise that a short training should not spend its gradient on.
+        global_images_per_step: Images per optimiser step over all devices, in place of `accumulation`: batches of
+            `images_per_step` or somewhat fewer are added up. Then steps do not depend on the number of devices, and a
+            run may go on with another number.
     """
 
     name: Annotated[str, Field(pattern="^[a-z0-9-]+$")]
@@ -81,9 +84,14 @@ class StageConfig(Config):
     cutmix: Annotated[float, Field(ge=0, le=1)] = 0.0
     task_weights: dict[Task, Positive] = Field(default_factory=dict)
     digit_weights: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
+    global_images_per_step: Annotated[int, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> StageConfig:
+        if self.global_images_per_step is not None and self.accumulation != 1:
+            raise ValueError(
+                f"stage {self.name!r}: give either `accumulation` or `global_images_per_step`, from which it follows"
+            )
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(f"stage {self.name!r}: give either `epochs` or `steps`")
         if closed := set(self.rates) - set(self.trains):

@@ -37,7 +37,8 @@ def open_parts(model: nn.Module, stage: StageConfig) -> dict[Part, int]:
     counts = dict.fromkeys(stage.trains, 0)
     for name, parameter in model.named_parameters():
         part = part_of(name)
-        is_open = part in stage.trains and not _never_trains(name, model)
+        is_used = bool(stage.grounding_weight) or "grounding" not in name  # several processes wait for its gradients
+        is_open = part in stage.trains and is_used and not _never_trains(name, model)
         parameter.requires_grad_(is_open)
         if is_open and part is not None:
             counts[part] += parameter.numel()

@@ -27,8 +27,10 @@ from gastrovl.training.dataset import ImageStore, RowDataset, cached_side, load_
 from gastrovl.training.features import tower_features
 from gastrovl.training.grounding import TermIndex
 from gastrovl.training.joblog import JsonlLog
-from gastrovl.training.runfolder import check_output, cut_log, input_hashes, last_state
+from gastrovl.training.processes import Team, joined
+from gastrovl.training.runfolder import check_output, check_step, cut_log, input_hashes, last_state
 from gastrovl.training.stages import describe, open_parts
+from gastrovl.training.steps import plan_steps
 from gastrovl.training.trainer import GastroTrainer
 
 Say = Callable[[str], None]
@@ -56,6 +58,7 @@ class _Run:
     val_part: _Part | None
     show_bar: bool
     say: Say
+    team: Team
 
     def stage_folder(self, number: int) -> Path:
         """Where the states and weights of the `number`-th stage lie, counted from 1."""
@@ -73,6 +76,8 @@ def train(
 ) -> Path:
     """Run all stages and write a checkpoint to `output`; `resume` goes on where an interrupted run stopped.
 
+    Under `torchrun` or `accelerate launch` every process calls this; the first one says what happens and writes.
+
     Args:
         show_bar: Draw the trainer's progress bar where standard error is a terminal; elsewhere losses are printed.
         say: Told one line at a time what happens.
@@ -82,13 +87,28 @@ def train(
         ConfigError: No training conversations are given, or a stage cannot run.
         OutputError: `output` holds another run, or a run and `resume` is False.
         RecordError, ImageError, CheckpointError: An input is broken.
+        PeerError: Another process of the run has ended.
     """
-    output = Path(output)
+    with joined() as team:
+        if team.is_first:
+            return _train(config, Path(output), resume, show_bar, say, progress, team)
+        return _train(config, Path(output), resume, False, _nothing, None, team)
+
+
+def _train(
+    config: TrainConfig,
+    output: Path,
+    resume: bool,
+    show_bar: bool,
+    say: Say,
+    progress: Progress | None,
+    team: Team,
+) -> Path:
     if config.train is None:
         raise ConfigError("train: no conversations given; set `train:` to a JSONL file of conversations")
     train_set = load_conversations(Path(config.train))
     val_set = _some_images(load_conversations(Path(config.val)), config) if config.val else []
-    check_output(output, config, resume)
+    team.first(lambda: check_output(output, config, resume))
     model, processor = _start(config)
     say(
         f"model {config.name}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, "
@@ -100,19 +120,30 @@ def train(
     val_part = None
     if val_set and config.val:
         val_part = _read_images(val_set, Path(config.val), processor.image_size_px, processor, progress)
-    write_text(output / "run.json", config.model_dump_json(indent=2) + "\n")  # from here on there is a run to resume
-    run = _Run(config, output, model, processor, train_part, val_part, show_bar, say)
+    # from here on there is a run to resume
+    team.first(lambda: write_text(output / "run.json", config.model_dump_json(indent=2) + "\n"))
+    run = _Run(config, output, model, processor, train_part, val_part, show_bar, say, team)
     features: Features | None = None
     for number in range(1, len(config.stages) + 1):
         features = _run_stage(run, number, features)
-    model = adapters.merge(model)
+    team.first(lambda: _finish(run))
+    return output
+
+
+def _finish(run: _Run) -> None:
+    """Write the checkpoint of a trained model, and then take the stages away."""
+    config, output = run.config, run.output
+    model = adapters.merge(run.model)
     model.drop_grounding_head()
-    save_checkpoint(output, model, processor, config.name)
+    save_checkpoint(output, model, run.processor, config.name)
     write_manifest(
         output, stage="train", config=config.model_dump(mode="json"), seed=config.seed, inputs=input_hashes(config)
     )
     shutil.rmtree(output / "stages")  # last: until the manifest stands, a resumed run needs them
-    return output
+
+
+def _nothing(_: str) -> None:
+    """What the other processes say."""
 
 
 def _start(config: TrainConfig) -> tuple[Any, GastroVLProcessor]:
@@ -160,7 +191,7 @@ def _run_stage(run: _Run, number: int, features: Features | None) -> Features | 
     """Train one stage; `features` are those the stage before used, and the return value is for the next one."""
     stage, folder = run.config.stages[number - 1], run.stage_folder(number)
     weights = folder / "weights.safetensors"
-    if weights.is_file():
+    if run.team.first(weights.is_file):
         load_model(run.model, weights)
         run.say(f"stage {number} {stage.name}: done before, weights read")
         return None
@@ -171,23 +202,36 @@ def _run_stage(run: _Run, number: int, features: Features | None) -> Features | 
     if Part.VISION in stage.trains or features is None:
         features = _features(run, stage)
     trainer = _trainer(run, number, features)
-    last = last_state(folder)
-    cut_log(run.output / "log.jsonl", stage.name, last)
+    last = run.team.first(lambda: _prepare_folder(run, stage, folder))
     trainer.train(resume_from_checkpoint=last)
     if trainer.eval_dataset is not None and not _is_scored(trainer):
         trainer.evaluate()
+    run.team.first(lambda: _close_folder(folder, trainer.accelerator.unwrap_model(trainer.model), weights))
+    return features
+
+
+def _prepare_folder(run: _Run, stage: StageConfig, folder: Path) -> str | None:
+    """The saved state a stage goes on from, if there is one; checks that it fits and drops log lines behind it."""
+    last = last_state(folder)
+    check_step(folder, plan_steps(stage, run.team.size), last)
+    cut_log(run.output / "log.jsonl", stage.name, last)
+    return last
+
+
+def _close_folder(folder: Path, model: Any, weights: Path) -> None:
+    """Keep a trained stage's weights and remove its saved states."""
     partial = folder / "weights.partial.safetensors"
-    save_model(trainer.accelerator.unwrap_model(trainer.model), str(partial))
+    save_model(model, str(partial))
     partial.replace(weights)
     for state in folder.glob("checkpoint-*"):
         shutil.rmtree(state)
-    return features
 
 
 def _trainer(run: _Run, number: int, features: Features | None) -> GastroTrainer:
     """The trainer of one stage, with its data."""
     config, stage, folder = run.config, run.config.stages[number - 1], run.stage_folder(number)
     seed = config.seed + 1000 * number
+    plan = plan_steps(stage, run.team.size)
     terms, grid_side = None, 0
     if stage.grounding_weight:
         terms = TermIndex(run.train_part.conversations)
@@ -210,10 +254,11 @@ def _trainer(run: _Run, number: int, features: Features | None) -> GastroTrainer
 
     trainer = GastroTrainer(
         run.model,
-        training_arguments(stage, config, folder, run.output, seed, run.show_bar),
+        training_arguments(stage, config, folder, run.output, seed, run.show_bar, plan),
         stage,
         dataset(run.train_part, True),
         dataset(run.val_part, False) if run.val_part else None,
+        plan,
     )
     trainer.add_callback(JsonlLog(run.output / "log.jsonl", stage.name))
     return trainer
