@@ -21,6 +21,7 @@ from gastrovl.model import adapters
 from gastrovl.model.checkpoint import build_model, load_checkpoint, save_checkpoint
 from gastrovl.model.presets import resolve
 from gastrovl.model.processor import GastroVLProcessor
+from gastrovl.training import sharded
 from gastrovl.training.arguments import training_arguments
 from gastrovl.training.config import Part, StageConfig, TrainConfig
 from gastrovl.training.dataset import ImageStore, RowDataset, cached_side, load_conversations
@@ -35,6 +36,7 @@ from gastrovl.training.trainer import GastroTrainer
 
 Say = Callable[[str], None]
 Progress = Callable[[str, int, int], None]
+WEIGHTS = "weights.safetensors"  # of a finished stage
 Features = dict[str, torch.Tensor]  # of each image, what the frozen tower says of it
 
 
@@ -46,9 +48,9 @@ class _Part:
     images: ImageStore
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Run:
-    """What all stages of a run share."""
+    """What all stages of a run share; `model` is replaced behind a stage that laid it in pieces."""
 
     config: TrainConfig
     output: Path
@@ -190,7 +192,7 @@ def _read_images(
 def _run_stage(run: _Run, number: int, features: Features | None) -> Features | None:
     """Train one stage; `features` are those the stage before used, and the return value is for the next one."""
     stage, folder = run.config.stages[number - 1], run.stage_folder(number)
-    weights = folder / "weights.safetensors"
+    weights = folder / WEIGHTS
     if run.team.first(weights.is_file):
         load_model(run.model, weights)
         run.say(f"stage {number} {stage.name}: done before, weights read")
@@ -206,8 +208,23 @@ def _run_stage(run: _Run, number: int, features: Features | None) -> Features | 
     trainer.train(resume_from_checkpoint=last)
     if trainer.eval_dataset is not None and not _is_scored(trainer):
         trainer.evaluate()
-    run.team.first(lambda: _close_folder(folder, trainer.accelerator.unwrap_model(trainer.model), weights))
+    if sharded.is_sharded(trainer.accelerator):
+        return _hand_over(run, trainer, folder)
+    run.team.first(lambda: _close_folder(folder, trainer.accelerator.unwrap_model(trainer.model)))
     return features
+
+
+def _hand_over(run: _Run, trainer: GastroTrainer, folder: Path) -> None:
+    """End a stage whose model lies in pieces: the next one starts from a whole model with the stage's weights."""
+    state = sharded.whole_state(trainer.model_wrapped, trainer.accelerator)
+    run.model, _ = _start(run.config)
+
+    def keep() -> None:
+        run.model.load_state_dict(state)
+        _close_folder(folder, run.model)
+
+    run.team.first(keep)
+    load_model(run.model, folder / WEIGHTS)
 
 
 def _prepare_folder(run: _Run, stage: StageConfig, folder: Path) -> str | None:
@@ -218,11 +235,11 @@ def _prepare_folder(run: _Run, stage: StageConfig, folder: Path) -> str | None:
     return last
 
 
-def _close_folder(folder: Path, model: Any, weights: Path) -> None:
+def _close_folder(folder: Path, model: Any) -> None:
     """Keep a trained stage's weights and remove its saved states."""
     partial = folder / "weights.partial.safetensors"
     save_model(model, str(partial))
-    partial.replace(weights)
+    partial.replace(folder / WEIGHTS)
     for state in folder.glob("checkpoint-*"):
         shutil.rmtree(state)
 

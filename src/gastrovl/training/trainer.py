@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from accelerate.data_loader import prepare_data_loader
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
 from gastrovl.model import adapters
-from gastrovl.training import validation
+from gastrovl.training import sharded, validation
 from gastrovl.training.config import StageConfig
 from gastrovl.training.dataset import Collator, RowDataset
 from gastrovl.training.processes import Team
@@ -54,6 +54,8 @@ class GastroTrainer(Trainer):
             eval_dataset=val,
             data_collator=Collator(train.processor, train.terms),
         )
+        sharded.check_kind(self.accelerator)
+        sharded.name_blocks(self.accelerator, model)
         self.stage = stage
         self.team = Team(args.process_index, args.world_size)
         batch, accumulation = args.per_device_train_batch_size, args.gradient_accumulation_steps
@@ -96,17 +98,25 @@ class GastroTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """A saved state; with adapters also the whole model, of which the parent keeps adapters and connector only."""
         super()._save(output_dir, state_dict)
-        if not self.args.should_save:
-            return
         model = self.accelerator.unwrap_model(self.model)
-        if adapters.inner(model) is not model:
+        if self.args.should_save and adapters.inner(model) is not model and not sharded.is_sharded(self.accelerator):
             save_model(model, str(Path(output_dir or self.args.output_dir) / WHOLE_MODEL))
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """A saved state's optimiser; of a sharded model with adapters the whole model, as `_save` does for others."""
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.is_fsdp_enabled and hasattr(self.model, "get_base_model"):
+            state = sharded.whole_state(self.model)
+            if self.args.should_save:
+                save_file(state, str(Path(output_dir) / WHOLE_MODEL))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Weights of a saved state, as `_save` wrote them."""
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         whole = Path(resume_from_checkpoint) / WHOLE_MODEL
-        if whole.is_file():
+        if whole.is_file() and self.is_fsdp_enabled:
+            sharded.take_whole_state(model or self.model, load_file(whole) if self.team.is_first else {})
+        elif whole.is_file():
             load_model(self.accelerator.unwrap_model(model or self.model), str(whole))
 
     def compute_loss(
