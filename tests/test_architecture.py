@@ -38,7 +38,7 @@ LIBRARIES: dict[str, set[str]] = {
     "clinical": FOUNDATION,
     "data": FOUNDATION | {"PIL", "jinja2", "openpyxl", "defusedxml", "av", "pydicom", "pyarrow", "ray"},
     "evaluation": FOUNDATION | {"PIL", "jinja2", "sacrebleu", "rouge_score", "nltk"},
-    "model": FOUNDATION | {"PIL", "torch", "transformers", "tokenizers", "peft", "safetensors"},
+    "model": FOUNDATION | {"PIL", "torch", "transformers", "tokenizers", "peft", "safetensors", "bitsandbytes"},
     "training": FOUNDATION | {"PIL", "torch", "transformers", "accelerate", "safetensors"},
     "inference": FOUNDATION | {"PIL", "torch", "transformers"},
     "pipeline": FOUNDATION,
@@ -51,6 +51,7 @@ HOME_OF: dict[str, tuple[str, ...]] = {
     "av": ("data/frames/video.py",),
     "pydicom": ("data/frames/dicom.py",),
     "matplotlib": ("core/figures.py",),
+    "bitsandbytes": ("model/quantise.py",),
     "pyarrow": ("data/exporters/parquet.py",),
     "ray": ("data/rayengine.py",),
     "jinja2": ("evaluation/page.py", "data/audit/page.py"),
@@ -181,7 +182,7 @@ def test_torch_free_layers_import_on_a_machine_without_torch():
         "import importlib, sys\n"
         "for heavy in ('torch', 'transformers', 'tokenizers', 'accelerate', 'peft', 'safetensors', 'matplotlib',\n"
         "              'jinja2', 'ray', 'sacrebleu', 'rouge_score', 'openpyxl', 'defusedxml', 'av', 'pydicom',\n"
-        "              'pyarrow'):\n"
+        "              'pyarrow', 'bitsandbytes'):\n"
         "    sys.modules[heavy] = None  # an import of it now raises ImportError\n"
         f"for name in {names!r}:\n"
         "    importlib.import_module(name)\n"

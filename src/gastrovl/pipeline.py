@@ -127,7 +127,8 @@ def _train(config: RunConfig, output: Path, say: Say, progress: Progress | None)
     if (folder / "manifest.json").is_file():
         return
     places = {"train": str(output / "data" / "train.jsonl"), "val": str(output / "data" / "val.jsonl")}
-    settings = config.train.model_copy(update=places)
+    kept = config.train.feature_cache or str(output.parent / "feature-cache")  # outlives this run, for the next one
+    settings = config.train.model_copy(update={**places, "feature_cache": kept})
     is_begun = (folder / "run.json").is_file()
     train(settings, folder, resume=is_begun, say=say, progress=progress)
 

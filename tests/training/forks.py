@@ -1,8 +1,8 @@
 """A launcher for tests: teams of processes forked from one that has imported everything already.
 
-Reads one job a line (JSON: `arguments` of the command, `processes`, `output`, a file for what they print, and `before`, code
-that each process runs first), answers with their process ids, and when all have ended with their exit codes (negative: the
-signal). As torchrun does, it ends the others when one has failed.
+Reads one job a line: `arguments` of the command, how many `processes`, `output`, the file for what they print, and
+`before`, a file of code that each runs first. Answers with their process ids and, when all have ended, their exit codes
+(negative: the signal that ended one). As torchrun does, it ends the others when one has failed.
 """
 
 from __future__ import annotations

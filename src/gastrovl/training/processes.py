@@ -94,9 +94,9 @@ def joined() -> Iterator[Team]:
     except RuntimeError as error:
         if isinstance(error, distributed.DistError) or any(word in str(error).lower() for word in _GONE):
             raise PeerError(
-                f"process {team.rank} of {team.size} lost the others ({str(error).splitlines()[0]}); the message of the "
-                "one that ended says why. One that was killed says nothing: mostly memory ran out. Put it right, and "
-                "start the same command with --resume"
+                f"process {team.rank} of {team.size} lost the others ({str(error).splitlines()[0]}); the message of "
+                "the one that ended says why. One that was killed says nothing: mostly memory ran out. Put it right, "
+                "and start the same command with --resume"
             ) from error
         raise
     if is_ours:

@@ -8,13 +8,15 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from accelerate.utils import DistributedType
 import torch
+from accelerate.utils import DistributedType
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 
 from gastrovl.core.errors import ConfigError
 from gastrovl.model import adapters
+from gastrovl.model.quantise import is_quantised
+from gastrovl.training.config import StageConfig
 
 _ASKED = {  # what `accelerate launch` sets for each way of sharding
     "ACCELERATE_USE_FSDP": DistributedType.FSDP,
@@ -22,23 +24,32 @@ _ASKED = {  # what `accelerate launch` sets for each way of sharding
 }
 
 
-def check_kind(accelerator: Any) -> None:
-    """Check that the way of sharding that was asked for is the one in use.
+def check(accelerator: Any, model: Any, stage: StageConfig) -> None:
+    """Check that the way of sharding that was asked for is in use and fits the stage, and tell FSDP the model's blocks.
 
     Raises:
-        ConfigError: It is not. accelerate says nothing then: without a GPU it replicates where it should shard.
+        ConfigError: It is not: accelerate says nothing when, without a GPU, it replicates where it should shard. Or the
+            stage keeps weights of its own, or rounded ones, which do not come in pieces here.
     """
     for variable, kind in _ASKED.items():
         is_asked = os.environ.get(variable, "false").lower() in ("true", "1")
         if is_asked and accelerator.distributed_type != kind:
             raise ConfigError(
-                f"accelerate was asked for {kind.value} ({variable}), but set up {accelerator.distributed_type.value} on "
-                f"{accelerator.device.type}; sharding needs several GPUs. Launch with configs/accelerate/ddp.yaml, which "
-                "also runs on CPUs, or put this on GPUs"
+                f"accelerate was asked for {kind.value} ({variable}), but set up {accelerator.distributed_type.value} "
+                f"on {accelerator.device.type}; sharding needs several GPUs. Launch with configs/accelerate/ddp.yaml, "
+                "which runs on CPUs too, or run this on GPUs"
             )
+    if is_sharded(accelerator):
+        asked = {"ema": stage.ema, "early_stop": stage.early_stop, "quantise": is_quantised(model)}
+        if found := [name for name, value in asked.items() if value]:
+            raise ConfigError(
+                f"stage {stage.name!r}: {', '.join(found)} cannot be used while {accelerator.distributed_type.value} "
+                "lays the model in pieces; leave it out, or launch with configs/accelerate/ddp.yaml"
+            )
+        _name_blocks(accelerator, model)
 
 
-def name_blocks(accelerator: Any, model: Any) -> None:
+def _name_blocks(accelerator: Any, model: Any) -> None:
     """Tell FSDP which of the model's layers it gathers one at a time.
 
     transformers lists them for all models of a family; accelerate refuses a list with a class that this one lacks.
@@ -61,12 +72,12 @@ def whole_state(model: Any, accelerator: Any = None) -> dict[str, Tensor]:
         accelerator: The one that wrapped the model; needed for DeepSpeed, whose pieces only it can put together.
     """
     if accelerator is not None and accelerator.distributed_type == DistributedType.DEEPSPEED:
-        state: dict[str, Tensor] = accelerator.get_state_dict(model) or {}
+        state: dict[str, Any] = accelerator.get_state_dict(model) or {}
     else:
         state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     return {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
 
 
-def take_whole_state(model: Any, state: dict[str, Tensor]) -> None:
+def take_whole_state(model: Any, state: dict[str, Any]) -> None:
     """Give a sharded model the weights that the first process holds; every process has to come."""
     set_model_state_dict(model, state, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True))

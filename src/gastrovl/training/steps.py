@@ -143,4 +143,6 @@ class StepCollator:
         batch = self.collator([row.row if isinstance(row, Uncounted) else row for row in rows])
         if not counted:
             batch["label_weights"] = batch["label_weights"] * 0.0
+            if "caption_rows" in batch:
+                batch["caption_rows"] = batch["caption_rows"][:0]
         return batch | {COUNTED: (len(counted), float(batch["label_weights"][:, 1:].sum()))}

@@ -11,22 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_model, save_model
 
 from gastrovl.core.errors import ConfigError
 from gastrovl.core.files import write_text
 from gastrovl.core.manifest import write_manifest
 from gastrovl.core.types import Conversation
-from gastrovl.model import adapters
+from gastrovl.model import adapters, checkpointing
 from gastrovl.model.checkpoint import build_model, load_checkpoint, save_checkpoint
+from gastrovl.model.flex import why_not_flex
 from gastrovl.model.presets import resolve
 from gastrovl.model.processor import GastroVLProcessor
+from gastrovl.model.quantise import load_weights, quantise, save_weights
+from gastrovl.model.shared_prefix import Backend
 from gastrovl.training import sharded
 from gastrovl.training.arguments import training_arguments
 from gastrovl.training.config import Part, StageConfig, TrainConfig
-from gastrovl.training.dataset import ImageStore, RowDataset, cached_side, load_conversations
-from gastrovl.training.features import tower_features
+from gastrovl.training.dataset import RowDataset, cached_side, load_conversations
+from gastrovl.training.featurecache import FeatureCache
+from gastrovl.training.features import FeatureFiller, may_keep
 from gastrovl.training.grounding import TermIndex
+from gastrovl.training.images import ImageStore
 from gastrovl.training.joblog import JsonlLog
 from gastrovl.training.processes import Team, joined
 from gastrovl.training.runfolder import check_output, check_step, cut_log, input_hashes, last_state
@@ -37,7 +41,6 @@ from gastrovl.training.trainer import GastroTrainer
 Say = Callable[[str], None]
 Progress = Callable[[str, int, int], None]
 WEIGHTS = "weights.safetensors"  # of a finished stage
-Features = dict[str, torch.Tensor]  # of each image, what the frozen tower says of it
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class _Run:
     val_part: _Part | None
     show_bar: bool
     say: Say
+    progress: Progress | None
+    cache: FeatureCache | None
     team: Team
 
     def stage_folder(self, number: int) -> Path:
@@ -83,7 +88,7 @@ def train(
     Args:
         show_bar: Draw the trainer's progress bar where standard error is a terminal; elsewhere losses are printed.
         say: Told one line at a time what happens.
-        progress: Told (what, done, all) while images are read.
+        progress: Told (what, done, all) while images are read and a frozen tower looks at them.
 
     Raises:
         ConfigError: No training conversations are given, or a stage cannot run.
@@ -98,16 +103,12 @@ def train(
 
 
 def _train(
-    config: TrainConfig,
-    output: Path,
-    resume: bool,
-    show_bar: bool,
-    say: Say,
-    progress: Progress | None,
-    team: Team,
+    config: TrainConfig, output: Path, resume: bool, show_bar: bool, say: Say, progress: Progress | None, team: Team
 ) -> Path:
     if config.train is None:
         raise ConfigError("train: no conversations given; set `train:` to a JSONL file of conversations")
+    if config.val is None and any(stage.early_stop for stage in config.stages):
+        raise ConfigError("early_stop needs validation conversations; set `val:` to a JSONL file, or leave it out")
     train_set = load_conversations(Path(config.train))
     val_set = _some_images(load_conversations(Path(config.val)), config) if config.val else []
     team.first(lambda: check_output(output, config, resume))
@@ -116,18 +117,27 @@ def _train(
         f"model {config.name}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, "
         f"{processor.image_tokens} image tokens, vocabulary {len(processor.tokenizer)}"
     )
-    train_part = _read_images(
-        train_set, Path(config.train), cached_side(processor, config.augment), processor, progress
-    )
+    _choose_attention(model, config, say)
+    is_frozen = config.feature_cache_gb > 0 and all(Part.VISION not in stage.trains for stage in config.stages)
+    is_whole = (config.cached_views or not config.augment) and not any(stage.cutmix for stage in config.stages)
+    side = cached_side(processor, config.augment)
+    train_part = _Part(train_set, ImageStore(Path(config.train).parent, side, processor, config.image_memory_mb))
+    _read_images(train_part, Path(config.train), progress, is_decoded=not (is_frozen and is_whole))
     val_part = None
     if val_set and config.val:
-        val_part = _read_images(val_set, Path(config.val), processor.image_size_px, processor, progress)
+        side = processor.image_size_px
+        val_part = _Part(val_set, ImageStore(Path(config.val).parent, side, processor, config.image_memory_mb))
+        _read_images(val_part, Path(config.val), progress, is_decoded=not is_frozen)
     # from here on there is a run to resume
     team.first(lambda: write_text(output / "run.json", config.model_dump_json(indent=2) + "\n"))
-    run = _Run(config, output, model, processor, train_part, val_part, show_bar, say, team)
-    features: Features | None = None
+    cache = None
+    if config.feature_cache_gb:
+        cache = FeatureCache(
+            Path(config.feature_cache or output.parent / "feature-cache"), round(config.feature_cache_gb * 1e9)
+        )
+    run = _Run(config, output, model, processor, train_part, val_part, show_bar, say, progress, cache, team)
     for number in range(1, len(config.stages) + 1):
-        features = _run_stage(run, number, features)
+        _run_stage(run, number)
     team.first(lambda: _finish(run))
     return output
 
@@ -137,6 +147,7 @@ def _finish(run: _Run) -> None:
     config, output = run.config, run.output
     model = adapters.merge(run.model)
     model.drop_grounding_head()
+    model.drop_contrastive_head()
     save_checkpoint(output, model, run.processor, config.name)
     write_manifest(
         output, stage="train", config=config.model_dump(mode="json"), seed=config.seed, inputs=input_hashes(config)
@@ -145,7 +156,7 @@ def _finish(run: _Run) -> None:
 
 
 def _nothing(_: str) -> None:
-    """What the other processes say."""
+    """What processes say that are not the first."""
 
 
 def _start(config: TrainConfig) -> tuple[Any, GastroVLProcessor]:
@@ -155,6 +166,9 @@ def _start(config: TrainConfig) -> tuple[Any, GastroVLProcessor]:
         model, processor, _ = load_checkpoint(Path(config.start_from))
     else:
         model, processor = build_model(config.model, config.seed)
+    if config.quantise:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        quantise(model, config.quantise, device, getattr(torch, config.precision))
     if any(Part.LORA in stage.trains for stage in config.stages):
         lora = resolve(config.model).lora
         if lora is None:
@@ -162,7 +176,27 @@ def _start(config: TrainConfig) -> tuple[Any, GastroVLProcessor]:
         model = adapters.add_lora(model, lora)
     if any(stage.grounding_weight for stage in config.stages):
         adapters.inner(model).add_grounding_head()
+    if any(stage.contrastive_weight for stage in config.stages):
+        adapters.inner(model).add_contrastive_head()
     return model, processor
+
+
+def _choose_attention(model: Any, config: TrainConfig, say: Say) -> None:
+    """Set how packed rows are attended; on a GPU the fast way is tried out first.
+
+    Raises:
+        ConfigError: `attention: flex` is asked for and cannot work here.
+    """
+    inner, device = adapters.inner(model), torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    inner.packed_attention = config.attention
+    if config.attention is not Backend.FLEX and (config.attention is not Backend.AUTO or device.type == "cpu"):
+        return
+    dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
+    reason = why_not_flex(inner.config.text_config, device, dtype)
+    if reason and config.attention is Backend.FLEX:
+        raise ConfigError(f"attention: flex cannot be used here: {reason}; leave `attention` out to have it chosen")
+    inner.packed_attention = Backend.MASK if reason else Backend.FLEX
+    say(f"packed rows are attended by {inner.packed_attention}" + (f": {reason}" if reason else ""))
 
 
 def _some_images(conversations: list[Conversation], config: TrainConfig) -> list[Conversation]:
@@ -174,57 +208,44 @@ def _some_images(conversations: list[Conversation], config: TrainConfig) -> list
     return [conversation for conversation in conversations if conversation.image.path in chosen]
 
 
-def _read_images(
-    conversations: Sequence[Conversation],
-    file: Path,
-    side: int,
-    processor: GastroVLProcessor,
-    progress: Progress | None,
-) -> _Part:
-    store = ImageStore(file.parent, side, processor)
-    paths = sorted({conversation.image.path for conversation in conversations})
-    store.load(
-        paths, (lambda done, total: progress(f"reading images of {file.name}", done, total)) if progress else None
-    )
-    return _Part(conversations, store)
+def _read_images(part: _Part, file: Path, progress: Progress | None, *, is_decoded: bool) -> None:
+    """Look at every image before the first step; they are decoded unless what the tower said of them may do."""
+    paths = sorted({conversation.image.path for conversation in part.conversations})
+    told = (lambda done, total: progress(f"reading images of {file.name}", done, total)) if progress else None
+    (part.images.load if is_decoded else part.images.hash)(paths, told)
 
 
-def _run_stage(run: _Run, number: int, features: Features | None) -> Features | None:
-    """Train one stage; `features` are those the stage before used, and the return value is for the next one."""
+def _run_stage(run: _Run, number: int) -> None:
+    """Train one stage."""
     stage, folder = run.config.stages[number - 1], run.stage_folder(number)
-    weights = folder / WEIGHTS
-    if run.team.first(weights.is_file):
-        load_model(run.model, weights)
+    if run.team.first((folder / WEIGHTS).is_file):
+        load_weights(run.model, folder / WEIGHTS)
         run.say(f"stage {number} {stage.name}: done before, weights read")
-        return None
+        return
+    if stage.contrastive_weight:
+        adapters.inner(run.model).contrast.start(stage.contrastive)
     counts = open_parts(run.model, stage)
     run.say(f"stage {number} {stage.name}: {', '.join(stage.tasks)}; {_length(stage)}")
     for part, count, rate in describe(stage, counts, run.model):
-        run.say(f"  {part:<10} {count:>28}  {rate}")
-    if Part.VISION in stage.trains or features is None:
-        features = _features(run, stage)
-    trainer = _trainer(run, number, features)
+        run.say(f"  {part:<14} {count:>24}  {rate}")
+    if is_recomputing := _is_recomputing(run, stage):
+        run.say("  activations are worked out again in the backward pass, which saves memory and takes time")
+    checkpointing.set_checkpointing(adapters.inner(run.model), is_recomputing)
+    trainer = _trainer(run, number)
+    filler = _filler(run, stage, trainer)
     last = run.team.first(lambda: _prepare_folder(run, stage, folder))
-    trainer.train(resume_from_checkpoint=last)
-    if trainer.eval_dataset is not None and not _is_scored(trainer):
-        trainer.evaluate()
+    if not trainer.had_stopped(last):
+        trainer.train(resume_from_checkpoint=last)
+        if trainer.eval_dataset is not None and not _is_scored(trainer):
+            trainer.evaluate()
+    trainer.take_final_weights()
+    if filler:
+        for dataset, what in _kept_parts(stage, trainer):
+            filler.finish(dataset, what)
     if sharded.is_sharded(trainer.accelerator):
-        return _hand_over(run, trainer, folder)
-    run.team.first(lambda: _close_folder(folder, trainer.accelerator.unwrap_model(trainer.model)))
-    return features
-
-
-def _hand_over(run: _Run, trainer: GastroTrainer, folder: Path) -> None:
-    """End a stage whose model lies in pieces: the next one starts from a whole model with the stage's weights."""
-    state = sharded.whole_state(trainer.model_wrapped, trainer.accelerator)
-    run.model, _ = _start(run.config)
-
-    def keep() -> None:
-        run.model.load_state_dict(state)
-        _close_folder(folder, run.model)
-
-    run.team.first(keep)
-    load_model(run.model, folder / WEIGHTS)
+        _hand_over(run, trainer, folder)
+    else:
+        run.team.first(lambda: _close_folder(folder, trainer.accelerator.unwrap_model(trainer.model)))
 
 
 def _prepare_folder(run: _Run, stage: StageConfig, folder: Path) -> str | None:
@@ -235,16 +256,33 @@ def _prepare_folder(run: _Run, stage: StageConfig, folder: Path) -> str | None:
     return last
 
 
+def _hand_over(run: _Run, trainer: GastroTrainer, folder: Path) -> None:
+    """End a stage whose model lies in pieces: the next one starts from a whole model with the stage's weights."""
+    state = sharded.whole_state(trainer.model_wrapped, trainer.accelerator)
+    attention = adapters.inner(run.model).packed_attention
+    run.model, _ = _start(run.config)
+    adapters.inner(run.model).packed_attention = attention
+
+    def keep() -> None:
+        run.model.load_state_dict(state)
+        _close_folder(folder, run.model)
+
+    run.team.first(keep)
+    load_weights(run.model, folder / WEIGHTS)
+
+
 def _close_folder(folder: Path, model: Any) -> None:
     """Keep a trained stage's weights and remove its saved states."""
     partial = folder / "weights.partial.safetensors"
-    save_model(model, str(partial))
+    save_weights(model, partial)
     partial.replace(folder / WEIGHTS)
     for state in folder.glob("checkpoint-*"):
         shutil.rmtree(state)
+    for kept in folder.glob("best-*.safetensors"):
+        kept.unlink()
 
 
-def _trainer(run: _Run, number: int, features: Features | None) -> GastroTrainer:
+def _trainer(run: _Run, number: int) -> GastroTrainer:
     """The trainer of one stage, with its data."""
     config, stage, folder = run.config, run.config.stages[number - 1], run.stage_folder(number)
     seed = config.seed + 1000 * number
@@ -266,7 +304,8 @@ def _trainer(run: _Run, number: int, features: Features | None) -> GastroTrainer
             is_training=is_training,
             terms=terms,
             grid_side=grid_side,
-            features=features if is_training else None,
+            cached_views=config.cached_views,
+            view_seed=config.seed,
         )
 
     trainer = GastroTrainer(
@@ -281,25 +320,49 @@ def _trainer(run: _Run, number: int, features: Features | None) -> GastroTrainer
     return trainer
 
 
+def _is_recomputing(run: _Run, stage: StageConfig) -> bool:
+    """Whether the stage throws activations away; `auto` does so only where an estimate of its memory is known."""
+    del stage
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    needed_bytes = None
+    return checkpointing.is_wanted(run.config.gradient_checkpointing, needed_bytes, checkpointing.free_memory(device))
+
+
 def _is_scored(trainer: GastroTrainer) -> bool:
     """Whether the last step was validated already; newer transformers do so by themselves."""
     last = [entry for entry in trainer.state.log_history if entry.get("step") == trainer.state.global_step]
     return any(name.startswith("eval_") for entry in last for name in entry)
 
 
-def _features(run: _Run, stage: StageConfig) -> Features | None:
-    """What the frozen tower says of the training images, or None where the tower learns or the images change."""
-    inner, config, part = adapters.inner(run.model), run.config, run.train_part
-    shape = inner.model.shape
-    paths = sorted({conversation.image.path for conversation in part.conversations})
-    bytes_each = shape.tokens * shape.width * (2 if config.precision == "bfloat16" else 4)
-    if Part.VISION in stage.trains or config.augment or len(paths) * bytes_each > config.feature_cache_mb * 2**20:
+def _kept_parts(stage: StageConfig, trainer: GastroTrainer) -> list[tuple[RowDataset, str]]:
+    """The datasets of a stage whose rows a frozen tower need see once only, with what to call the work."""
+    named = ((trainer.train_dataset, "training images"), (trainer.eval_dataset, "validation images"))
+    return [
+        (part, f"tower on {what}") for part, what in named if isinstance(part, RowDataset) and may_keep(stage, part)
+    ]
+
+
+def _filler(run: _Run, stage: StageConfig, trainer: GastroTrainer) -> FeatureFiller | None:
+    """Give the datasets of a stage what the frozen tower says of their images, where that holds for the whole stage."""
+    parts = _kept_parts(stage, trainer)
+    if run.cache is None or not parts:
         return None
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    is_mixed = config.precision == "bfloat16"
-    precision = torch.autocast(device, dtype=torch.bfloat16, enabled=is_mixed)
-    run.say(f"  tower runs once for {len(paths)} images: it is frozen and nothing changes them")
-    return tower_features(inner.to(device), part.images, paths, precision)
+    args, is_mixed = trainer.args, run.config.precision == "bfloat16"
+    filler = FeatureFiller(
+        adapters.inner(run.model).to(args.device),
+        run.processor,
+        run.cache,
+        precision=torch.autocast(args.device.type, dtype=torch.bfloat16, enabled=is_mixed),
+        dtype=torch.bfloat16 if is_mixed else torch.float32,
+        device=args.device,
+        rank=args.process_index,
+        world_size=args.world_size,
+        say=run.say,
+        progress=run.progress,
+    )
+    for dataset, what in parts:
+        dataset.features = filler.fill(dataset, what)
+    return filler
 
 
 def _length(stage: StageConfig) -> str:

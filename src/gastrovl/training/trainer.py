@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.data_loader import prepare_data_loader
-from safetensors.torch import load_file, load_model, save_file, save_model
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
 from gastrovl.model import adapters
+from gastrovl.model.checkpointing import keep_recomputing
+from gastrovl.model.quantise import load_weights, save_weights
 from gastrovl.training import sharded, validation
 from gastrovl.training.config import StageConfig
 from gastrovl.training.dataset import Collator, RowDataset
+from gastrovl.training.earlystop import EarlyStop
+from gastrovl.training.ema import AveragedWeights
 from gastrovl.training.processes import Team
 from gastrovl.training.stages import frozen_modules, parameter_groups
-from gastrovl.training.steps import (
-    COUNTED,
-    StepCollator,
-    StepPlan,
-    StepRows,
-    StepSampler,
-    batch_seed,
-    shuffled,
-)
+from gastrovl.training.steps import COUNTED, StepCollator, StepPlan, StepRows, StepSampler, batch_seed, shuffled
 
 WHOLE_MODEL = "whole.safetensors"
 
@@ -52,40 +49,70 @@ class GastroTrainer(Trainer):
             args=args,
             train_dataset=train,
             eval_dataset=val,
-            data_collator=Collator(train.processor, train.terms),
+            data_collator=Collator(train.processor, train.terms, has_captions=stage.contrastive_weight > 0),
         )
-        sharded.check_kind(self.accelerator)
-        sharded.name_blocks(self.accelerator, model)
+        sharded.check(self.accelerator, model, stage)
         self.stage = stage
         self.team = Team(args.process_index, args.world_size)
         batch, accumulation = args.per_device_train_batch_size, args.gradient_accumulation_steps
         self.plan = plan or StepPlan(batch * accumulation * self.team.size, batch, accumulation, self.team.size)
-        self._step_images = 0.0  # images of the step under way, over all processes
-        self._place = 0  # of the next batch among this process's own of that step
+        self._turns: list[float] = []  # of the step under way: images that all processes take at once, turn by turn
+        self._turn = 0  # the next one
         self._frozen = frozen_modules(model)
         self.model_accepts_loss_kwargs = True
+        self.average = AveragedWeights(self.model, stage.ema) if stage.ema else None
+        self.early_stop = None
+        if stage.early_stop:
+            is_saving = args.save_strategy != "no"
+            self.early_stop = EarlyStop(stage.early_stop, self.model, Path(str(args.output_dir)), is_saving)
+        for callback in self._keepers():
+            self.add_callback(callback)
+
+    def _keepers(self) -> list[AveragedWeights | EarlyStop]:
+        """Those that keep weights of their own, in saved states too."""
+        return [keeper for keeper in (self.average, self.early_stop) if keeper is not None]
+
+    def had_stopped(self, state: str | None) -> bool:
+        """Whether a stage that goes on from a saved state ended early in it; then it is read."""
+        if state is None or self.early_stop is None:
+            return False
+        self.early_stop.load(Path(state))
+        if self.early_stop.is_over:
+            self._load_from_checkpoint(state)
+        return self.early_stop.is_over
+
+    def take_final_weights(self) -> None:
+        """Put into the model what the stage ends with: the best weights, or the average, or the last ones."""
+        self.accelerator.wait_for_everyone()
+        if self.early_stop is not None and self.early_stop.best is not None:
+            self.early_stop.apply()
+        elif self.average is not None:
+            self.average.apply()
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """This process's batches, see `steps`; the parent would fill the last ones with copies of the first images."""
         rows: RowDataset = self.train_dataset
-        sampler = StepSampler(
-            rows, self.plan, self.team.rank, lambda epoch: shuffled(len(rows), self.args.data_seed or 0, epoch)
-        )
         loader: DataLoader[Any] = DataLoader(
             StepRows(rows),
-            batch_sampler=sampler,
+            batch_sampler=StepSampler(rows, self.plan, self.team.rank, self._order),
             collate_fn=StepCollator(self.data_collator),
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
         )
         return prepare_data_loader(loader, self.accelerator.device, num_processes=1, process_index=0)
 
+    def _order(self, epoch: int) -> list[int]:
+        """The stage's own order of an epoch where it samples; else every image once."""
+        rows: RowDataset = self.train_dataset
+        return shuffled(len(rows), rows.seed, epoch) if rows.shares is None else rows.epoch_order(epoch)
+
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Forward and backward of one batch, whose dropout depends on the batch alone."""
-        place = self._place * self.team.size + self.team.rank
+        place = self._turn * self.team.size + self.team.rank
         torch.manual_seed(batch_seed(self.args.seed, self.state.global_step, place))
-        self._place += 1
-        return super().training_step(model, inputs, num_items_in_batch)
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self._turn += 1
+        return loss
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW over the open parts, each at its own rate."""
@@ -98,9 +125,13 @@ class GastroTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """A saved state; with adapters also the whole model, of which the parent keeps adapters and connector only."""
         super()._save(output_dir, state_dict)
+        if not self.args.should_save or sharded.is_sharded(self.accelerator):
+            return
         model = self.accelerator.unwrap_model(self.model)
-        if self.args.should_save and adapters.inner(model) is not model and not sharded.is_sharded(self.accelerator):
-            save_model(model, str(Path(output_dir or self.args.output_dir) / WHOLE_MODEL))
+        if adapters.inner(model) is not model:
+            save_weights(model, Path(output_dir or self.args.output_dir) / WHOLE_MODEL)
+        for keeper in self._keepers():
+            keeper.save(Path(output_dir or self.args.output_dir))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         """A saved state's optimiser; of a sharded model with adapters the whole model, as `_save` does for others."""
@@ -117,25 +148,29 @@ class GastroTrainer(Trainer):
         if whole.is_file() and self.is_fsdp_enabled:
             sharded.take_whole_state(model or self.model, load_file(whole) if self.team.is_first else {})
         elif whole.is_file():
-            load_model(self.accelerator.unwrap_model(model or self.model), str(whole))
+            load_weights(self.accelerator.unwrap_model(model or self.model), whole)
+        for keeper in self._keepers():
+            keeper.load(Path(resume_from_checkpoint))
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The stage's weighted losses.
 
-        The answers' loss is divided by all answer tokens of the optimiser step; the other two are means over a batch,
-        and a batch weighs as much as its share of the step's images. Frozen modules keep their running statistics;
-        they are told here, because the parent puts the whole model into training mode just before.
+        The answers' loss is divided by all answer tokens of the optimiser step. The other two are means over images,
+        the grounding loss over a batch, the contrastive loss over what all processes compute at once; each mean weighs
+        as much as its images' share of the step. Frozen modules keep their running statistics; they are told here,
+        because the parent puts the whole model into training mode just before.
         """
         for module in self._frozen:
             module.eval()
+        keep_recomputing(adapters.inner(self.accelerator.unwrap_model(model)))
         images, _ = inputs.pop(COUNTED)
-        share = (images or 1) / self._step_images
+        step, at_once = sum(self._turns), self._turns[self._turn]
         inputs = inputs | {
             "answer_weight": self.stage.answer_weight,
-            "contrastive_weight": self.stage.contrastive_weight * share,
-            "grounding_weight": self.stage.grounding_weight * share,
+            "contrastive_weight": self.stage.contrastive_weight * at_once / (step * self.team.size),
+            "grounding_weight": self.stage.grounding_weight * (images or 1) / step,
         }
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if not images:  # a batch that keeps step: the other processes wait for its gradients, and they are zero
@@ -147,28 +182,29 @@ class GastroTrainer(Trainer):
 
         With it, eight batches of one and one batch of eight give the same gradient, on one process or several.
         """
-        self._place = 0
         if not batch_samples:
             return None
-        images, weights = (sum(numbers) for numbers in zip(*(batch[COUNTED] for batch in batch_samples), strict=True))
-        self._step_images, total = self.team.summed((images, weights))
+        counts, weights = zip(*(batch[COUNTED] for batch in batch_samples), strict=True)
+        *self._turns, total = self.team.summed((*counts, sum(weights)))
+        self._turn = 0
         return torch.tensor(total, dtype=torch.float32, device=device)
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Validation by task under teacher forcing, see `validation.scores`."""
+        """Validation by task under teacher forcing, see `validation.scores`; of the average if one is kept."""
         del ignore_keys
-        scores = validation.scores(
-            self.model,
-            eval_dataset or self.eval_dataset,
-            self.stage,
-            batch_size=self.args.eval_batch_size,
-            prepare=self._prepare_inputs,
-            precision=self.compute_loss_context_manager,
-            team=self.team,
-        )
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        with self.average.applied() if self.average else nullcontext():
+            scores = validation.scores(
+                self.model,
+                eval_dataset or self.eval_dataset,
+                self.stage,
+                batch_size=self.args.eval_batch_size,
+                prepare=self._prepare_inputs,
+                precision=self.compute_loss_context_manager,
+                team=self.team,
+            )
+            metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
+            self.log(metrics)
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
