@@ -34,7 +34,7 @@ def check_output(output: Path, config: TrainConfig, resume: bool) -> None:
 
 
 def last_state(folder: Path) -> str | None:
-    """The newest whole state of a stage; of one that was being written when the run died, the last file is not whole."""
+    """The newest whole state of a stage; what was being written when the run died lacks its last file or its end."""
     states = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json") if _is_whole(path)]
     return str(max(states, key=lambda path: int(path.name.rsplit("-", 1)[1]))) if states else None
 

@@ -139,7 +139,7 @@ class StepCollator:
         self.collator = collator
 
     def __call__(self, rows: Sequence[Row | Uncounted]) -> dict[str, Any]:
-        counted = [row for row in rows if isinstance(row, Row)]
+        counted = [row for row in rows if not isinstance(row, Uncounted)]
         batch = self.collator([row.row if isinstance(row, Uncounted) else row for row in rows])
         if not counted:
             batch["label_weights"] = batch["label_weights"] * 0.0
