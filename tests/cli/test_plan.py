@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from gastrovl.cli import plan as shown
 from gastrovl.cli.app import app, main
 from gastrovl.core.errors import ConfigError
-from gastrovl.training import devices
+from gastrovl.training import devices, stagerun
 from gastrovl.training import train as train_module
 from gastrovl.training.config import TrainConfig
 from gastrovl.training.devices import DEVICES, Device
@@ -83,7 +83,7 @@ class Interrupted(JsonlLog):
 
 
 def test_ctrl_c_says_what_is_kept_and_the_command_that_goes_on(written, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(train_module, "JsonlLog", Interrupted)
+    monkeypatch.setattr(stagerun, "JsonlLog", Interrupted)
     with pytest.raises(SystemExit) as stop:
         main(["train", str(written), "-o", str(tmp_path / "run"), "--set", "seed=8"])
 

@@ -22,7 +22,7 @@ from gastrovl.training.lengths import RowLengths, RowShape, lengths_of
 from gastrovl.training.packing import PackedRow
 from gastrovl.training.plan import RESERVE, UTILISATION, Plan, StagePlan, as_json, fits
 from gastrovl.training.stages import open_parts
-from gastrovl.training.train import _start
+from gastrovl.training.start import start_model
 
 ROW = RowShape(length=100, prefix=60, answers=10, dialogues=2)
 COST = Footprint(
@@ -182,7 +182,7 @@ def real(tiny_data, tiny_model):
 
 def measured(config):
     """Operations of a real step, and its model."""
-    model, processor = _start(config)
+    model, processor = start_model(config)
     stage = config.stages[0]
     open_parts(model, stage)
     conversations = load_conversations(Path(config.train))

@@ -14,8 +14,9 @@ _NO_DECAY = ("bias", "norm", "embed", "positions", "queries", "rows", "columns")
 _UNUSED_ENDS = ("post_layernorm", ".head.", "pooler", "vision_tower.layernorm", "post_layer_norm")
 _CONTRAST = re.compile(r"(?:^|\.)contrast\.")
 # What families of Hugging Face models call the two parts before the language model.
-_PROJECTORS = ("multi_modal_projector", "visual.merger", ".connector.", "grounding")
+_PROJECTORS = ("multi_modal_projector", "visual.merger", ".connector.")
 _TOWERS = ("vision_tower", ".visual.", ".vision_model.")
+_GROUNDING = re.compile(r"(?:^|\.)grounding\.")
 _BLOCK = re.compile(r"\blayers?\.(\d+)\.")
 _UNIT = re.compile(r"\b(?:layers?|stages)\.(\d+)\.")  # a block, or of a convolutional tower a stage
 
@@ -26,7 +27,7 @@ def part_of(name: str) -> Part | None:
         return Part.LORA
     if "original_module" in name:
         return None
-    if any(word in name for word in _PROJECTORS) or _CONTRAST.search(name):
+    if any(word in name for word in _PROJECTORS) or _CONTRAST.search(name) or _GROUNDING.search(name):
         return Part.PROJECTOR
     if any(word in name for word in _TOWERS):
         return Part.VISION
@@ -134,7 +135,9 @@ def _chosen_blocks(model: nn.Module, part: Part, text: str) -> set[int]:
 
 
 def _is_used(name: str, stage: StageConfig) -> bool:
-    """False for what only another stage's contrastive loss uses; several processes would wait for its gradient."""
+    """False for what only another stage's loss uses; several processes would wait for its gradient."""
+    if _GROUNDING.search(name):
+        return stage.grounding_weight > 0
     if not _CONTRAST.search(name):
         return True
     return stage.contrastive_weight > 0 and (stage.contrastive == "sigmoid" or "bias" not in name)
