@@ -103,7 +103,7 @@ def test_ctrl_c_before_the_first_state_says_that_the_stage_begins_anew(written, 
     def die(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_module, "_run_stage", die)
+    monkeypatch.setattr(train_module, "run_stage", die)
     with pytest.raises(SystemExit) as stop:
         main(["train", str(written), "-o", str(tmp_path / "run")])
 

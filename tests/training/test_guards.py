@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from gastrovl.core.errors import DiskFullError, DivergedError, OutOfMemoryError
 from gastrovl.model.gastrovl import GastroVLForConditionalGeneration
 from gastrovl.training import guards
+from gastrovl.training import stagerun
 from gastrovl.training import train as train_module
 from gastrovl.training.config import TrainConfig
 from gastrovl.training.train import train
@@ -194,7 +195,7 @@ def test_a_disk_that_fills_while_a_state_is_written_keeps_the_one_before(
 
 
 def test_a_disk_that_fills_at_a_log_line_is_named(configured, tmp_path, monkeypatch):
-    monkeypatch.setattr(train_module.JsonlLog, "on_log", full)
+    monkeypatch.setattr(stagerun.JsonlLog, "on_log", full)
     with pytest.raises(DiskFullError, match=r"stage talk, step 1: the disk .* No state of this stage was saved yet"):
         run(configured(), tmp_path / "run")
 
