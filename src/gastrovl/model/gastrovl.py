@@ -15,9 +15,12 @@ from transformers.models.llava.modeling_llava import (
 )
 
 from gastrovl.core.errors import ConfigError, ModelInputError
+from gastrovl.model import cross_attention
+from gastrovl.model.attention_pooling import AttentionProjector
 from gastrovl.model.config import PLAIN_CONNECTORS, ConnectorConfig, GastroVLConfig, PartConfig, part_hf_config
 from gastrovl.model.grounding import GroundingHead, GroundingTargets
 from gastrovl.model.projector import PooledProjector, QueryProjector, pool_regions
+from gastrovl.model.second_tower import SecondTower, joined
 from gastrovl.model.shared_prefix import answering_states
 from gastrovl.model.vision import TowerShape, load_tower, tower_shape, tower_tokens
 
@@ -32,15 +35,25 @@ class GastroVLModel(LlavaModel):
         LlavaPreTrainedModel.__init__(self, config)
         self.shape = tower_shape(config.vision_config, config.vision_config.image_size)
         self.vision_tower = AutoModel.from_config(config.vision_config)
+        self.second_tower = _second_tower(config)
+        if self.second_tower:
+            self.vision_tower_2 = AutoModel.from_config(self.second_tower.hf_config())
+            self.shape = joined(self.shape, self.second_tower.shape())
         self.arrange_tower()
         self.multi_modal_projector = _connector(config, self.shape)
         self.language_model = AutoModel.from_config(config.text_config)
+        every = config.gated_every if isinstance(config, GastroVLConfig) else 0
+        self.gated_blocks = cross_attention.gated_blocks(config.text_config, every)
+        if every:
+            cross_attention.attach(self.language_model, every)
         self.post_init()
 
     def arrange_tower(self) -> None:
         """Lay out a convolutional tower's weights as CPUs and tensor cores want them; reading weights undoes it."""
         if self.shape.is_convolutional:
             self.vision_tower.to(memory_format=torch.channels_last)
+        if self.second_tower and self.second_tower.shape().is_convolutional:
+            self.vision_tower_2.to(memory_format=torch.channels_last)
 
     def get_image_features(
         self,
@@ -59,8 +72,16 @@ class GastroVLModel(LlavaModel):
         return BaseModelOutputWithPooling(last_hidden_state=features, pooler_output=list(self.project(features)))
 
     def tower_features(self, pixel_values: Tensor) -> Tensor:
-        """What the tower says of normalised images, (images, 3, side, side) to (images, grid cells, tower width)."""
-        return tower_tokens(self.vision_tower, self.shape, pixel_values, self.config.vision_feature_layer)
+        """What the tower says of normalised images, (images, 3, side, side) to (images, grid cells, tower width).
+
+        With a second tower the width is that of both, the first one's channels first.
+        """
+        found = tower_tokens(self.vision_tower, self.shape, pixel_values, self.config.vision_feature_layer)
+        if self.second_tower is None:
+            return found
+        return torch.cat(
+            [found, self.second_tower.features(self.vision_tower_2, pixel_values, self.shape.grid_side)], dim=-1
+        )
 
     def project(self, features: Tensor) -> Tensor:
         """Tower features as image tokens, (images, tokens, text width)."""
@@ -82,12 +103,13 @@ class GastroVLModel(LlavaModel):
         """
         if boxes is None:
             return images.flatten(0, 1)
-        if not (isinstance(self.config, GastroVLConfig) and self.config.region_tokens and self.config.connector_grids):
+        side = self.config.token_grid_side() if isinstance(self.config, GastroVLConfig) else None
+        if side is None or not self.config.region_tokens:
             raise ModelInputError("region_boxes are given, but the model's connector was built without `regions`")
         if len(boxes) != len(images):
             raise ModelInputError(f"region_boxes of {len(boxes)} images are given for {len(images)}; expected one each")
         boxes = boxes.to(images.device)
-        pooled = pool_regions(images, boxes.nan_to_num(), self.config.connector_grids[0])
+        pooled = pool_regions(images, boxes.nan_to_num(), side)
         is_there = torch.cat([boxes.new_ones(images.shape[:2]), ~boxes.isnan().any(dim=-1)], dim=1).bool()
         return torch.cat([images, pooled], dim=1)[is_there]
 
@@ -95,7 +117,7 @@ class GastroVLModel(LlavaModel):
 class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
     """LLaVA with a choice of connectors, several dialogues a row, and a head that runs on answer positions only.
 
-    With a `linear` or `mlp` connector, config and weights are plain LLaVA; with `pool` or `query` the config is a
+    With a `linear` or `mlp` connector, config and weights are plain LLaVA; with the others the config is a
     GastroVLConfig and needs this package.
     """
 
@@ -113,13 +135,13 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         Raises:
             ConfigError: The connector's tokens form no grid.
         """
-        config, side = self.config, self.model.shape.grid_side
-        if isinstance(config, GastroVLConfig) and config.connector_kind == "query":
+        config = self.config
+        side = config.token_grid_side() if isinstance(config, GastroVLConfig) else self.model.shape.grid_side
+        if side is None:
             raise ConfigError(
-                "grounding_weight needs image tokens on a grid; connector `query` has none, use mlp or pool"
+                f"grounding_weight needs image tokens on a grid; connector `{config.connector_kind}` with "
+                f"{config.connector_queries} tokens has none, use mlp or pool, or attention with a square number"
             )
-        if isinstance(config, GastroVLConfig) and config.connector_grids:
-            side = config.connector_grids[0]
         self.grounding = GroundingHead(config.text_config.hidden_size, side * side)
 
     def drop_grounding_head(self) -> None:
@@ -149,6 +171,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         cache_position: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
         return_dict: bool | None = None,
+        image_keys: Tensor | None = None,
         **others: Any,
     ) -> ModelOutput:
         """Logits of every position, or, when `labels` are given, the loss and the logits of answer positions only.
@@ -167,6 +190,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
             contrastive_weight: Weight of that InfoNCE term.
             grounding, grounding_weight: Targets and weight of the grounding head's loss.
             answer_weight: Weight of the answers' cross-entropy; at 0 the language model does not run at all.
+            image_keys: What `generate` hands on from step to step for gated cross-attention, instead of `pixel_values`.
             others: Without labels, what plain LLaVA takes; the cache has another name in each version of transformers.
 
         Returns:
@@ -177,10 +201,13 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         """
         del return_dict, cache_position  # `generate` may pass them; the language model works both out itself
         if labels is None:
+            images = None
             if pixel_values is not None:
                 images = self.model.project(self.model.tower_features(pixel_values))
                 inputs_embeds = self._embedded(input_ids, images, region_boxes)
                 input_ids = None
+            if self.model.gated_blocks:
+                others |= cross_attention.gating(self.model.gated_blocks, images, image_keys)
             return super().forward(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
@@ -204,7 +231,8 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
             embedded = self._embedded(input_ids, images, region_boxes)
             is_answer = labels[:, 1:] != IGNORED
             is_read = nn.functional.pad(is_answer, (0, 1))  # each token is said by the position before it
-            states = answering_states(self.model.language_model, embedded, position_ids, segments, is_read)
+            told = cross_attention.gating(self.model.gated_blocks, images) if self.model.gated_blocks else {}
+            states = answering_states(self.model.language_model, embedded, position_ids, segments, is_read, **told)
             logits = self.lm_head(states).float()
             weights = None if label_weights is None else label_weights[:, 1:][is_answer]
             loss = answer_weight * answer_loss(logits, labels[:, 1:][is_answer], weights, num_items_in_batch)
@@ -218,11 +246,22 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
             loss = loss + grounding_weight * self.grounding(images, words, grounding)
         return CausalLMOutputWithPast(loss=loss, logits=logits)
 
+    @torch.no_grad()
+    def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers; with gated cross-attention the image's keys are worked out once for all steps."""
+        if self.model.gated_blocks and (pixel_values := kwargs.pop("pixel_values", None)) is not None:
+            images = self.model.project(self.model.tower_features(pixel_values))
+            kwargs["image_keys"] = cross_attention.image_keys(self.model.gated_blocks, images)
+        return super().generate(inputs, *args, **kwargs)
+
     def _embedded(self, input_ids: Tensor | None, images: Tensor, region_boxes: Tensor | None) -> Tensor:
         """Words, image tokens and regions in their places, (rows, length, width)."""
         if input_ids is None:
             raise ModelInputError("images need input_ids that say where they stand")
         words = self.get_input_embeddings()(input_ids)
+        if self.model.gated_blocks:  # the placeholder stays what it is, the image is looked at from the layers
+            cross_attention.check_rows(input_ids == self.config.image_token_id, len(images))
+            return words
         features = self.model.with_regions(images, region_boxes)
         return merge_image_features(words, features, input_ids == self.config.image_token_id)
 
@@ -293,6 +332,8 @@ def compose(
     feature_layer: int,
     pad_token_id: int,
     eos_token_id: int,
+    second: SecondTower | None = None,
+    second_path: str | None = None,
 ) -> GastroVLForConditionalGeneration:
     """A model from its parts; parts with a `path` bring their weights, the others start at random (torch's seed).
 
@@ -310,19 +351,25 @@ def compose(
     if shape.is_convolutional and feature_layer != -1:
         raise ConfigError(f"feature_layer {feature_layer}: a convolutional tower gives its last map only; set it to -1")
     if connector.kind in PLAIN_CONNECTORS:
-        _check_plain(connector, vision_config.model_type, shape, text_config.model_type if language.path else "")
-    config = _llava_config(vision_config, text_config, connector, shape, image_token_id, feature_layer)
+        _check_plain(
+            connector, vision_config.model_type, shape, text_config.model_type if language.path else "", second
+        )
+    config = _llava_config(vision_config, text_config, connector, shape, image_token_id, feature_layer, second)
     model = GastroVLForConditionalGeneration(config)
     if connector.kind == "linear":
         _make_identity(model.model.multi_modal_projector.linear_2)
     if vision.path:
         model.model.vision_tower.load_state_dict(load_tower(vision.path).state_dict())
+    if second_path:
+        model.model.vision_tower_2.load_state_dict(load_tower(second_path).state_dict())
     if language.path:
         _take_language_weights(model, language.path)
     return model
 
 
-def _check_plain(connector: ConnectorConfig, tower: str, shape: TowerShape, pretrained_language: str) -> None:
+def _check_plain(
+    connector: ConnectorConfig, tower: str, shape: TowerShape, pretrained_language: str, second: SecondTower | None
+) -> None:
     """Refuse what plain LLaVA would read wrongly or not at all."""
     reason = ""
     if shape.is_convolutional:
@@ -331,15 +378,23 @@ def _check_plain(connector: ConnectorConfig, tower: str, shape: TowerShape, pret
         reason = f"the tower {tower!r}: its register tokens would be taken for patches"
     elif pretrained_language in _BIASED_HEADS:
         reason = f"the weights of a {pretrained_language!r} model: the bias of its output layer would be lost"
+    elif second:
+        reason = "a second tower"
     if reason:
         raise ConfigError(
             f"connector {connector.kind!r} makes a plain LLaVA model, which cannot hold {reason}; "
-            "use connector `pool` or `query`"
+            "use connector `pool`, `query` or `attention`"
         )
 
 
 def _llava_config(
-    vision_config: Any, text_config: Any, connector: ConnectorConfig, shape: TowerShape, image_token_id: int, layer: int
+    vision_config: Any,
+    text_config: Any,
+    connector: ConnectorConfig,
+    shape: TowerShape,
+    image_token_id: int,
+    layer: int,
+    second: SecondTower | None,
 ) -> LlavaConfig:
     fields: dict[str, Any] = {
         "vision_config": vision_config,
@@ -352,16 +407,24 @@ def _llava_config(
     if connector.kind in PLAIN_CONNECTORS:
         activation = "linear" if connector.kind == "linear" else "gelu"
         return LlavaConfig(**fields, image_seq_length=shape.tokens, projector_hidden_act=activation)
-    tokens = connector.queries if connector.kind == "query" else sum(side * side for side in connector.grids)
+    tokens = sum(side * side for side in connector.grids) if connector.kind == "pool" else connector.queries
     return GastroVLConfig(
         **fields,
-        image_seq_length=tokens,
+        image_seq_length=1 if connector.gated_every else tokens,
         connector_kind=connector.kind,
         connector_grids=list(connector.grids),
         connector_queries=connector.queries,
         region_tokens=connector.regions,
         head_bias=text_config.model_type in _BIASED_HEADS,
+        connector_depth=connector.depth,
+        gated_every=connector.gated_every,
+        second_tower=second.model_dump() if second else None,
     )
+
+
+def _second_tower(config: LlavaConfig) -> SecondTower | None:
+    told = config.second_tower if isinstance(config, GastroVLConfig) else None
+    return SecondTower.model_validate(told) if told else None
 
 
 def _connector(config: LlavaConfig, shape: TowerShape) -> nn.Module:
@@ -369,7 +432,11 @@ def _connector(config: LlavaConfig, shape: TowerShape) -> nn.Module:
     if not isinstance(config, GastroVLConfig):
         return LlavaMultiModalProjector(config)
     if config.connector_kind == "query":
-        return QueryProjector(shape.width, text_width, shape.grid_side, config.connector_queries)
+        return QueryProjector(
+            shape.width, text_width, shape.grid_side, config.connector_queries, config.connector_depth
+        )
+    if config.connector_kind == "attention":
+        return AttentionProjector(shape.width, text_width, shape.grid_side, config.connector_queries)
     return PooledProjector(shape.width, text_width, shape.grid_side, tuple(config.connector_grids or ()))
 
 

@@ -109,17 +109,22 @@ def _supports(language_model: Any) -> bool:
 
 
 def answering_states(
-    language_model: Any, embedded: Tensor, position_ids: Tensor, segments: Tensor, is_read: Tensor
+    language_model: Any, embedded: Tensor, position_ids: Tensor, segments: Tensor, is_read: Tensor, **told: Any
 ) -> Tensor:
     """The last hidden states at the positions that are read, row by row, (positions, width).
 
     Args:
         embedded: (rows, length, width). position_ids, segments: (rows, length). is_read: (rows, length), bool.
+        told: What hooks before the layers need (see `cross_attention`).
     """
     layout = shared_prefix(segments) if embedded.device.type == "cpu" and _supports(language_model) else None
     if layout is None:  # on a GPU the fused kernels are faster than many small products
         states: Tensor = language_model(
-            inputs_embeds=embedded, attention_mask=block_mask(segments), position_ids=position_ids, use_cache=False
+            inputs_embeds=embedded,
+            attention_mask=block_mask(segments),
+            position_ids=position_ids,
+            use_cache=False,
+            **told,
         ).last_hidden_state
         return states[is_read]
     with _attention(language_model.config):
@@ -128,6 +133,7 @@ def answering_states(
             position_ids=position_ids.flatten()[layout.order].unsqueeze(0),
             use_cache=False,
             layout=layout,
+            **told,
         ).last_hidden_state[0]
     return states[layout.place[is_read.flatten()]]
 

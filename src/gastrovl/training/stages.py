@@ -23,7 +23,7 @@ def part_of(name: str) -> Part | None:
         return None
     if "vision_tower" in name:
         return Part.VISION
-    if "multi_modal_projector" in name or "grounding" in name:
+    if "multi_modal_projector" in name or "grounding" in name or "gated_blocks" in name:
         return Part.PROJECTOR
     return Part.LANGUAGE
 
@@ -102,7 +102,9 @@ def _is_behind_the_features(name: str, config: Any) -> bool:
     """Whether a parameter of a transformer tower belongs to a block behind the hidden state that is used."""
     block = _BLOCK.search(name)
     blocks = getattr(getattr(config, "vision_config", None), "num_hidden_layers", None)
+    used: int = config.vision_feature_layer  # index into the hidden states: the embeddings, then one for each block
+    if name.startswith("_2."):
+        blocks, used = config.second_tower["config"].get("num_hidden_layers"), config.second_tower["feature_layer"]
     if block is None or blocks is None:
         return False
-    used: int = config.vision_feature_layer  # index into the hidden states: the embeddings, then one for each block
     return int(block.group(1)) >= (used if used >= 0 else blocks + 1 + used)
