@@ -306,6 +306,12 @@ def test_a_broken_image_is_named_before_the_first_step(configured, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_attention_that_cannot_work_here_is_refused(configured, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="attention: flex cannot be used here: FlexAttention has no backward pass"):
+        run(configured(attention="flex"), tmp_path / "a")
+
+
 def test_a_stage_that_no_part_or_task_fits_is_refused(configured, tmp_path):
     with pytest.raises(ConfigError, match=r"neither model\.lora nor the preset describes adapters"):
         run(configured((ALIGN | {"trains": ["lora"]},), model={"preset": "nano"}), tmp_path / "a")

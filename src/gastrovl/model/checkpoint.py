@@ -13,8 +13,9 @@ from transformers import AutoConfig, AutoTokenizer, LlavaConfig, LlavaProcessor
 from gastrovl.core.config import Config
 from gastrovl.core.errors import CheckpointError
 from gastrovl.core.files import write_text
+from gastrovl.model.compose import compose
 from gastrovl.model.config import GastroVLConfig, ModelConfig, part_hf_config
-from gastrovl.model.gastrovl import GastroVLForConditionalGeneration, compose
+from gastrovl.model.gastrovl import GastroVLForConditionalGeneration
 from gastrovl.model.presets import resolve
 from gastrovl.model.processor import GastroVLProcessor
 from gastrovl.model.second_tower import describe_second_tower

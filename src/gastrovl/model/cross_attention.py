@@ -1,9 +1,10 @@
 """Gated cross-attention: blocks between decoder layers that let the text look at image tokens outside its sequence.
 
-Flamingo's blocks (Alayrac et al. 2022, section 2.2): before every k-th layer of a language model stand a cross-attention
-to the image and a feed-forward layer, each behind a tanh gate that starts at 0, so that the model begins as the language
-model alone. The decoder layers stay as they are: a hook before each of them runs its block, which works for every model
-whose layers take their hidden states first. Nothing is kept between calls; keys and gates come with each call.
+Flamingo's blocks (Alayrac et al. 2022, section 2.2): before every k-th layer of a language model stand a
+cross-attention to the image and a feed-forward layer, each behind a tanh gate that starts at 0, so that the model
+begins as the language model alone. The decoder layers stay as they are: a hook before each of them runs its block,
+which works for every model whose layers take their hidden states first. Nothing is kept between calls; the keys come
+with each call.
 """
 
 from __future__ import annotations
@@ -139,6 +140,6 @@ def _looked(told: Gating, number: int, hidden: Tensor, layout: Any) -> Tensor:
     if layout is None:
         found: Tensor = block(hidden, keys)
         return found
-    rows = hidden[0][layout.place].unflatten(0, (len(keys), -1))  # where a row has padding, any token: it is not read
+    rows = hidden[0][layout.place].view(len(keys), -1, hidden.shape[-1])  # in padding stands any token, unread
     found = block(rows, keys)
     return found.flatten(0, 1)[layout.order].unsqueeze(0)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForCausalLM, LlavaConfig, LlavaForConditionalGeneration
-from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithPast, ModelOutput
+from transformers import AutoModel, LlavaConfig, LlavaForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutputWithPooling, ModelOutput
 from transformers.models.llava.modeling_llava import (
     LlavaModel,
     LlavaMultiModalProjector,
@@ -16,16 +17,31 @@ from transformers.models.llava.modeling_llava import (
 
 from gastrovl.core.errors import ConfigError, ModelInputError
 from gastrovl.model import cross_attention
+from gastrovl.model.answerloss import answer_loss, answer_scores
 from gastrovl.model.attention_pooling import AttentionProjector
-from gastrovl.model.config import PLAIN_CONNECTORS, ConnectorConfig, GastroVLConfig, PartConfig, part_hf_config
+from gastrovl.model.config import GastroVLConfig
 from gastrovl.model.grounding import GroundingHead, GroundingTargets
 from gastrovl.model.projector import PooledProjector, QueryProjector, pool_regions
 from gastrovl.model.second_tower import SecondTower, joined
-from gastrovl.model.shared_prefix import answering_states
-from gastrovl.model.vision import TowerShape, load_tower, tower_shape, tower_tokens
+from gastrovl.model.shared_prefix import Backend, answering_states
+from gastrovl.model.vision import TowerShape, tower_shape, tower_tokens
 
 IGNORED = -100  # label of positions without loss, as everywhere in transformers
-_BIASED_HEADS = ("phi",)  # language models whose output layer has a bias
+
+
+@dataclass
+class TrainingOutput(ModelOutput):
+    """What the model says of labels.
+
+    Attributes:
+        loss: The weighted losses, a scalar.
+        token_losses: Cross-entropy of each answer token, row by row, (answers,); only when asked for.
+        guesses: The token that greedy decoding would have said in its place, (answers,); only when asked for.
+    """
+
+    loss: Tensor | None = None
+    token_losses: Tensor | None = None
+    guesses: Tensor | None = None
 
 
 class GastroVLModel(LlavaModel):
@@ -88,6 +104,10 @@ class GastroVLModel(LlavaModel):
         projected: Tensor = self.multi_modal_projector(features.to(next(self.multi_modal_projector.parameters()).dtype))
         return projected
 
+    def gating(self, images: Tensor | None, keys: Tensor | None = None) -> dict[str, cross_attention.Gating]:
+        """What the language model has to be told for gated cross-attention, nothing without its blocks."""
+        return cross_attention.gating(self.gated_blocks, images, keys) if len(self.gated_blocks) else {}
+
     def with_regions(self, images: Tensor, boxes: Tensor | None) -> Tensor:
         """All image tokens in the order of their placeholders: of each image its own, then one for each region.
 
@@ -127,6 +147,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         has_bias = isinstance(config, GastroVLConfig) and config.head_bias
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=has_bias)
         self.grounding: GroundingHead | None = None
+        self.packed_attention = Backend.AUTO
         self.post_init()
 
     def add_grounding_head(self) -> None:
@@ -167,6 +188,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         grounding: GroundingTargets | None = None,
         grounding_weight: float = 0.0,
         answer_weight: float = 1.0,
+        with_guesses: bool = False,
         use_cache: bool | None = None,
         cache_position: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
@@ -174,7 +196,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         image_keys: Tensor | None = None,
         **others: Any,
     ) -> ModelOutput:
-        """Logits of every position, or, when `labels` are given, the loss and the logits of answer positions only.
+        """Logits of every position, or, when `labels` are given, the loss.
 
         Args:
             input_ids: (rows, length), the image token repeated once per vision token.
@@ -190,11 +212,12 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
             contrastive_weight: Weight of that InfoNCE term.
             grounding, grounding_weight: Targets and weight of the grounding head's loss.
             answer_weight: Weight of the answers' cross-entropy; at 0 the language model does not run at all.
+            with_guesses: Score each answer token besides; for validation.
             image_keys: What `generate` hands on from step to step for gated cross-attention, instead of `pixel_values`.
             others: Without labels, what plain LLaVA takes; the cache has another name in each version of transformers.
 
         Returns:
-            With labels: `loss` and, unless `answer_weight` is 0, `logits` of shape (answer positions, vocabulary).
+            With labels a TrainingOutput, else what plain LLaVA gives.
 
         Raises:
             ModelInputError: `labels` mark no answer at all (a silent NaN otherwise).
@@ -206,8 +229,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
                 images = self.model.project(self.model.tower_features(pixel_values))
                 inputs_embeds = self._embedded(input_ids, images, region_boxes)
                 input_ids = None
-            if self.model.gated_blocks:
-                others |= cross_attention.gating(self.model.gated_blocks, images, image_keys)
+            others |= self.model.gating(images, image_keys)
             return super().forward(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
@@ -226,16 +248,20 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
                 raise ModelInputError("labels need pixel_values or tower_features beside them")
             tower_features = self.model.tower_features(pixel_values)
         images = self.model.project(tower_features)
-        loss, logits = images.sum() * 0.0, None
+        loss, token_losses, guesses = images.sum() * 0.0, None, None
         if answer_weight:
             embedded = self._embedded(input_ids, images, region_boxes)
             is_answer = labels[:, 1:] != IGNORED
             is_read = nn.functional.pad(is_answer, (0, 1))  # each token is said by the position before it
-            told = cross_attention.gating(self.model.gated_blocks, images) if self.model.gated_blocks else {}
-            states = answering_states(self.model.language_model, embedded, position_ids, segments, is_read, **told)
-            logits = self.lm_head(states).float()
+            backend, told = self.packed_attention, self.model.gating(images)
+            states = answering_states(
+                self.model.language_model, embedded, position_ids, segments, is_read, backend, **told
+            )
+            targets = labels[:, 1:][is_answer]
             weights = None if label_weights is None else label_weights[:, 1:][is_answer]
-            loss = answer_weight * answer_loss(logits, labels[:, 1:][is_answer], weights, num_items_in_batch)
+            loss = answer_weight * answer_loss(states, self.lm_head, targets, weights, num_items_in_batch)
+            if with_guesses:
+                token_losses, guesses = answer_scores(states, self.lm_head, targets)
         if contrastive_weight and caption_ids is not None and caption_mask is not None:
             texts = self.model.language_model(input_ids=caption_ids, attention_mask=caption_mask, use_cache=False)
             text = masked_mean(texts.last_hidden_state, caption_mask)
@@ -244,7 +270,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
             grounding = grounding.to(images.device)
             words = masked_mean(self.get_input_embeddings()(grounding.term_ids), grounding.term_mask)
             loss = loss + grounding_weight * self.grounding(images, words, grounding)
-        return CausalLMOutputWithPast(loss=loss, logits=logits)
+        return TrainingOutput(loss=loss, token_losses=token_losses, guesses=guesses)
 
     @torch.no_grad()
     def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
@@ -288,24 +314,6 @@ def merge_image_features(tokens: Tensor, features: Tensor, is_image: Tensor) -> 
     return tokens.masked_scatter(is_image.unsqueeze(-1), features.to(tokens.dtype))
 
 
-def answer_loss(logits: Tensor, targets: Tensor, weights: Tensor | None, num_items: Tensor | int | None) -> Tensor:
-    """Cross-entropy of answer tokens: weighted sum over `num_items`, or over the weights' own sum when None.
-
-    Args:
-        logits: (answers, vocabulary). targets, weights: (answers,).
-    """
-    if targets.numel() == 0:
-        raise ModelInputError(
-            "no position of the batch is marked as answer, so there is nothing to learn from; the chat template lacks "
-            "generation marks, or every dialogue was cut before its answer (raise max_length)"
-        )
-    losses = nn.functional.cross_entropy(logits, targets, reduction="none")
-    if weights is None:
-        weights = torch.ones_like(losses)
-    divisor = weights.sum() if num_items is None else num_items
-    return (losses * weights).sum() / divisor
-
-
 def info_nce(images: Tensor, texts: Tensor, temperature: float = 0.07) -> Tensor:
     """Symmetric contrastive loss between (pairs, width) image and text vectors (CLIP, Radford et al. 2021)."""
     images = nn.functional.normalize(images.float(), dim=-1)
@@ -319,107 +327,6 @@ def masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:
     """Mean over the positions where `mask` is 1: (rows, length, width) to (rows, width)."""
     weights = mask.unsqueeze(-1).to(hidden.dtype)
     return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
-
-
-def compose(
-    vision: PartConfig,
-    language: PartConfig,
-    connector: ConnectorConfig,
-    *,
-    vocabulary: int,
-    image_token_id: int,
-    image_size_px: int,
-    feature_layer: int,
-    pad_token_id: int,
-    eos_token_id: int,
-    second: SecondTower | None = None,
-    second_path: str | None = None,
-) -> GastroVLForConditionalGeneration:
-    """A model from its parts; parts with a `path` bring their weights, the others start at random (torch's seed).
-
-    Raises:
-        ConfigError: A part that plain LLaVA cannot hold with a `linear` or `mlp` connector, or an unknown tower.
-    """
-    vision_config = part_hf_config(vision)
-    vision_config.image_size = image_size_px
-    text_config = part_hf_config(language)
-    text_config.vocab_size = max(vocabulary, text_config.vocab_size if language.path else 0)
-    text_config.pad_token_id, text_config.eos_token_id = pad_token_id, eos_token_id
-    # Published weights are often bfloat16; a part built in that would not meet the others, and training keeps float32.
-    vision_config.dtype = text_config.dtype = torch.float32
-    shape = tower_shape(vision_config, image_size_px)
-    if shape.is_convolutional and feature_layer != -1:
-        raise ConfigError(f"feature_layer {feature_layer}: a convolutional tower gives its last map only; set it to -1")
-    if connector.kind in PLAIN_CONNECTORS:
-        _check_plain(
-            connector, vision_config.model_type, shape, text_config.model_type if language.path else "", second
-        )
-    config = _llava_config(vision_config, text_config, connector, shape, image_token_id, feature_layer, second)
-    model = GastroVLForConditionalGeneration(config)
-    if connector.kind == "linear":
-        _make_identity(model.model.multi_modal_projector.linear_2)
-    if vision.path:
-        model.model.vision_tower.load_state_dict(load_tower(vision.path).state_dict())
-    if second_path:
-        model.model.vision_tower_2.load_state_dict(load_tower(second_path).state_dict())
-    if language.path:
-        _take_language_weights(model, language.path)
-    return model
-
-
-def _check_plain(
-    connector: ConnectorConfig, tower: str, shape: TowerShape, pretrained_language: str, second: SecondTower | None
-) -> None:
-    """Refuse what plain LLaVA would read wrongly or not at all."""
-    reason = ""
-    if shape.is_convolutional:
-        reason = f"the convolutional tower {tower!r}: its maps carry no positions"
-    elif shape.prefix > 1:
-        reason = f"the tower {tower!r}: its register tokens would be taken for patches"
-    elif pretrained_language in _BIASED_HEADS:
-        reason = f"the weights of a {pretrained_language!r} model: the bias of its output layer would be lost"
-    elif second:
-        reason = "a second tower"
-    if reason:
-        raise ConfigError(
-            f"connector {connector.kind!r} makes a plain LLaVA model, which cannot hold {reason}; "
-            "use connector `pool`, `query` or `attention`"
-        )
-
-
-def _llava_config(
-    vision_config: Any,
-    text_config: Any,
-    connector: ConnectorConfig,
-    shape: TowerShape,
-    image_token_id: int,
-    layer: int,
-    second: SecondTower | None,
-) -> LlavaConfig:
-    fields: dict[str, Any] = {
-        "vision_config": vision_config,
-        "text_config": text_config,
-        "image_token_index": image_token_id,
-        "vision_feature_layer": layer,
-        "vision_feature_select_strategy": "default" if shape.prefix == 1 else "full",
-        "tie_word_embeddings": bool(text_config.tie_word_embeddings),
-    }
-    if connector.kind in PLAIN_CONNECTORS:
-        activation = "linear" if connector.kind == "linear" else "gelu"
-        return LlavaConfig(**fields, image_seq_length=shape.tokens, projector_hidden_act=activation)
-    tokens = sum(side * side for side in connector.grids) if connector.kind == "pool" else connector.queries
-    return GastroVLConfig(
-        **fields,
-        image_seq_length=1 if connector.gated_every else tokens,
-        connector_kind=connector.kind,
-        connector_grids=list(connector.grids),
-        connector_queries=connector.queries,
-        region_tokens=connector.regions,
-        head_bias=text_config.model_type in _BIASED_HEADS,
-        connector_depth=connector.depth,
-        gated_every=connector.gated_every,
-        second_tower=second.model_dump() if second else None,
-    )
 
 
 def _second_tower(config: LlavaConfig) -> SecondTower | None:
@@ -438,19 +345,3 @@ def _connector(config: LlavaConfig, shape: TowerShape) -> nn.Module:
     if config.connector_kind == "attention":
         return AttentionProjector(shape.width, text_width, shape.grid_side, config.connector_queries)
     return PooledProjector(shape.width, text_width, shape.grid_side, tuple(config.connector_grids or ()))
-
-
-def _make_identity(layer: Any) -> None:
-    """LLaVA's projector has two layers; a single linear one is that with an identity behind it, which never trains."""
-    with torch.no_grad():
-        layer.weight.copy_(torch.eye(layer.in_features))
-        layer.bias.zero_()
-
-
-def _take_language_weights(model: GastroVLForConditionalGeneration, path: str) -> None:
-    donor = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, use_safetensors=True)
-    vocabulary = model.lm_head.out_features
-    if donor.get_input_embeddings().num_embeddings < vocabulary:
-        donor.resize_token_embeddings(vocabulary)
-    model.model.language_model.load_state_dict(donor.get_decoder().state_dict())
-    model.lm_head.load_state_dict(donor.get_output_embeddings().state_dict())

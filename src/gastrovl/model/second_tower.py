@@ -62,7 +62,7 @@ class SecondTower(Config):
         found = tower_tokens(tower, shape, pixels * scale + shift, self.feature_layer)
         if shape.grid_side == grid_side:
             return found
-        grid = found.transpose(1, 2).unflatten(2, (shape.grid_side, shape.grid_side))
+        grid = found.transpose(1, 2).reshape(len(found), -1, shape.grid_side, shape.grid_side)
         if shape.grid_side > grid_side:
             grid = nn.functional.adaptive_avg_pool2d(grid, grid_side)
         else:

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from gastrovl.core.config import Config
 from gastrovl.core.types import Task
 from gastrovl.model.config import ModelConfig
+from gastrovl.model.shared_prefix import Backend
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -112,6 +113,8 @@ class TrainConfig(Config):
         val_images: At most this many validation images (seeded draw); None takes all.
         feature_cache_mb: A frozen tower runs once per unaugmented image and what it said is kept
             in memory, unless that takes more than this many MB; 0 never does.
+        attention: How packed rows are attended: `groups` (dense products, for CPUs), `flex` (FlexAttention, for GPUs),
+            `mask` (anywhere). `auto` takes groups on a CPU, on a GPU flex where a trial succeeds, and mask otherwise.
         workers: Processes that prepare batches; 0 prepares in the main process.
     """
 
@@ -128,6 +131,7 @@ class TrainConfig(Config):
     save_every: Annotated[int, Field(gt=0)] | None = None
     log_every: Annotated[int, Field(gt=0)] = 10
     val_images: Annotated[int, Field(gt=0)] | None = None
+    attention: Backend = Backend.AUTO
     workers: Annotated[int, Field(ge=0)] = 0
     feature_cache_mb: Annotated[int, Field(ge=0)] = 2048
     max_length: Annotated[int, Field(gt=0)] = 2048

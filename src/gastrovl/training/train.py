@@ -19,8 +19,10 @@ from gastrovl.core.manifest import write_manifest
 from gastrovl.core.types import Conversation
 from gastrovl.model import adapters
 from gastrovl.model.checkpoint import build_model, load_checkpoint, save_checkpoint
+from gastrovl.model.flex import why_not_flex
 from gastrovl.model.presets import resolve
 from gastrovl.model.processor import GastroVLProcessor
+from gastrovl.model.shared_prefix import Backend
 from gastrovl.training.arguments import training_arguments
 from gastrovl.training.config import Part, StageConfig, TrainConfig
 from gastrovl.training.dataset import ImageStore, RowDataset, cached_side, load_conversations
@@ -94,6 +96,7 @@ def train(
         f"model {config.name}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, "
         f"{processor.image_tokens} image tokens, vocabulary {len(processor.tokenizer)}"
     )
+    _choose_attention(model, config, say)
     train_part = _read_images(
         train_set, Path(config.train), cached_side(processor, config.augment), processor, progress
     )
@@ -130,6 +133,24 @@ def _start(config: TrainConfig) -> tuple[Any, GastroVLProcessor]:
     if any(stage.grounding_weight for stage in config.stages):
         adapters.inner(model).add_grounding_head()
     return model, processor
+
+
+def _choose_attention(model: Any, config: TrainConfig, say: Say) -> None:
+    """Set how packed rows are attended; on a GPU the fast way is tried out first.
+
+    Raises:
+        ConfigError: `attention: flex` is asked for and cannot work here.
+    """
+    inner, device = adapters.inner(model), torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    inner.packed_attention = config.attention
+    if config.attention is not Backend.FLEX and (config.attention is not Backend.AUTO or device.type == "cpu"):
+        return
+    dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
+    reason = why_not_flex(inner.config.text_config, device, dtype)
+    if reason and config.attention is Backend.FLEX:
+        raise ConfigError(f"attention: flex cannot be used here: {reason}; leave `attention` out to have it chosen")
+    inner.packed_attention = Backend.MASK if reason else Backend.FLEX
+    say(f"packed rows are attended by {inner.packed_attention}" + (f": {reason}" if reason else ""))
 
 
 def _some_images(conversations: list[Conversation], config: TrainConfig) -> list[Conversation]:

@@ -49,23 +49,22 @@ def scores(
             if "grounding" in batch:
                 tally["grounding_loss"].append(float(model(**inputs, answer_weight=0.0, grounding_weight=1.0).loss))
             if stage.answer_weight:
-                logits = model(**inputs).logits
-                _tally(rows, batch, logits.float().cpu(), dataset.processor.decode, tally)
+                output = model(**inputs, with_guesses=True)
+                _tally(rows, batch, output.token_losses.cpu(), output.guesses.cpu(), dataset.processor.decode, tally)
     return {name: math.fsum(values) / len(values) for name, values in tally.items()}
 
 
 def _tally(
     rows: Sequence[Row],
     batch: dict[str, Any],
-    logits: Tensor,
+    losses: Tensor,
+    guesses: Tensor,
     decode: Callable[[Sequence[int]], str],
     tally: dict[str, list[float]],
 ) -> None:
     labels = batch["labels"][:, 1:]
     is_answer = labels != IGNORED
     targets = labels[is_answer]
-    losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
-    guesses = logits.argmax(dim=-1)
     row_of, place_of = is_answer.nonzero(as_tuple=True)
     for number, row in enumerate(rows):
         segments = torch.tensor(row.packed.segments[1:])
