@@ -133,6 +133,20 @@ def test_blocks_behind_the_second_towers_features_never_train(tiny_fusion, tiny_
     assert not any(p.requires_grad for n, p in model.named_parameters() if "vision_tower_2" in n and "post_layer" in n)
 
 
+def test_the_unused_end_of_a_second_convolutional_tower_never_trains(tiny_fusion):
+    shape = {"model_type": "convnext", "num_stages": 2, "hidden_sizes": [8, 16], "depths": [1, 1], "patch_size": 4}
+    model, processor = build_model(
+        tiny_fusion("two-towers").model_copy(update={"vision_2": PartConfig(config=shape)}), seed=1
+    )
+    open_parts(model, stage(*EVERYTHING))
+    batch = collate([pack([processor.encode_dialogue(TURNS[0][1])], [1.0], 512)], 0)
+
+    model(pixel_values=torch.randn(1, 3, 32, 32), **batch).loss.backward()
+
+    assert {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None} == set()
+    assert not any(p.requires_grad for n, p in model.named_parameters() if "vision_tower_2.layernorm" in n)
+
+
 def test_adapters_train_beside_the_gated_blocks(open_fusion):
     model, processor = open_fusion("gated")
     wrapped = add_lora(model, LoraConfig(rank=2, alpha=4))

@@ -11,7 +11,14 @@ from gastrovl.core.errors import ConfigError
 from gastrovl.training.config import Part, StageConfig
 
 _NO_DECAY = ("bias", "norm", "embed", "positions", "queries", "rows", "columns")
-_UNUSED_ENDS = ("post_layernorm", ".head.", "pooler", "vision_tower.layernorm", "post_layer_norm")
+_UNUSED_ENDS = (
+    "post_layernorm",
+    ".head.",
+    "pooler",
+    "vision_tower.layernorm",
+    "vision_tower_2.layernorm",
+    "post_layer_norm",
+)
 _BLOCK = re.compile(r"\blayers?\.(\d+)\.")
 
 
