@@ -7,11 +7,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
 
 from gastrovl.core.errors import ConfigError
 from gastrovl.model.checkpoint import build_model, load_checkpoint, save_checkpoint
-from gastrovl.model.config import PartConfig
+from gastrovl.model.config import ModelConfig, PartConfig
 from gastrovl.model.vision import tower_tokens
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -81,7 +82,7 @@ def test_a_coarser_map_is_interpolated(tiny_fusion):
     found = second.features(tower, pixels, grid_side=4)
 
     assert seen[0].shape == (1, 3, 16, 16)
-    coarse = tower_tokens(tower, second.shape(), seen[0], -1)[0].view(2, 2, 32)
+    coarse = tower_tokens(tower, second.shape, seen[0], -1)[0].view(2, 2, 32)
     grid = found[0].view(4, 4, 32)
     assert torch.allclose(grid[0, 0], coarse[0, 0], atol=1e-6)  # at the corners nothing is mixed in
     assert torch.allclose(grid[0, 1], 0.75 * coarse[0, 0] + 0.25 * coarse[0, 1], atol=1e-6)
@@ -109,6 +110,12 @@ def test_a_folder_that_does_not_say_how_it_normalises_is_refused(tiny_fusion, cl
 
     with pytest.raises(ConfigError, match=r"clip'?.*no preprocessor_config\.json there"):
         build_model(config, seed=1)
+
+
+@pytest.mark.parametrize("setting", [{"image_size_2_px": 16}, {"feature_layer_2": -2}])
+def test_settings_of_a_second_tower_without_one_are_refused(setting):
+    with pytest.raises(ValidationError, match="without `vision_2`"):
+        ModelConfig.model_validate({"preset": "nano"} | setting)
 
 
 @pytest.mark.parametrize("kind", ["linear", "mlp"])

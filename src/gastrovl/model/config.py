@@ -128,6 +128,14 @@ class ModelConfig(Config):
     feature_layer_2: int = -1
     image_size_2_px: int | None = None
 
+    @model_validator(mode="after")
+    def _has_second_tower(self) -> ModelConfig:
+        if self.vision_2 is None and (self.image_size_2_px is not None or self.feature_layer_2 != -1):
+            raise ValueError(
+                "`image_size_2_px` and `feature_layer_2` say nothing without `vision_2`; name a second tower"
+            )
+        return self
+
 
 class GastroVLConfig(LlavaConfig):
     """A LLaVA config of what plain transformers cannot hold: other connectors, a second tower, gated cross-attention.

@@ -54,7 +54,7 @@ class GastroVLModel(LlavaModel):
         self.second_tower = _second_tower(config)
         if self.second_tower:
             self.vision_tower_2 = AutoModel.from_config(self.second_tower.hf_config())
-            self.shape = joined(self.shape, self.second_tower.shape())
+            self.shape = joined(self.shape, self.second_tower.shape)
         self.arrange_tower()
         self.multi_modal_projector = _connector(config, self.shape)
         self.language_model = AutoModel.from_config(config.text_config)
@@ -68,7 +68,7 @@ class GastroVLModel(LlavaModel):
         """Lay out a convolutional tower's weights as CPUs and tensor cores want them; reading weights undoes it."""
         if self.shape.is_convolutional:
             self.vision_tower.to(memory_format=torch.channels_last)
-        if self.second_tower and self.second_tower.shape().is_convolutional:
+        if self.second_tower and self.second_tower.shape.is_convolutional:
             self.vision_tower_2.to(memory_format=torch.channels_last)
 
     def get_image_features(

@@ -8,6 +8,7 @@ see one squash of one image; the second tower's pixels are the first one's, resi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -40,6 +41,7 @@ class SecondTower(Config):
         fields = dict(self.config)
         return AutoConfig.for_model(fields.pop("model_type"), **fields)
 
+    @cached_property
     def shape(self) -> TowerShape:
         """The shape of the tower's features."""
         return tower_shape(self.hf_config(), self.config["image_size"])
@@ -55,7 +57,7 @@ class SecondTower(Config):
         Returns:
             (images, grid_side**2, width), row by row from the top left.
         """
-        own, shape = self.config["image_size"], self.shape()
+        own, shape = self.config["image_size"], self.shape
         scale, shift = (pixels.new_tensor(values).view(1, 3, 1, 1) for values in (self.scale, self.shift))
         if own != pixels.shape[-1]:
             pixels = nn.functional.interpolate(pixels, (own, own), mode="bilinear", antialias=True)
