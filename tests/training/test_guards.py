@@ -14,8 +14,7 @@ from safetensors.torch import load_file
 
 from gastrovl.core.errors import DiskFullError, DivergedError, OutOfMemoryError
 from gastrovl.model.gastrovl import GastroVLForConditionalGeneration
-from gastrovl.training import guards
-from gastrovl.training import stagerun
+from gastrovl.training import guards, stagerun
 from gastrovl.training import train as train_module
 from gastrovl.training.config import TrainConfig
 from gastrovl.training.train import train

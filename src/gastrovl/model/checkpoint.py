@@ -14,11 +14,13 @@ from transformers import AutoConfig, AutoTokenizer, LlavaConfig, LlavaProcessor
 from gastrovl.core.config import Config
 from gastrovl.core.errors import CheckpointError
 from gastrovl.core.files import write_text
-from gastrovl.model.config import GastroVLConfig, ModelConfig
+from gastrovl.model.compose import compose
+from gastrovl.model.config import GastroVLConfig, ModelConfig, part_hf_config
 from gastrovl.model.foreign_processor import ForeignProcessor
-from gastrovl.model.gastrovl import GastroVLForConditionalGeneration, compose
+from gastrovl.model.gastrovl import GastroVLForConditionalGeneration
 from gastrovl.model.presets import resolve
 from gastrovl.model.processor import GastroVLProcessor
+from gastrovl.model.second_tower import describe_second_tower
 from gastrovl.model.snapshot import load_snapshot, save_snapshot
 from gastrovl.model.tokenizer import load_tokenizer
 from gastrovl.model.vision import image_processor, tower_shape
@@ -60,6 +62,12 @@ def build_model(
     assert config.tokenizer is not None
     assert config.chat_template is not None
     tokenizer = load_tokenizer(config.tokenizer, config.chat_template)
+    pixels = image_processor(config.vision.path, part_hf_config(config.vision), config.image_size_px)
+    second = None
+    if config.vision_2:
+        first = (pixels.image_mean, pixels.image_std)
+        size_px = config.image_size_2_px or config.image_size_px
+        second = describe_second_tower(config.vision_2, config.feature_layer_2, size_px, first)
     torch.manual_seed(seed)
     with torch.device("meta") if only_shape else nullcontext():
         model = compose(
@@ -73,8 +81,9 @@ def build_model(
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,
             reads_weights=not only_shape,
+            second=second,
+            second_path=config.vision_2.path if config.vision_2 else None,
         )
-    pixels = image_processor(config.vision.path, model.config.vision_config, config.image_size_px)
     return model, _processor(model, tokenizer, pixels)
 
 

@@ -11,10 +11,17 @@ from gastrovl.core.errors import ConfigError
 from gastrovl.training.config import Part, StageConfig
 
 _NO_DECAY = ("bias", "norm", "embed", "positions", "queries", "rows", "columns")
-_UNUSED_ENDS = ("post_layernorm", ".head.", "pooler", "vision_tower.layernorm", "post_layer_norm")
+_UNUSED_ENDS = (
+    "post_layernorm",
+    ".head.",
+    "pooler",
+    "vision_tower.layernorm",
+    "vision_tower_2.layernorm",
+    "post_layer_norm",
+)
 _CONTRAST = re.compile(r"(?:^|\.)contrast\.")
 # What families of Hugging Face models call the two parts before the language model.
-_PROJECTORS = ("multi_modal_projector", "visual.merger", ".connector.")
+_PROJECTORS = ("multi_modal_projector", "gated_blocks", "visual.merger", ".connector.")
 _TOWERS = ("vision_tower", ".visual.", ".vision_model.")
 _GROUNDING = re.compile(r"(?:^|\.)grounding\.")
 _BLOCK = re.compile(r"\blayers?\.(\d+)\.")
@@ -163,8 +170,10 @@ def _is_behind_the_features(name: str, config: Any) -> bool:
     """Whether a parameter of a transformer tower belongs to a block behind the hidden state that is used."""
     block = _BLOCK.search(name)
     blocks = getattr(getattr(config, "vision_config", None), "num_hidden_layers", None)
+    used = config.vision_feature_layer  # index into the hidden states: the embeddings, then one for each block
+    if name.startswith("_2."):
+        blocks, used = config.second_tower["config"].get("num_hidden_layers"), config.second_tower["feature_layer"]
     if block is None or blocks is None:
         return False
-    used = config.vision_feature_layer  # index into the hidden states: the embeddings, then one for each block
     layers = used if isinstance(used, list) else [used]
     return int(block.group(1)) >= max(layer if layer >= 0 else blocks + 1 + layer for layer in layers)
