@@ -38,7 +38,8 @@ LIBRARIES: dict[str, set[str]] = {
     "data": FOUNDATION | {"PIL", "jinja2", "openpyxl", "defusedxml", "av", "pydicom", "pyarrow", "ray"},
     "evaluation": FOUNDATION | {"PIL", "jinja2", "sacrebleu", "rouge_score", "nltk"},
     "model": FOUNDATION | {"PIL", "torch", "transformers", "tokenizers", "peft", "safetensors", "bitsandbytes"},
-    "training": FOUNDATION | {"PIL", "torch", "transformers", "accelerate", "safetensors"},
+    "training": FOUNDATION
+    | {"PIL", "torch", "transformers", "accelerate", "safetensors", "wandb", "mlflow", "huggingface_hub"},
     "inference": FOUNDATION | {"PIL", "torch", "transformers"},
     "pipeline": FOUNDATION,
     "cli": {"typer", "rich"},
@@ -57,6 +58,9 @@ HOME_OF: dict[str, tuple[str, ...]] = {
     "sacrebleu": ("evaluation/language.py",),
     "rouge_score": ("evaluation/language.py",),
     "nltk": ("evaluation/language.py",),  # comes with rouge_score
+    "wandb": ("training/trackers.py",),
+    "mlflow": ("training/trackers.py",),
+    "huggingface_hub": ("training/hub.py",),
 }
 TORCH_FREE = {"core", "clinical", "data", "evaluation", "cli"}
 UNPICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

@@ -67,6 +67,9 @@ def test_a_good_run_is_read(tmp_path):
         ),
         ("stages:", "augment: {operations: {turn: 1.5}}\nstages:", "less than or equal to 1"),
         ("stages:", "seed: x\nstages:", "seed: Input should be a valid integer"),
+        ("stages:", "cached_views: 2\nstages:", "cached_views needs `augment`, which draws the views"),
+        ("stages:", "cached_views: 2\naugment: {}\nfeature_cache_gb: 0\nstages:", "a feature_cache_gb to keep them"),
+        ("stages:", "feature_cache_gb: -1\nstages:", "greater than or equal to 0"),
     ],
 )
 def test_a_contradiction_is_refused_with_its_place(tmp_path, old, new, message):

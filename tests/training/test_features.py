@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import multiprocessing
 import os
-import pickle
 from contextlib import nullcontext
 
 import numpy as np
@@ -72,6 +72,11 @@ class Bench:
         pixels = self.processor.pixels(np.stack([square] * copies))
         with torch.no_grad():
             return self.model.model.tower_features(pixels)[0]
+
+
+def same(features, others):
+    """Equal but for the order of additions, which may differ with the place in a batch on other hardware."""
+    return torch.allclose(features, others, rtol=1e-5, atol=1e-5)
 
 
 @pytest.fixture
@@ -190,7 +195,7 @@ def test_an_image_stored_otherwise_is_another_image_though_its_original_is_the_s
     rows = made.filled()
 
     assert made.said[-1].startswith("  tower runs once for 1 of 2 images")
-    assert torch.equal(rows[0].features, made.tower(rows[0].square))
+    assert same(rows[0].features, made.tower(rows[0].square))
 
 
 def test_images_are_not_decoded_when_their_features_are_kept(bench, monkeypatch):
@@ -220,7 +225,7 @@ def test_kept_views_are_few_and_their_boxes_stand_where_the_tower_saw_them(bench
         rows.set_epoch(epoch)
         row = rows[0]
         shown.add(row.square.tobytes())
-        assert torch.equal(row.features, made.tower(row.square))  # the features are those of the pixels
+        assert same(row.features, made.tower(row.square))  # the features are those of the pixels
         text = made.processor.tokenizer.decode(row.packed.ids)
         boxes = [decode_box(found.group(0)) for found in BOX_PATTERN.finditer(text)]
         assert len(boxes) == 2  # the answer of REC and the question of REG
@@ -293,7 +298,7 @@ def test_workers_read_the_rows_of_one_process(bench):
 def test_features_can_be_sent_to_a_process_that_was_not_forked(bench):
     rows = bench().filled()
 
-    sent = pickle.loads(pickle.dumps(rows.features))  # noqa: S301 (our own, of this moment)
+    sent = copy.deepcopy(rows.features)  # by the state that is sent to a spawned process
 
     image = rows.groups[0][0].image
     assert torch.equal(sent.get(image, View()), rows[0].features)
@@ -321,7 +326,7 @@ def test_a_damaged_entry_is_shown_as_pixels_and_made_anew_after_the_stage(bench,
     assert made.said[-1].startswith("  tower runs once for 1 of 2 images")
     rows = made.filled()
     assert made.said[-1].startswith("  tower does not run")
-    assert all(torch.equal(row.features, made.tower(row.square)) for row in (rows[0], rows[1]))
+    assert all(same(row.features, made.tower(row.square)) for row in (rows[0], rows[1]))
 
 
 def test_a_full_disk_is_said_once_and_leaves_nothing(bench, monkeypatch):
@@ -388,11 +393,12 @@ def test_two_processes_fill_one_cache_and_both_see_every_image(bench, tmp_path):
     assert [process.exitcode for process in both] == [0, 0]
     rows = made.rows()
     expected = np.stack([made.tower(row.square).numpy() for row in (rows[index] for index in range(len(rows)))])
-    assert all(np.array_equal(np.load(tmp_path / f"{rank}.npy"), expected) for rank in (0, 1))
+    assert all(np.allclose(np.load(tmp_path / f"{rank}.npy"), expected, atol=1e-5) for rank in (0, 1))
 
 
 @pytest.mark.parametrize("rank", [0, 1, 2])
 def test_each_of_three_processes_begins_with_its_own_share_and_makes_up_for_the_others(bench, monkeypatch, rank):
+    """The others are not there at all."""
     made = bench(images=3)
     order = []
     filler = made.filler(rank=rank, world_size=3)
@@ -404,6 +410,15 @@ def test_each_of_three_processes_begins_with_its_own_share_and_makes_up_for_the_
 
     assert order[0] == f"{rank}.png"
     assert sorted(order) == ["0.png", "1.png", "2.png"]
+
+
+def test_a_process_without_a_share_waits_for_nobody(bench):
+    made = bench(images=2)
+    rows = made.rows()
+
+    rows.features = made.filler(rank=2, world_size=3).fill(rows, "tower")
+
+    assert all(row.features is not None for row in (rows[0], rows[1]))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 
 import pytest
@@ -124,7 +125,76 @@ def test_what_a_frozen_tower_says_is_kept_until_the_tower_learns(configured, tmp
     )
 
 
+FROZEN = (ALIGN, INSTRUCT | {"trains": ["projector", "language"]})
+
+
+def test_a_later_run_on_the_same_images_reads_what_an_earlier_one_kept(configured, tmp_path):
+    config = configured(FROZEN)
+    first = run(config, tmp_path / "first")
+    later = run(config, tmp_path / "later")
+    apart = run(config.model_copy(update={"feature_cache": str(tmp_path / "own")}), tmp_path / "apart")
+
+    assert [sum("tower runs once" in line for line in said) for said in (first, later, apart)] == [1, 0, 1]
+    assert logged(tmp_path / "first") == logged(tmp_path / "later") == logged(tmp_path / "apart")
+    assert len(list((tmp_path / "feature-cache").glob("*/*.bin"))) == 1
+    assert len(list((tmp_path / "own").glob("*/*.bin"))) == 1
+
+
+def test_validation_reads_kept_features_too(configured, tmp_path):
+    stages = (ALIGN, INSTRUCT | {"trains": ["projector", "language"], "grounding_weight": 0.5, "steps": 2})
+    kept = configured(stages, ("pool", "resnet"), evaluate_every=2, augment={"smallest_crop": 0.5})
+    kept = kept.model_copy(update={"val": kept.train})
+
+    said = run(kept, tmp_path / "kept")
+    run(kept.model_copy(update={"feature_cache_gb": 0}), tmp_path / "anew")
+
+    assert sum("tower" in line for line in said) == 2  # of validation; training views are drawn anew
+    for one, other in zip(logged(tmp_path / "kept"), logged(tmp_path / "anew"), strict=True):
+        assert one.pop("stage") == other.pop("stage")
+        assert one == pytest.approx(other, rel=1e-3)
+
+
+def test_a_full_disk_changes_nothing_but_the_time(configured, tmp_path, monkeypatch):
+    config = configured(FROZEN)
+
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gastrovl.training.featurecache._write_all", refuse)
+        said = run(config, tmp_path / "full")
+    run(config.model_copy(update={"feature_cache_gb": 0}), tmp_path / "none")
+
+    assert sum("No space left on device; the tower runs for every batch" in line for line in said) == 1
+    assert logged(tmp_path / "full") == logged(tmp_path / "none")
+    assert list((tmp_path / "feature-cache").rglob("*.*")) == []
+
+
+def test_a_changed_byte_of_the_cache_changes_no_loss_and_is_mended(configured, tmp_path, capfd):
+    config = configured(FROZEN[:1], images=2)
+    run(config, tmp_path / "first")
+    (payload,) = (tmp_path / "feature-cache").glob("*/*.bin")
+    content = bytearray(payload.read_bytes())
+    content[100] ^= 64
+    payload.write_bytes(content)
+
+    said = run(config, tmp_path / "second")
+
+    assert capfd.readouterr().err.count(f"entry 0 of {payload} is damaged; it is made anew") == 1
+    assert [line["loss"] for line in logged(tmp_path / "first") if "loss" in line] == pytest.approx(
+        [line["loss"] for line in logged(tmp_path / "second") if "loss" in line], rel=1e-5
+    )
+    assert any("tower runs once for 1 of 2 images" in line for line in said)
+    assert not any("tower runs once" in line for line in run(config, tmp_path / "third"))
+
+
 VARIANTS = {
+    "kept views": {
+        "connector": ("pool", "resnet"),
+        "augment": {"smallest_crop": 0.5},
+        "cached_views": 2,
+        "stages": FROZEN,
+    },
     "resnet": {"connector": ("pool", "resnet"), "augment": {"smallest_crop": 0.5}},
     "grounded": {
         "connector": ("pool", "resnet"),
@@ -416,12 +486,11 @@ def test_without_data_there_is_no_run(configured, tmp_path):
 
 
 def test_a_broken_image_is_named_before_the_first_step(configured, tmp_path):
-    config = configured()
-    (tmp_path / "data" / "1.png").write_bytes(b"")
-
-    with pytest.raises(ImageError, match=r"1\.png: the file is empty"):
-        run(config, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    for config in (configured(), configured(FROZEN)):
+        (tmp_path / "data" / "1.png").write_bytes(b"")
+        with pytest.raises(ImageError, match=r"1\.png: the file is empty"):
+            run(config, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
 
 
 def test_attention_that_cannot_work_here_is_refused(configured, tmp_path, monkeypatch):

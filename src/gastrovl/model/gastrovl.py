@@ -310,8 +310,11 @@ def compose(
     feature_layer: int,
     pad_token_id: int,
     eos_token_id: int,
+    reads_weights: bool = True,
 ) -> GastroVLForConditionalGeneration:
     """A model from its parts; parts with a `path` bring their weights, the others start at random (torch's seed).
+
+    Without `reads_weights` nothing but config files is read; call it under `torch.device("meta")` for the shape alone.
 
     Raises:
         ConfigError: A part that plain LLaVA cannot hold with a `linear` or `mlp` connector, or an unknown tower.
@@ -331,6 +334,8 @@ def compose(
         _check_plain(connector, vision_config.model_type, shape, text_config.model_type if language.path else "")
     config = _llava_config(vision_config, text_config, connector, shape, image_token_id, feature_layer)
     model = GastroVLForConditionalGeneration(config)
+    if not reads_weights:
+        return model
     if connector.kind == "linear":
         _make_identity(model.model.multi_modal_projector.linear_2)
     if vision.path:

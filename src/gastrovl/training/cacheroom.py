@@ -62,6 +62,7 @@ class CacheRoom:
         Nothing is dropped that a process reads or writes.
         """
         over = self.used() + wanted - self.bound_bytes
+        self.root.mkdir(parents=True, exist_ok=True)
         usage = shutil.disk_usage(self.root)
         over_disk = wanted + min(_KEPT_FREE, usage.total // 20) - usage.free
         if wanted > self.bound_bytes or not self._drop_oldest(max(over, over_disk)):

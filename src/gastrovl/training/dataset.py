@@ -31,7 +31,13 @@ _CROP_MARGIN = 1.25  # cached squares are this much larger than the model's when
 
 @dataclass(frozen=True)
 class Row:
-    """One training item. `tasks` names the task of each packed dialogue, in order; `draw` gives the image's square."""
+    """One training item.
+
+    Attributes:
+        draw: Gives the image as the tower sees it.
+        tasks, ids: Task and conversation of each packed dialogue, in order.
+        image: The file.
+    """
 
     draw: Callable[[], NDArray[np.uint8]]
     packed: PackedRow
@@ -39,6 +45,8 @@ class Row:
     caption: list[int]
     grounding: RowTargets | None
     features: Tensor | None = None
+    image: str = ""
+    ids: tuple[str, ...] = ()
 
     @property
     def square(self) -> NDArray[np.uint8]:
@@ -133,6 +141,16 @@ class RowDataset(Dataset[Row]):
         row = self._row(kept, self._known[index], view, rng)
         return self._mixed(row, rng) if self.stage.cutmix and rng.random() < self.stage.cutmix else row
 
+    def _drawn(self, index: int, kept: list[Conversation], count: int, rng: np.random.Generator) -> list[Conversation]:
+        """Some of an image's dialogues, in their order; rare ones rather where the stage samples."""
+        if self.shares is None:
+            chosen = sorted(rng.permutation(len(kept))[:count])
+        else:
+            of = dict(zip([one.id for one in self.groups[index]], self.shares.dialogues[index], strict=True))
+            weights = np.array([of[one.id] for one in kept])
+            chosen = sorted(rng.choice(len(kept), size=count, replace=False, p=weights / weights.sum()))
+        return [kept[number] for number in chosen]
+
     def sights(self) -> list[tuple[ImageRef, View]]:
         """Every image in every view that rows show of it, once each; none when views are drawn anew each epoch."""
         if self.is_training and self.augment and not self.cached_views:
@@ -157,16 +175,6 @@ class RowDataset(Dataset[Row]):
         image = self.groups[index][0].image
         rng = np.random.default_rng((self.view_seed, int(image.sha256[:16], 16), number))
         return draw_view(rng, self._boxes[index], self.augment)
-
-    def _drawn(self, index: int, kept: list[Conversation], count: int, rng: np.random.Generator) -> list[Conversation]:
-        """Some of an image's dialogues, in their order; rare ones rather where the stage samples."""
-        if self.shares is None:
-            chosen = sorted(rng.permutation(len(kept))[:count])
-        else:
-            of = dict(zip([one.id for one in self.groups[index]], self.shares.dialogues[index], strict=True))
-            weights = np.array([of[one.id] for one in kept])
-            chosen = sorted(rng.choice(len(kept), size=count, replace=False, p=weights / weights.sum()))
-        return [kept[number] for number in chosen]
 
     def _mixed(self, row: Row, rng: np.random.Generator) -> Row:
         """The row with a part of another image, drawn at random, in its own view."""
@@ -197,10 +205,11 @@ class RowDataset(Dataset[Row]):
             caption = self.processor.tokenizer.encode(captions[0], add_special_tokens=False) if captions else []
         grounding = self.terms.targets(known, view.move, self.grid_side) if self.terms else None
         tasks = tuple(conversation.task for conversation, _ in said[:count])
+        ids = tuple(conversation.id for conversation, _ in said[:count])
         if features is not None:
-            return Row(lambda: self.draw(image, view), packed, tasks, caption, grounding, features)
+            return Row(lambda: self.draw(image, view), packed, tasks, caption, grounding, features, image.path, ids)
         square = self.draw(image, view)
-        return Row(lambda: square, packed, tasks, caption, grounding)
+        return Row(lambda: square, packed, tasks, caption, grounding, None, image.path, ids)
 
     def _words(self, conversation: Conversation, view: View, rng: np.random.Generator) -> list[tuple[str, str]]:
         turns: list[tuple[str, str]] = []

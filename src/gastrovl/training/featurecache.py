@@ -122,6 +122,8 @@ class FeatureSpace:
         Raises:
             OSError: They cannot be written, or the bound is reached; of an entry that is not whole nothing is left.
         """
+        if self._writer and not self._writer.is_there():
+            self.close_writer()
         if self._writer is None:
             self._writer = self._adopt() or self._begin()
         self._writer.write(keys, rows)
@@ -279,8 +281,9 @@ class _Reader:
 class _Writer:
     """The one writer of a shard."""
 
-    def __init__(self, index: int, payload: int, count: int, entry_bytes: int) -> None:
-        self._index, self._payload, self._count, self._entry_bytes = index, payload, count, entry_bytes
+    def __init__(self, shard: Shard, index: int, payload: int, count: int, entry_bytes: int) -> None:
+        self._shard, self._index, self._payload = shard, index, payload
+        self._count, self._entry_bytes = count, entry_bytes
 
     @property
     def size(self) -> int:
@@ -291,7 +294,7 @@ class _Writer:
         index = os.open(shard.index, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | _BINARY, 0o644)
         try:
             lock(index, is_shared=False)
-            return cls(index, _open_payload(shard), 0, entry_bytes)
+            return cls(shard, index, _open_payload(shard), 0, entry_bytes)
         except OSError:
             os.close(index)
             shard.index.unlink(missing_ok=True)
@@ -313,10 +316,14 @@ class _Writer:
             if None not in found and os.fstat(payload).st_size >= count * entry_bytes:
                 os.ftruncate(index, whole)
                 os.ftruncate(payload, count * entry_bytes)
-                return cls(index, payload, count, entry_bytes)
+                return cls(shard, index, payload, count, entry_bytes)
             os.close(payload)
         os.close(index)
         return None
+
+    def is_there(self) -> bool:
+        """Whether the shard is still in its folder; a person may have cleared it."""
+        return is_still(self._index, self._shard.index) and is_still(self._payload, self._shard.payload)
 
     def write(self, keys: Sequence[bytes], rows: NDArray[np.uint8]) -> None:
         index_size = os.fstat(self._index).st_size

@@ -138,7 +138,7 @@ class FeatureFiller:
         keys, known, was_training = list(missing), len(space), self.model.training
         self.model.eval()
         try:
-            own = keys[self.rank :: self.world_size]
+            own = keys[self.rank :: self.world_size] or keys
             while own:
                 for batch, squares in in_order(_drawn(dataset, missing), _batches(own, space)):
                     if any(key not in space for key in batch):
@@ -147,7 +147,10 @@ class FeatureFiller:
                         self.progress(what, min(len(space) - known, len(keys)), len(keys))
                 space.refresh()
                 start = self.rank * len(keys) // self.world_size
-                own = [key for key in keys[start:] + keys[:start] if key not in space]
+                left = [key for key in keys[start:] + keys[:start] if key not in space]
+                if set(own) <= set(left):
+                    raise OSError("what is written there cannot be read back")
+                own = left
         finally:
             space.close_writer()
             self.model.train(was_training)

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerState, TrainingArguments
 
 from gastrovl.model import adapters
 from gastrovl.model.checkpointing import keep_recomputing
@@ -18,6 +19,8 @@ from gastrovl.training.config import StageConfig
 from gastrovl.training.dataset import Collator, RowDataset
 from gastrovl.training.earlystop import EarlyStop
 from gastrovl.training.ema import AveragedWeights
+from gastrovl.training.generation import AnswerValidation
+from gastrovl.training.guards import NamedCollator, StepWatch
 from gastrovl.training.sampling import EpochOrder
 from gastrovl.training.stages import frozen_modules, parameter_groups
 
@@ -29,6 +32,7 @@ class GastroTrainer(Trainer):
 
     optimizer: Any
     control: Any
+    state: Any
     current_gradient_accumulation_steps: int  # set by the parent: fewer in the last step of an epoch
 
     def __init__(
@@ -39,12 +43,16 @@ class GastroTrainer(Trainer):
             args=args,
             train_dataset=train,
             eval_dataset=val,
-            data_collator=Collator(train.processor, train.terms, has_captions=stage.contrastive_weight > 0),
+            data_collator=NamedCollator(
+                Collator(train.processor, train.terms, has_captions=stage.contrastive_weight > 0)
+            ),
         )
+        self.watch = StepWatch()
         self.stage = stage
         self._frozen = frozen_modules(model)
         self.model_accepts_loss_kwargs = True
         self.average = AveragedWeights(self.model, stage.ema) if stage.ema else None
+        self.answers: AnswerValidation | None = None
         self.early_stop = None
         if stage.early_stop:
             is_saving = args.save_strategy != "no"
@@ -104,6 +112,11 @@ class GastroTrainer(Trainer):
         for keeper in self._keepers():
             keeper.load(Path(resume_from_checkpoint))
 
+    def take(self, folder: str) -> None:
+        """Weights and history of a saved state, without a step from there."""
+        self._load_from_checkpoint(folder)
+        self.state = TrainerState.load_from_json(str(Path(folder) / "trainer_state.json"))
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
@@ -124,6 +137,19 @@ class GastroTrainer(Trainer):
         }
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        """The batches of one optimiser step and the loss's divisor; the watch is told whose records they are."""
+        batches, divisor = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.watch.begin(batches)
+        return batches, divisor
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """Forward and backward of one batch; the watch keeps its size and its loss."""
+        self.watch.shape = tuple(inputs["input_ids"].shape)
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        self.watch.losses.append(loss.detach())
+        return loss
+
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Tensor | None:
         """The divisor of the loss: the answer tokens' weights over all accumulated batches and devices.
 
@@ -139,18 +165,35 @@ class GastroTrainer(Trainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Validation by task under teacher forcing, see `validation.scores`; of the average if one is kept."""
+        """Validation by task under teacher forcing, see `validation.scores`, and by generation where it is due.
+
+        Where an average of the weights is kept, it is what is validated.
+        """
         del ignore_keys
-        with self.average.applied() if self.average else nullcontext():
-            scores = validation.scores(
-                self.model,
-                eval_dataset or self.eval_dataset,
-                self.stage,
-                batch_size=self.args.eval_batch_size,
-                prepare=self._prepare_inputs,
-                precision=self.compute_loss_context_manager,
-            )
+        dataset = eval_dataset or self.eval_dataset
+        scores: dict[str, float] = {}
+        averaged = self.average.applied() if self.average else nullcontext()
+        with averaged, validation.untouched(self.model):
+            if dataset is not None:
+                scores = validation.scores(
+                    self.model,
+                    dataset,
+                    self.stage,
+                    batch_size=self.args.eval_batch_size,
+                    prepare=self._prepare_inputs,
+                    precision=self.compute_loss_context_manager,
+                )
+            if self.answers is not None and self.answers.is_due:
+                scores |= self._answer_metrics(self.answers)
             metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
             self.log(metrics)
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _answer_metrics(self, answers: AnswerValidation) -> dict[str, float]:
+        """What validation by generation says; the first process answers, and all learn the same numbers."""
+        found = {}
+        if self.is_world_process_zero():
+            found = answers.metrics(self.accelerator.unwrap_model(self.model), self.state.global_step)
+        answers.is_due = False
+        return dict(broadcast_object_list([found])[0])
