@@ -165,7 +165,11 @@ class RowDataset(Dataset[Row]):
 
     def draw(self, image: ImageRef, view: View) -> NDArray[np.uint8]:
         """A view of an image as the tower sees it, uint8 (side, side, 3)."""
-        square, side = self.images.square(image.path), self.processor.image_size_px
+        return self.render(self.images.square(image.path), view)
+
+    def render(self, square: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
+        """The same of an image as the store gives it, uint8 (stored side, stored side, 3)."""
+        side = self.processor.image_size_px
         is_as_stored = not self.augment and square.shape[0] == side
         return square if is_as_stored else view.render(square, side)
 

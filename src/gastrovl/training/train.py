@@ -407,8 +407,11 @@ def _filler(run: _Run, stage: StageConfig, trainer: GastroTrainer) -> FeatureFil
     if run.cache is None or not parts:
         return None
     args, is_mixed = trainer.args, run.config.precision == "bfloat16"
+    model = adapters.inner(run.model)
+    if next(model.parameters()).device != args.device:
+        model.to(args.device)
     filler = FeatureFiller(
-        adapters.inner(run.model).to(args.device),
+        model,
         run.processor,
         run.cache,
         precision=torch.autocast(args.device.type, dtype=torch.bfloat16, enabled=is_mixed),
