@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "inference": {"core", "clinical", "model"},
     "pipeline": STAGES,
     "cli": STAGES | {"pipeline"},
+    "__main__": {"cli"},
 }
 FOUNDATION = {"numpy", "pydantic", "yaml"}
 LIBRARIES: dict[str, set[str]] = {

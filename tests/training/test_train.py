@@ -16,6 +16,7 @@ from gastrovl.core.records import read_records
 from gastrovl.core.types import Conversation, Task
 from gastrovl.inference.predictor import Predictor, Question
 from gastrovl.model.checkpoint import build_model, load_checkpoint
+from gastrovl.training import stagerun
 from gastrovl.training import train as train_module
 from gastrovl.training.config import TrainConfig
 from gastrovl.training.joblog import JsonlLog
@@ -260,7 +261,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(configured, tmp_p
     run(config, tmp_path / "whole")
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "JsonlLog", Interrupted)
+        patch.setattr(stagerun, "JsonlLog", Interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(config, tmp_path / "parts")  # the last saved state is that of step 4
     said = run(config, tmp_path / "parts", resume=True)
@@ -276,7 +277,7 @@ def test_a_run_interrupted_before_its_first_saved_state_starts_the_stage_anew(co
     config = configured()
     run(config, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "JsonlLog", Interrupted)
+        patch.setattr(stagerun, "JsonlLog", Interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(config, tmp_path / "parts")
 
@@ -292,7 +293,7 @@ def test_a_state_that_was_being_written_when_the_run_died_is_passed_over(configu
     config = configured(save_every=2)
     run(config, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "JsonlLog", Interrupted)
+        patch.setattr(stagerun, "JsonlLog", Interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(config, tmp_path / "parts")
     half = tmp_path / "parts" / "stages" / "2-instruct" / "checkpoint-6"

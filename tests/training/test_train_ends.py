@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from gastrovl.core.errors import ConfigError
 from gastrovl.model.checkpoint import build_model
-from gastrovl.training import train as train_module
+from gastrovl.training import stagerun
 from gastrovl.training.config import TrainConfig
 from gastrovl.training.joblog import JsonlLog
 from gastrovl.training.train import train
@@ -64,7 +64,7 @@ def test_a_stage_ends_when_validations_get_no_better_and_keeps_the_best_weights(
             kept[state.global_step] = (metrics["eval_loss"], {n: p.clone() for n, p in model.state_dict().items()})
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "JsonlLog", Weights)
+        patch.setattr(stagerun, "JsonlLog", Weights)
         run(config, tmp_path / "run")
 
     losses = [loss for loss, _ in kept.values()]
@@ -86,7 +86,7 @@ def test_a_run_that_is_resumed_behind_an_early_stop_does_not_go_on(configured, t
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "save_weights", die)
+        patch.setattr(stagerun, "save_weights", die)
         with pytest.raises(KeyboardInterrupt):
             run(config, tmp_path / "parts")
     run(config, tmp_path / "parts", resume=True)

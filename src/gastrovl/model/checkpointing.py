@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from gastrovl.model.families import language_of
 from gastrovl.model.shared_prefix import attention_named
 
 Choice = Literal["auto"] | bool
@@ -22,9 +23,9 @@ def set_checkpointing(model: Any, is_on: bool) -> None:
     """Recompute the blocks of tower and language model in the backward pass (Chen et al. 2016), or stop doing so.
 
     Args:
-        model: A GastroVLForConditionalGeneration, without what wraps it for adapters.
+        model: A composed model or one of a known family, without what wraps it for adapters.
     """
-    config = model.model.language_model.config
+    config = language_of(model).config
     for module in model.modules():
         if hasattr(module, "gradient_checkpointing"):
             module.gradient_checkpointing = is_on
@@ -37,7 +38,7 @@ def keep_recomputing(model: Any) -> None:
     What feeds them learns through them, so their activations would be kept; transformers recomputes in training mode
     only. The blocks alone are put into it, not what they hold: no dropout wakes up.
     """
-    for module in model.model.language_model.modules():
+    for module in language_of(model).modules():
         if isinstance(module, nn.Module) and getattr(module, "gradient_checkpointing", False):
             module.training = True
 

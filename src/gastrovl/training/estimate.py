@@ -149,6 +149,11 @@ def _feature_bytes(inputs: _Inputs) -> int:
 def _shape(config: TrainConfig, assumptions: list[str]) -> tuple[Any, GastroVLProcessor]:
     """The model on the meta device with the adapters and the head that the run adds, and its processor."""
     described = resolve(config.model)
+    if described.huggingface is not None:
+        raise ConfigError(
+            f"model.huggingface {described.huggingface}: the estimate knows composed models only; train a few steps "
+            "(--set stages.0.steps=3) and look at the memory, or name a preset of like size"
+        )
     if config.start_from:
         model, processor = checkpoint_shape(Path(config.start_from))
     else:
