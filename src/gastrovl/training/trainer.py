@@ -81,12 +81,10 @@ class GastroTrainer(Trainer):
         return [keeper for keeper in (self.average, self.early_stop) if keeper is not None]
 
     def had_stopped(self, state: str | None) -> bool:
-        """Whether a stage that goes on from a saved state ended early in it; then it is read."""
+        """Whether a stage that goes on from a saved state ended early in it; then `take` reads the rest of it."""
         if state is None or self.early_stop is None:
             return False
         self.early_stop.load(Path(state))
-        if self.early_stop.is_over:
-            self._load_from_checkpoint(state)
         return self.early_stop.is_over
 
     def take_final_weights(self) -> None:
