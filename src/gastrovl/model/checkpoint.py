@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,14 @@ class CheckpointCard(Config):
     family: str | None = None
 
 
-def build_model(config: ModelConfig, seed: int) -> tuple[GastroVLForConditionalGeneration, GastroVLProcessor]:
-    """A model and its processor from a description; random parts are drawn from `seed`."""
+def build_model(
+    config: ModelConfig, seed: int, *, only_shape: bool = False
+) -> tuple[GastroVLForConditionalGeneration, GastroVLProcessor]:
+    """A model and its processor from a description; random parts are drawn from `seed`.
+
+    Args:
+        only_shape: Build it on torch's meta device: parts with a path are known by their config.json alone.
+    """
     if config.huggingface is not None:
         return load_snapshot(Path(config.huggingface), config.image_size_px)
     config = resolve(config)
@@ -54,18 +61,41 @@ def build_model(config: ModelConfig, seed: int) -> tuple[GastroVLForConditionalG
     assert config.chat_template is not None
     tokenizer = load_tokenizer(config.tokenizer, config.chat_template)
     torch.manual_seed(seed)
-    model = compose(
-        config.vision,
-        config.language,
-        config.connector,
-        vocabulary=len(tokenizer),
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-        image_size_px=config.image_size_px,
-        feature_layer=config.feature_layer,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
+    with torch.device("meta") if only_shape else nullcontext():
+        model = compose(
+            config.vision,
+            config.language,
+            config.connector,
+            vocabulary=len(tokenizer),
+            image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+            image_size_px=config.image_size_px,
+            feature_layer=config.feature_layer,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            reads_weights=not only_shape,
+        )
     pixels = image_processor(config.vision.path, model.config.vision_config, config.image_size_px)
+    return model, _processor(model, tokenizer, pixels)
+
+
+def checkpoint_shape(folder: Path) -> tuple[GastroVLForConditionalGeneration, GastroVLProcessor]:
+    """The model of a checkpoint folder on torch's meta device, and its processor; no weights are read.
+
+    Raises:
+        CheckpointError: The folder is no checkpoint of ours, or a file of it cannot be read.
+    """
+    folder = Path(folder)
+    card = _read_card(folder)
+    if card.family is not None:
+        raise CheckpointError(f"{folder}: a fine-tuned {card.family} model, of which no estimate is made")
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        with torch.device("meta"):
+            model = GastroVLForConditionalGeneration(config)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        pixels = image_processor(str(folder), config.vision_config, card.image_size_px)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder}: cannot be read ({error}); copy or train the checkpoint again") from error
     return model, _processor(model, tokenizer, pixels)
 
 

@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from gastrovl.core.errors import ConfigError, ModelInputError
+from gastrovl.model.answerloss import answer_loss, answer_scores
+from gastrovl.model.contrastive import ContrastiveHead
 from gastrovl.model.families import FAMILIES, Family
-from gastrovl.model.gastrovl import IGNORED, answer_loss, info_nce, masked_mean, merge_image_features
-from gastrovl.model.shared_prefix import PADDING, SHARED, answering_states
+from gastrovl.model.gastrovl import IGNORED, TrainingOutput, masked_mean, merge_image_features
+from gastrovl.model.rows import PADDING, SHARED
+from gastrovl.model.shared_prefix import Backend, answering_states
 
 
 @functools.cache
@@ -31,6 +33,17 @@ def answering_class(plain: type[Any]) -> type[Any]:
             return forward(self, *given, **inputs)
         return answer_packed(self, segments=segments, **inputs)
 
+    def init(self: Any, *given: Any, **named: Any) -> None:
+        plain.__init__(self, *given, **named)
+        self.packed_attention = Backend.AUTO
+        self.contrast = None
+
+    def add_contrastive_head(self: Any) -> None:
+        self.contrast = ContrastiveHead()
+
+    def drop_contrastive_head(self: Any) -> None:
+        self.contrast = None
+
     def add_grounding_head(self: Any) -> None:
         raise ConfigError(
             f"grounding_weight: {type(self).__name__} has no grounding head; leave the weight out, or train a composed "
@@ -42,7 +55,10 @@ def answering_class(plain: type[Any]) -> type[Any]:
 
     body = {
         "__module__": plain.__module__,  # transformers looks up there what attention the class can run
+        "__init__": init,
         "forward": answering,
+        "add_contrastive_head": add_contrastive_head,
+        "drop_contrastive_head": drop_contrastive_head,
         "add_grounding_head": add_grounding_head,
         "drop_grounding_head": drop_grounding_head,
     }
@@ -73,46 +89,51 @@ def answer_packed(
     num_items_in_batch: Tensor | int | None = None,
     caption_ids: Tensor | None = None,
     caption_mask: Tensor | None = None,
+    caption_rows: Tensor | None = None,
     answer_weight: float = 1.0,
     contrastive_weight: float = 0.0,
     grounding_weight: float = 0.0,
-) -> CausalLMOutputWithPast:
-    """The loss of packed rows and the logits of answer positions, as `GastroVLForConditionalGeneration` gives them.
+    with_guesses: bool = False,
+) -> TrainingOutput:
+    """The loss of packed rows, as `GastroVLForConditionalGeneration` gives it.
 
     Arguments are those of the composed model with labels: rows of one image and its dialogues each. The tower runs once
     an image. A family that packs reads the rows as they are; for the others each dialogue becomes a row of its own
     behind its image, which has the same loss.
 
-    Returns:
-        `loss` and, unless `answer_weight` is 0, `logits`, (answer positions, vocabulary), row by row.
-
     Raises:
-        ModelInputError: `labels` mark no answer at all, or images and placeholders differ in number.
+        ModelInputError: `labels` mark no answer at all, there is no contrastive head for its weight, or images and
+            placeholders differ in number.
         ConfigError: A grounding weight is given.
     """
     if grounding_weight:
         model.add_grounding_head()
-    family, language = family_of(model), getattr(model.model, family_of(model).language)
+    family, language = family_of(model), model.get_decoder()
     images = image_features(model, pixel_values, len(input_ids))
-    loss, logits = images.sum() * 0.0, None
+    loss, token_losses, guesses = images.sum() * 0.0, None, None
     if answer_weight:
         if packs(model):
             is_read = nn.functional.pad(labels[:, 1:] != IGNORED, (0, 1))  # each token is said by the one before it
             embedded = _embedded(model, input_ids, images)
-            states = answering_states(language, embedded, position_ids, segments, is_read)
+            states = answering_states(language, embedded, position_ids, segments, is_read, model.packed_attention)
         else:
             rows, places = dialogue_places(segments)
             patches = math.isqrt(len(pixel_values) // len(input_ids)) if family.layout == "patches" else 0
             states = _alone(model, input_ids[rows, places], places, images[rows[:, 0]], labels[rows, places], patches)
         is_answer = labels[:, 1:] != IGNORED
-        logits = model.lm_head(states).float()
+        targets = labels[:, 1:][is_answer]
         weights = None if label_weights is None else label_weights[:, 1:][is_answer]
-        loss = answer_weight * answer_loss(logits, labels[:, 1:][is_answer], weights, num_items_in_batch)
+        loss = answer_weight * answer_loss(states, model.lm_head, targets, weights, num_items_in_batch)
+        if with_guesses:
+            token_losses, guesses = answer_scores(states, model.lm_head, targets)
     if contrastive_weight and caption_ids is not None and caption_mask is not None:
-        texts = language(input_ids=caption_ids, attention_mask=caption_mask, use_cache=False)
-        text = masked_mean(texts.last_hidden_state, caption_mask)
-        loss = loss + contrastive_weight * info_nce(images.mean(dim=1), text)
-    return CausalLMOutputWithPast(loss=loss, logits=logits)
+        if model.contrast is None:
+            raise ModelInputError("contrastive_weight needs add_contrastive_head() first; the model has no head for it")
+        shown = images if caption_rows is None else images[caption_rows]
+        said = language(input_ids=caption_ids, attention_mask=caption_mask, use_cache=False).last_hidden_state
+        texts, ids = masked_mean(said, caption_mask)[: len(shown)], ((caption_ids + 1) * caption_mask)[: len(shown)]
+        loss = loss + contrastive_weight * model.contrast(shown.mean(dim=1), texts, ids)
+    return TrainingOutput(loss=loss, token_losses=token_losses, guesses=guesses)
 
 
 def image_features(model: Any, pixel_values: Tensor, images: int) -> Tensor:
