@@ -78,11 +78,12 @@ def test_packed_rows_have_the_loss_and_gradients_of_the_familys_own_forward(load
     expected.backward()
     expected_gradients = gradients(model)
 
-    found = model(**packed_batch(processor))
+    found = model(**packed_batch(processor), with_guesses=True)
     found.loss.backward()
     found_gradients = gradients(model)
 
-    assert found.logits.shape == (sum(count for _, count in own), model.config.get_text_config().vocab_size)
+    assert found.token_losses.shape == found.guesses.shape == (sum(count for _, count in own),)
+    torch.testing.assert_close(found.token_losses.mean(), expected.detach(), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(found.loss, expected, rtol=1e-5, atol=1e-6)
     assert found_gradients.keys() == expected_gradients.keys()
     for name, value in expected_gradients.items():
@@ -120,10 +121,7 @@ def test_a_language_model_that_looks_back_a_short_way_gets_a_row_for_each_dialog
 def test_weights_and_the_divisor_of_the_loss_are_those_of_composed_models(loaded, family):
     model, processor = loaded(family)
     batch = packed_batch(processor)
-    plain = model(**batch)
-    losses = torch.nn.functional.cross_entropy(
-        plain.logits, batch["labels"][:, 1:][batch["labels"][:, 1:] != IGNORED], reduction="none"
-    )
+    losses = model(**batch, with_guesses=True).token_losses
     weights = batch["label_weights"] * torch.rand(batch["label_weights"].shape)
     expected = (losses * weights[:, 1:][batch["labels"][:, 1:] != IGNORED]).sum() / 5 * 0.25
 
@@ -135,18 +133,23 @@ def test_weights_and_the_divisor_of_the_loss_are_those_of_composed_models(loaded
 @pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "gemma3"])
 def test_captions_can_be_contrasted_without_answers(loaded, family):
     model, processor = loaded(family)
-    captions = torch.tensor(processor.tokenizer(["A red polyp", "A red polyp"], add_special_tokens=False)["input_ids"])
+    text = processor.tokenizer(["A red polyp"], add_special_tokens=False)["input_ids"] * 2
+    captions = torch.tensor(text)
     batch = packed_batch(processor) | {"caption_ids": captions, "caption_mask": torch.ones_like(captions)}
-    square = squares_of(processor)[:1]
-    alike = batch | {"pixel_values": processor.pixels(np.concatenate([square, square]))}
-    captions_differ = batch | {"caption_ids": torch.stack([captions[0], captions[0].flip(0)])}
+    differing = batch | {"caption_ids": torch.stack([captions[0], captions[0].flip(0)])}
+    with pytest.raises(ModelInputError, match=r"contrastive_weight needs add_contrastive_head\(\) first"):
+        model(**batch, answer_weight=0.0, contrastive_weight=2.0)
+    model.add_contrastive_head()
+    model.contrast.start("infonce")
 
-    of_alike = model(**alike, answer_weight=0.0, contrastive_weight=2.0)
-    of_others = model(**captions_differ, answer_weight=0.0, contrastive_weight=2.0)
-    of_others.loss.backward()
+    of_equal = model(**batch, answer_weight=0.0, contrastive_weight=2.0)
+    of_differing = model(**differing, answer_weight=0.0, contrastive_weight=2.0)
+    of_first = model(**differing, answer_weight=0.0, contrastive_weight=2.0, caption_rows=torch.tensor([0]))
+    of_differing.loss.backward()
 
-    assert of_alike.logits is None
-    assert of_alike.loss.item() == pytest.approx(2.0 * np.log(2.0), rel=1e-5)
+    assert of_equal.guesses is None
+    assert of_equal.loss.item() == of_first.loss.item() == 0.0  # equal captions, or one, can be told from no other
+    assert of_differing.loss.item() > 0
     names = gradients(model).keys()
     assert any(family_of(model).projector in name for name in names)
     assert any(name.endswith("layers.1.mlp.down_proj.weight") and "vis" not in name for name in names)

@@ -220,5 +220,5 @@ def test_a_folder_without_tokenizer_is_named(copied):
 
 def test_a_whole_model_goes_with_adapters_and_size_but_not_with_parts():
     ModelConfig(huggingface="folder", lora=LoraConfig(), image_size_px=448)
-    with pytest.raises(ValidationError, match="names a whole model, so chat_template, preset cannot be chosen"):
+    with pytest.raises(ValidationError, match="names a whole model, so preset, chat_template cannot be chosen"):
         ModelConfig(huggingface="folder", preset="nano", chat_template="chatml")

@@ -95,6 +95,8 @@ def checkpoint_shape(folder: Path) -> tuple[GastroVLForConditionalGeneration, Ga
     """
     folder = Path(folder)
     card = _read_card(folder)
+    if card.family is not None:
+        raise CheckpointError(f"{folder}: a fine-tuned {card.family} model, of which no estimate is made")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         with torch.device("meta"):

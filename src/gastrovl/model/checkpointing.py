@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-
-from gastrovl.model.families import language_of
-from gastrovl.model.shared_prefix import attention_named
 
 Choice = Literal["auto"] | bool
 _ROOM = 0.9  # of the free memory, what a stage may take by the estimate before it recomputes
@@ -23,9 +20,9 @@ def set_checkpointing(model: Any, is_on: bool) -> None:
     """Recompute the blocks of tower and language model in the backward pass (Chen et al. 2016), or stop doing so.
 
     Args:
-        model: A composed model or one of a known family, without what wraps it for adapters.
+        model: A GastroVLForConditionalGeneration, without what wraps it for adapters.
     """
-    config = language_of(model).config
+    config = model.get_decoder().config
     for module in model.modules():
         if hasattr(module, "gradient_checkpointing"):
             module.gradient_checkpointing = is_on
@@ -38,7 +35,7 @@ def keep_recomputing(model: Any) -> None:
     What feeds them learns through them, so their activations would be kept; transformers recomputes in training mode
     only. The blocks alone are put into it, not what they hold: no dropout wakes up.
     """
-    for module in language_of(model).modules():
+    for module in model.get_decoder().modules():
         if isinstance(module, nn.Module) and getattr(module, "gradient_checkpointing", False):
             module.training = True
 
@@ -73,4 +70,14 @@ def _recomputed(config: Any, call: Callable[..., Any], *args: Any) -> Any:
 
 def _contexts(config: Any) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """What the forward pass runs in, and its repetition: the attention that packed rows had chosen for the former."""
-    return nullcontext(), attention_named(config, config._attn_implementation)
+    return nullcontext(), _attention(config, config._attn_implementation)
+
+
+@contextmanager
+def _attention(config: Any, name: str) -> Iterator[None]:
+    before = config._attn_implementation
+    config._attn_implementation = name
+    try:
+        yield
+    finally:
+        config._attn_implementation = before

@@ -133,10 +133,11 @@ class ModelConfig(Config):
 
     @model_validator(mode="after")
     def _is_whole_or_parts(self) -> ModelConfig:
-        parts = self.model_fields_set - {"huggingface", "lora", "image_size_px"}
+        beside = {"huggingface", "lora", "image_size_px"}
+        parts = [name for name in type(self).model_fields if name not in beside and getattr(self, name) is not None]
         if self.huggingface is not None and parts:
             raise ValueError(
-                f"`huggingface` names a whole model, so {', '.join(sorted(parts))} cannot be chosen; leave them out"
+                f"`huggingface` names a whole model, so {', '.join(parts)} cannot be chosen; leave them out"
             )
         return self
 

@@ -63,7 +63,6 @@ class Family:
 
     Attributes:
         projector: Name of the module between tower and language model.
-        language: Name of the language model within `model`.
         packs: Whether it reads plain positions, looks back only and without limit, so that the dialogues of an image
             can share a row. The others get one row for each dialogue, and their own positions and masks.
         layout: `plain` pixels are (images, 3, side, side), `listed` ones (images, 1, 3, side, side), `patches` are rows
@@ -78,7 +77,6 @@ class Family:
     """
 
     projector: str
-    language: str
     packs: bool
     layout: Layout
     shown: Callable[[Any, int | None], Shown]
@@ -86,12 +84,6 @@ class Family:
     written: Callable[[Any, Any], tuple[str, str]]
     settings: dict[str, Any]
     beside: Callable[[Tensor, int], dict[str, Tensor]]
-
-
-def language_of(model: Any) -> Any:
-    """The language model inside a model of a family, or inside a composed one."""
-    family = FAMILIES.get(model.config.model_type)
-    return getattr(model.model, family.language if family else "language_model")
 
 
 def _fixed(config: Any, wished: int | None) -> int:
@@ -161,7 +153,6 @@ def _gemma_beside(is_image: Tensor, patches: int) -> dict[str, Tensor]:
 
 _LLAVA = Family(
     projector="multi_modal_projector",
-    language="language_model",
     packs=True,
     layout="plain",
     shown=_llava_shown,
@@ -172,7 +163,6 @@ _LLAVA = Family(
 )
 _QWEN = Family(
     projector="merger",
-    language="language_model",
     packs=False,  # positions of rows, columns and time
     layout="patches",
     shown=_qwen_shown,
@@ -183,7 +173,6 @@ _QWEN = Family(
 )
 _GEMMA = Family(
     projector="multi_modal_projector",
-    language="language_model",
     packs=False,  # image tokens see each other, and most layers look back a short way only
     layout="plain",
     shown=_gemma_shown,
@@ -196,7 +185,6 @@ _GEMMA = Family(
 
 _IDEFICS = Family(
     projector="connector",
-    language="text_model",
     packs=True,
     layout="listed",
     shown=_idefics_shown,

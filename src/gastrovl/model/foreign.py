@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from gastrovl.core.errors import ConfigError, ModelInputError
 from gastrovl.model.answerloss import answer_loss, answer_scores
-from gastrovl.model.families import FAMILIES, Family, language_of
-from gastrovl.model.gastrovl import IGNORED, TrainingOutput, merge_image_features
+from gastrovl.model.contrastive import ContrastiveHead
+from gastrovl.model.families import FAMILIES, Family
+from gastrovl.model.gastrovl import IGNORED, TrainingOutput, masked_mean, merge_image_features
 from gastrovl.model.rows import PADDING, SHARED
 from gastrovl.model.shared_prefix import Backend, answering_states
 
@@ -32,29 +33,34 @@ def answering_class(plain: type[Any]) -> type[Any]:
             return forward(self, *given, **inputs)
         return answer_packed(self, segments=segments, **inputs)
 
+    def init(self: Any, *given: Any, **named: Any) -> None:
+        plain.__init__(self, *given, **named)
+        self.packed_attention = Backend.AUTO
+        self.contrast = None
+
+    def add_contrastive_head(self: Any) -> None:
+        self.contrast = ContrastiveHead()
+
+    def drop_contrastive_head(self: Any) -> None:
+        self.contrast = None
+
     def add_grounding_head(self: Any) -> None:
         raise ConfigError(
             f"grounding_weight: {type(self).__name__} has no grounding head; leave the weight out, or train a composed "
             "model (model.preset)"
         )
 
-    def add_contrastive_head(self: Any) -> None:
-        raise ConfigError(
-            f"contrastive_weight: {type(self).__name__} has no contrastive head; leave the weight out, or train a "
-            "composed model (model.preset)"
-        )
-
-    def drop_head(self: Any) -> None:
+    def drop_grounding_head(self: Any) -> None:
         """There is none."""
 
     body = {
         "__module__": plain.__module__,  # transformers looks up there what attention the class can run
+        "__init__": init,
         "forward": answering,
-        "add_grounding_head": add_grounding_head,
-        "drop_grounding_head": drop_head,
         "add_contrastive_head": add_contrastive_head,
-        "drop_contrastive_head": drop_head,
-        "packed_attention": Backend.AUTO,
+        "drop_contrastive_head": drop_contrastive_head,
+        "add_grounding_head": add_grounding_head,
+        "drop_grounding_head": drop_grounding_head,
     }
     return type(plain.__name__, (plain,), body)
 
@@ -81,6 +87,9 @@ def answer_packed(
     pixel_values: Tensor,
     label_weights: Tensor | None = None,
     num_items_in_batch: Tensor | int | None = None,
+    caption_ids: Tensor | None = None,
+    caption_mask: Tensor | None = None,
+    caption_rows: Tensor | None = None,
     answer_weight: float = 1.0,
     contrastive_weight: float = 0.0,
     grounding_weight: float = 0.0,
@@ -93,23 +102,20 @@ def answer_packed(
     behind its image, which has the same loss.
 
     Raises:
-        ModelInputError: `labels` mark no answer at all, or images and placeholders differ in number.
-        ConfigError: A grounding or contrastive weight is given.
+        ModelInputError: `labels` mark no answer at all, there is no contrastive head for its weight, or images and
+            placeholders differ in number.
+        ConfigError: A grounding weight is given.
     """
     if grounding_weight:
         model.add_grounding_head()
-    if contrastive_weight:
-        model.add_contrastive_head()
-    family = family_of(model)
+    family, language = family_of(model), model.get_decoder()
     images = image_features(model, pixel_values, len(input_ids))
     loss, token_losses, guesses = images.sum() * 0.0, None, None
     if answer_weight:
         if packs(model):
             is_read = nn.functional.pad(labels[:, 1:] != IGNORED, (0, 1))  # each token is said by the one before it
             embedded = _embedded(model, input_ids, images)
-            states = answering_states(
-                language_of(model), embedded, position_ids, segments, is_read, model.packed_attention
-            )
+            states = answering_states(language, embedded, position_ids, segments, is_read, model.packed_attention)
         else:
             rows, places = dialogue_places(segments)
             patches = math.isqrt(len(pixel_values) // len(input_ids)) if family.layout == "patches" else 0
@@ -120,6 +126,13 @@ def answer_packed(
         loss = answer_weight * answer_loss(states, model.lm_head, targets, weights, num_items_in_batch)
         if with_guesses:
             token_losses, guesses = answer_scores(states, model.lm_head, targets)
+    if contrastive_weight and caption_ids is not None and caption_mask is not None:
+        if model.contrast is None:
+            raise ModelInputError("contrastive_weight needs add_contrastive_head() first; the model has no head for it")
+        shown = images if caption_rows is None else images[caption_rows]
+        said = language(input_ids=caption_ids, attention_mask=caption_mask, use_cache=False).last_hidden_state
+        texts, ids = masked_mean(said, caption_mask)[: len(shown)], ((caption_ids + 1) * caption_mask)[: len(shown)]
+        loss = loss + contrastive_weight * model.contrast(shown.mean(dim=1), texts, ids)
     return TrainingOutput(loss=loss, token_losses=token_losses, guesses=guesses)
 
 

@@ -15,7 +15,6 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 
 from gastrovl.core.errors import CheckpointError, MissingExtraError
-from gastrovl.model.families import language_of
 
 Kind = Literal["nf4", "int8"]
 _LAYERS = ("Linear4bit", "Linear8bitLt")
@@ -25,7 +24,7 @@ def quantise(model: Any, kind: Kind, device: torch.device, dtype: torch.dtype) -
     """Round the linear layers of the language model in place; the output layer keeps its floats.
 
     Args:
-        model: A composed model or one of a known family, before adapters are added.
+        model: A GastroVLForConditionalGeneration, before adapters are added.
         kind: `nf4` with doubly quantised scales, or `int8` with one scale a row.
         device: Where the weights are rounded and stay.
         dtype: What a 4-bit layer computes in.
@@ -34,7 +33,7 @@ def quantise(model: Any, kind: Kind, device: torch.device, dtype: torch.dtype) -
         MissingExtraError: bitsandbytes is not installed.
     """
     bnb = _bitsandbytes()
-    language = language_of(model)
+    language = model.get_decoder()
     for name, layer in [*language.named_modules()]:
         if type(layer) is nn.Linear:
             language.set_submodule(name, _rounded(bnb, layer, kind, dtype).to(device))

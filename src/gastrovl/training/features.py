@@ -185,6 +185,7 @@ def tower_meaning(model: Any, processor: GastroVLProcessor) -> dict[str, Any]:
         "weights": vision_digest(model),
         "config": {name: value for name, value in config.items() if name not in ("_name_or_path", "dtype")},
         "layer": model.config.vision_feature_layer,
+        "second_tower": getattr(model.config, "second_tower", None),
         "attention": model.model.vision_tower.config._attn_implementation,
         "matmul": torch.get_float32_matmul_precision(),
         "shape": astuple(model.model.shape),

@@ -23,6 +23,7 @@ from gastrovl.core.frontmatter import PAPER, licence_fields, yaml_block
 from gastrovl.core.manifest import Manifest, read_manifest
 from gastrovl.core.trainlog import by_stage, read_log, series_of
 from gastrovl.core.types import Conversation, Score
+from gastrovl.model.config import PartConfig
 from gastrovl.training.config import TrainConfig
 from gastrovl.training.picture import NAME as PICTURE
 
@@ -60,6 +61,8 @@ def write_facts(folder: Path, config: TrainConfig, files: dict[str, Sequence[Con
         for path, some in files.items()
     ]
     parts = {"vision": config.model.vision, "language": config.model.language}
+    if config.model.huggingface is not None:
+        parts = dict.fromkeys(parts, PartConfig(path=config.model.huggingface))
     facts = {
         "hardware": hardware,
         "data": data,
@@ -89,14 +92,14 @@ def write_model_card(folder: Path, scores: Sequence[Score] = (), *, measured: da
     config = TrainConfig.model_validate_json((folder / "run.json").read_text(encoding="utf-8"))
     facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
     architecture = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"][0]
-    is_plain = architecture == "LlavaForConditionalGeneration"
+    is_plain = not architecture.startswith("GastroVL")
     manifest, shown = read_manifest(folder), [score for score in scores if score.dataset == "all"]
     sections = [
         f"# {config.name}",
         f"**{NOTICE}**",
         _model(folder, config, facts, is_plain),
         _use(),
-        _loading(is_plain),
+        _loading(architecture if is_plain else None),
         _training(folder, config, facts, manifest),
         _scores(shown, measured),
         _limits(),
@@ -145,7 +148,7 @@ def _model(folder: Path, config: TrainConfig, facts: dict[str, Any], is_plain: b
     about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     tower, language = about["vision_config"]["model_type"], about["text_config"]["model_type"]
     base = facts["base_models"]
-    layout = "LLaVA layout, loads in plain transformers" if is_plain else "layout of this package"
+    layout = f"`{about['model_type']}` layout, loads in plain transformers" if is_plain else "layout of this package"
     rows = [
         ["parameters", f"{_parameters(folder):,}"],
         ["vision encoder", f"{tower}, from {_from(config.start_from, base.get('vision'))}"],
@@ -166,7 +169,7 @@ def _use() -> str:
     )
 
 
-def _loading(is_plain: bool) -> str:
+def _loading(plain: str | None) -> str:
     own = (
         "```python\nfrom pathlib import Path\n\nfrom gastrovl.inference.predictor import Predictor\n\n"
         'predictor = Predictor.load(Path("this-folder"))\n'
@@ -174,11 +177,11 @@ def _loading(is_plain: bool) -> str:
     )
     ask = '`gastrovl ask this-folder image.jpg "What does the image show?"`'
     parts = [f"## How to load\n\nWith GastroVL, on the command line {ask}, or:", own]
-    if is_plain:
+    if plain:
         parts += [
             "With plain transformers:",
-            "```python\nfrom transformers import AutoProcessor, LlavaForConditionalGeneration\n\n"
-            'model = LlavaForConditionalGeneration.from_pretrained("this-folder")\n'
+            f"```python\nfrom transformers import AutoProcessor, {plain}\n\n"
+            f'model = {plain}.from_pretrained("this-folder")\n'
             'processor = AutoProcessor.from_pretrained("this-folder")\n```',
         ]
     else:

@@ -106,8 +106,8 @@ def _train(
         f"{processor.image_tokens} image tokens, vocabulary {len(processor.tokenizer)}"
     )
     choose_attention(model, config, say)
-    is_frozen = config.feature_cache_gb > 0 and all(Part.VISION not in stage.trains for stage in config.stages)
-    is_frozen = is_frozen and not isinstance(processor, ForeignProcessor)
+    has_cache = config.feature_cache_gb > 0 and not isinstance(processor, ForeignProcessor)  # their tower is one piece
+    is_frozen = has_cache and all(Part.VISION not in stage.trains for stage in config.stages)
     is_whole = (config.cached_views or not config.augment) and not any(stage.cutmix for stage in config.stages)
     side = cached_side(processor, config.augment)
     train_part = Split(train_set, ImageStore(Path(config.train).parent, side, processor, config.image_memory_mb))
@@ -122,7 +122,7 @@ def _train(
     # from here on there is a run to resume
     team.first(lambda: write_text(output / "run.json", config.model_dump_json(indent=2) + "\n"))
     cache = None
-    if config.feature_cache_gb:
+    if has_cache:
         cache = FeatureCache(
             Path(config.feature_cache or output.parent / "feature-cache"), round(config.feature_cache_gb * 1e9)
         )
