@@ -9,7 +9,7 @@ import torch
 
 from gastrovl.core.errors import ConfigError, ModelInputError
 from gastrovl.model.checkpoint import build_model
-from gastrovl.model.gastrovl import IGNORED, answer_loss, info_nce, masked_mean, merge_image_features
+from gastrovl.model.gastrovl import IGNORED, masked_mean, merge_image_features
 
 CONNECTORS = [("mlp", "siglip"), ("linear", "clip"), ("pool", "resnet"), ("query", "siglip")]
 
@@ -65,15 +65,6 @@ def test_regions_of_other_images_or_for_another_connector_are_refused(tiny_model
         plain.model.with_regions(torch.zeros(1, 16, 32), box)
 
 
-def test_answer_loss_is_the_weighted_sum_over_the_given_divisor():
-    logits = torch.tensor([[0.0, 0.0], [math.log(3.0), 0.0]])  # probabilities (1/2, 1/2) and (3/4, 1/4)
-    targets, weights = torch.tensor([0, 1]), torch.tensor([1.0, 3.0])
-
-    assert answer_loss(logits, targets, None, None).item() == pytest.approx((math.log(2) + math.log(4)) / 2)
-    assert answer_loss(logits, targets, weights, None).item() == pytest.approx((math.log(2) + 3 * math.log(4)) / 4)
-    assert answer_loss(logits, targets, weights, 10).item() == pytest.approx((math.log(2) + 3 * math.log(4)) / 10)
-
-
 def test_a_batch_without_answers_is_refused_instead_of_giving_nan(tiny_model):
     model, processor = build_model(tiny_model("mlp"), seed=1)
     batch = a_batch(processor)
@@ -97,18 +88,6 @@ def test_an_argument_that_training_does_not_know_is_refused(tiny_model):
         model(**a_batch(processor), image_sizes=torch.ones(1, 2))
 
 
-def test_contrastive_loss_of_two_pairs_is_as_worked_by_hand():
-    images = torch.tensor([[2.0, 0.0], [0.0, 5.0]])  # lengths do not matter
-    texts = torch.tensor([[1.0, 0.0], [3.0, 3.0]])  # cosines: [[1, s], [0, s]] with s = 1/sqrt(2)
-    s = 1 / math.sqrt(2)
-    by_image = (math.log(1 + math.exp(s - 1)) + math.log(1 + math.exp(-s))) / 2  # rows [1, s] and [0, s]
-    by_text = (math.log(1 + math.exp(-1)) + math.log(2)) / 2  # columns [1, 0] and [s, s]
-
-    loss = info_nce(images, texts, temperature=1.0)
-
-    assert loss.item() == pytest.approx((by_image + by_text) / 2, abs=1e-6)
-
-
 def test_a_masked_mean_leaves_padding_out():
     hidden = torch.tensor([[[2.0], [4.0], [100.0]], [[7.0], [8.0], [9.0]]])
 
@@ -116,17 +95,25 @@ def test_a_masked_mean_leaves_padding_out():
 
 
 @pytest.mark.parametrize(("connector", "tower"), CONNECTORS)
-def test_training_and_inference_paths_give_the_same_logits(tiny_model, connector, tower):
+def test_training_and_inference_paths_say_the_same(tiny_model, connector, tower):
     model, processor = build_model(tiny_model(connector, tower), seed=1)
     model.eval()
     batch = a_batch(processor)
 
-    trained = model(**batch).logits
+    trained = model(**batch, with_guesses=True)
     labels = batch.pop("labels")
-    plain = model(**batch).logits[:, :-1][labels[:, 1:] != IGNORED]
+    is_answer = labels[:, 1:] != IGNORED
+    logits, targets = model(**batch).logits[:, :-1][is_answer], labels[:, 1:][is_answer]
 
-    assert len(trained) == int((labels != IGNORED).sum())
-    torch.testing.assert_close(trained, plain, rtol=1e-5, atol=1e-6)
+    expected = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    torch.testing.assert_close(trained.token_losses, expected, rtol=1e-5, atol=1e-6)
+    assert torch.equal(trained.guesses, logits.argmax(dim=-1))
+    assert trained.loss.item() == pytest.approx(expected.mean().item(), rel=1e-5)
+
+
+def test_tokens_are_scored_when_asked_only(tiny_model):
+    model, processor = build_model(tiny_model("mlp"), seed=1)
+    assert model(**a_batch(processor)).token_losses is None
 
 
 @pytest.mark.parametrize(("connector", "tower"), CONNECTORS)
@@ -147,14 +134,14 @@ def test_cached_generation_equals_uncached(tiny_model, connector, tower):
     torch.testing.assert_close(torch.stack(cached.logits), torch.stack(uncached.logits), rtol=1e-4, atol=1e-5)
 
 
-def test_the_image_matters_to_the_logits(tiny_model):
+def test_the_image_matters_to_the_loss(tiny_model):
     model, processor = build_model(tiny_model("mlp"), seed=1)
     batch = a_batch(processor)
-    one = model(**batch).logits
+    one = model(**batch).loss
 
-    other = model(**batch | {"pixel_values": batch["pixel_values"] + 1.0}).logits
+    other = model(**batch | {"pixel_values": batch["pixel_values"] + 1.0}).loss
 
-    assert not torch.allclose(one, other, atol=1e-4)
+    assert abs((one - other).item()) > 1e-4
 
 
 def test_without_answer_weight_the_language_model_does_not_run(tiny_model, monkeypatch):
@@ -163,7 +150,7 @@ def test_without_answer_weight_the_language_model_does_not_run(tiny_model, monke
 
     output = model(**a_batch(processor), answer_weight=0.0)
 
-    assert output.logits is None
+    assert output.token_losses is None
     assert output.loss.item() == 0.0
 
 
@@ -181,9 +168,12 @@ def test_the_contrastive_term_is_added_with_its_weight(tiny_model):
     texts = torch.stack([hidden[0].mean(dim=0), hidden[1, :2].mean(dim=0)])
 
     without = model(**batch, **captions).loss
+    model.add_contrastive_head()
     with_it = model(**batch, **captions, contrastive_weight=0.5).loss
 
-    assert (with_it - without).item() == pytest.approx(0.5 * info_nce(images, texts).item(), rel=1e-4)
+    assert (with_it - without).item() == pytest.approx(
+        0.5 * model.contrast(images, texts, torch.arange(2)[:, None]).item(), rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("connector", ["linear", "mlp"])

@@ -108,7 +108,9 @@ def test_what_a_config_says_replaces_the_preset_and_the_rest_stays():
 
 
 def test_an_unknown_preset_names_the_known_ones():
-    with pytest.raises(ConfigError, match="'nanoo' is unknown; known: llama-clip, nano, phi15-siglip, qwen3-siglip2"):
+    with pytest.raises(
+        ConfigError, match="'nanoo' is unknown; known: llama-clip, nano, phi15-siglip, qwen3-siglip2, small"
+    ):
         resolve(ModelConfig(preset="nanoo"))
 
 

@@ -7,7 +7,8 @@ import torch
 from transformers import AutoModel, LlamaConfig, PhiConfig, Qwen2Config, Qwen3Config
 
 from gastrovl.model import shared_prefix
-from gastrovl.model.shared_prefix import answering_states, block_mask
+from gastrovl.model.rows import block_mask
+from gastrovl.model.shared_prefix import Backend, answering_states
 
 SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 20}
 # Two dialogues, the longer one second; three; one, and padding; nothing but an image and one token.
@@ -57,7 +58,7 @@ def test_states_and_gradients_are_those_of_whole_rows(language_model, monkeypatc
 
     states, gradient = states_and_gradient(language_model, segments, embedded)
     n_products = len(calls)
-    monkeypatch.setattr(shared_prefix, "_supports", lambda _: False)
+    monkeypatch.setattr(shared_prefix, "supports", lambda _: False)
     expected, expected_gradient = states_and_gradient(language_model, segments, embedded)
 
     assert n_products == len(calls) == 2 * 4  # two layers; images, then first, second and third dialogues
@@ -79,8 +80,8 @@ def test_rows_without_a_common_shape_are_attended_whole(texts):
 
 def test_a_model_with_a_window_is_attended_whole():
     windowed = AutoModel.from_config(Qwen2Config(**SHAPE, use_sliding_window=True, sliding_window=4))
-    assert not shared_prefix._supports(windowed)
-    assert shared_prefix._supports(AutoModel.from_config(LlamaConfig(**SHAPE)))
+    assert not shared_prefix.supports(windowed)
+    assert shared_prefix.supports(AutoModel.from_config(LlamaConfig(**SHAPE)))
 
 
 def test_a_dialogue_sees_the_image_and_itself_only():
@@ -96,3 +97,10 @@ def test_a_dialogue_sees_the_image_and_itself_only():
         [1, 1, 0, 0, 1, 0],
         [0, 0, 0, 0, 0, 1],
     ]
+
+
+def test_asked_for_whole_rows_nothing_is_laid_out(language_model, monkeypatch):
+    monkeypatch.setattr(shared_prefix, "shared_prefix", lambda _: pytest.fail("it was laid out"))
+    segments = rows_of(ROWS)
+    embedded = torch.randn(*segments.shape, 32)
+    answering_states(language_model, embedded, positions_of(segments), segments, segments > 0, Backend.MASK)

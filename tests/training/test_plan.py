@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from gastrovl.model.config import ModelConfig
 from gastrovl.training.advice import advice, needs_checkpointing
 from gastrovl.training.config import Part, StageConfig, TrainConfig
-from gastrovl.training.dataset import Collator, ImageStore, RowDataset, load_conversations
+from gastrovl.training.dataset import Collator, RowDataset, load_conversations
+from gastrovl.training.images import ImageStore
 from gastrovl.training.devices import DEVICES, Device, this_machine
 from gastrovl.training.estimate import estimate
 from gastrovl.training.footprint import Footprint, PartSize
@@ -81,6 +82,11 @@ def test_checkpointing_keeps_one_input_per_block_and_one_block():
 
 def test_chunked_logits_are_as_many_as_the_chunk():
     assert STAGE.changed(chunk=64).memory().logits == 64 * 50 * 12
+
+
+def test_rounded_blocks_take_what_their_numbers_take():
+    # 4 blocks of 500 weights in 4 bits and their scales, the other 2,000 as float32
+    assert STAGE.changed(quantised="nf4").memory().weights == 2_000 * 4 + int(2_000 * 0.53)
 
 
 def test_copies_share_nothing_and_shards_share_everything_but_two_blocks():
@@ -173,7 +179,7 @@ def real(tiny_data, tiny_model):
     def build(connector=("mlp", "siglip"), lora=False, **stage):
         fields = {"name": "talk", "tasks": ["CLS", "REC", "REG", "CAP"], "learning_rate": 1e-3, "epochs": 1}
         model = tiny_model(*connector, lora={"rank": 4} if lora else None)
-        content = {"name": "tiny", "model": model, "train": str(tiny_data(images=8)), "feature_cache_mb": 0}
+        content = {"name": "tiny", "model": model, "train": str(tiny_data(images=8)), "feature_cache_gb": 0}
         stages = [fields | {"trains": ["vision", "projector", "language"], "images_per_step": 8} | stage]
         return TrainConfig.model_validate(content | {"stages": stages})
 

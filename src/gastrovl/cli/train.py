@@ -25,14 +25,21 @@ def train(
         bool, typer.Option("--plan", help="Print memory and time the run will need, and stop; needs no OUTPUT.")
     ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="With --plan: write it to this file too.")] = None,
+    push: Annotated[
+        bool,
+        typer.Option("--push", help="At the end, send the checkpoint to the Hub repository `push_to_hub`, private."),
+    ] = False,
 ) -> None:
     """Train a model in stages; each stage says what trains and at which rate before it starts."""
     from gastrovl.core.config import load_config
+    from gastrovl.pipeline import answer_scorer
     from gastrovl.training.config import TrainConfig
     from gastrovl.training.runfolder import what_is_kept
     from gastrovl.training.train import train as run_training
 
     settings = load_config(config, TrainConfig, tuple(overrides or ()))
+    if push and settings.push_to_hub is None:
+        raise ConfigError(f"{config}: --push needs to know where to; set `push_to_hub: OWNER/NAME` in the config")
     if plan:
         from gastrovl.cli.plan import show_plan
 
@@ -42,7 +49,9 @@ def train(
         raise ConfigError("give -o OUTPUT, the checkpoint folder to make; --json goes with --plan only")
     try:
         with progress_bar() as show:
-            run_training(settings, output, resume=resume, say=typer.echo, progress=show)
+            run_training(
+                settings, output, resume=resume, say=typer.echo, progress=show, score_answers=answer_scorer(settings)
+            )
     except KeyboardInterrupt:
         words = ["gastrovl", "train", str(config), "-o", str(output), *(f"--set={one}" for one in overrides or ())]
         kept = what_is_kept(output, settings)
@@ -50,3 +59,8 @@ def train(
         typer.echo(f"\ninterrupted. {kept}{goes_on}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     typer.echo(f"checkpoint in {output}; losses and validation scores in {output / 'log.jsonl'}")
+    if push and settings.push_to_hub:
+        from gastrovl.training.hub import push as push_checkpoint
+
+        address = push_checkpoint(output, settings.push_to_hub, is_private=True, agrees=lambda: True, say=typer.echo)
+        typer.echo(f"sent to {address}")

@@ -7,6 +7,7 @@ from typing import Any
 
 from gastrovl.core.errors import ConfigError
 from gastrovl.model.config import LoraConfig
+from gastrovl.model.quantise import is_quantised, merge_floats
 
 
 def add_lora(model: Any, config: LoraConfig) -> Any:
@@ -34,7 +35,9 @@ def add_lora(model: Any, config: LoraConfig) -> Any:
 
 
 def merge(model: Any) -> Any:
-    """The plain model with every adapter folded into its weights; a model without adapters comes back as it is."""
+    """The plain float model with every adapter folded into its weights; one without adapters comes back as it is."""
+    if is_quantised(model):
+        return merge_floats(model)
     return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, LlavaConfig, LlavaForConditionalGeneration
-from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithPast, ModelOutput
+from transformers.modeling_outputs import BaseModelOutputWithPooling, ModelOutput
 from transformers.models.llava.modeling_llava import (
     LlavaModel,
     LlavaMultiModalProjector,
@@ -15,14 +16,31 @@ from transformers.models.llava.modeling_llava import (
 )
 
 from gastrovl.core.errors import ConfigError, ModelInputError
+from gastrovl.model.answerloss import answer_loss, answer_scores
 from gastrovl.model.config import PLAIN_CONNECTORS, ConnectorConfig, GastroVLConfig, PartConfig, part_hf_config
+from gastrovl.model.contrastive import ContrastiveHead
 from gastrovl.model.grounding import GroundingHead, GroundingTargets
 from gastrovl.model.projector import PooledProjector, QueryProjector, pool_regions
-from gastrovl.model.shared_prefix import answering_states
+from gastrovl.model.shared_prefix import Backend, answering_states
 from gastrovl.model.vision import TowerShape, load_tower, tower_shape, tower_tokens
 
 IGNORED = -100  # label of positions without loss, as everywhere in transformers
 _BIASED_HEADS = ("phi",)  # language models whose output layer has a bias
+
+
+@dataclass
+class TrainingOutput(ModelOutput):
+    """What the model says of labels.
+
+    Attributes:
+        loss: The weighted losses, a scalar.
+        token_losses: Cross-entropy of each answer token, row by row, (answers,); only when asked for.
+        guesses: The token that greedy decoding would have said in its place, (answers,); only when asked for.
+    """
+
+    loss: Tensor | None = None
+    token_losses: Tensor | None = None
+    guesses: Tensor | None = None
 
 
 class GastroVLModel(LlavaModel):
@@ -105,6 +123,8 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         has_bias = isinstance(config, GastroVLConfig) and config.head_bias
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=has_bias)
         self.grounding: GroundingHead | None = None
+        self.packed_attention = Backend.AUTO
+        self.contrast: ContrastiveHead | None = None
         self.post_init()
 
     def add_grounding_head(self) -> None:
@@ -126,6 +146,14 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         """Remove the training-time head."""
         self.grounding = None
 
+    def add_contrastive_head(self) -> None:
+        """Give the model the scale and bias of a contrastive loss, dropped as the grounding head is."""
+        self.contrast = ContrastiveHead()
+
+    def drop_contrastive_head(self) -> None:
+        """Remove them."""
+        self.contrast = None
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -141,17 +169,19 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         num_items_in_batch: Tensor | int | None = None,
         caption_ids: Tensor | None = None,
         caption_mask: Tensor | None = None,
+        caption_rows: Tensor | None = None,
         contrastive_weight: float = 0.0,
         grounding: GroundingTargets | None = None,
         grounding_weight: float = 0.0,
         answer_weight: float = 1.0,
+        with_guesses: bool = False,
         use_cache: bool | None = None,
         cache_position: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
         return_dict: bool | None = None,
         **others: Any,
     ) -> ModelOutput:
-        """Logits of every position, or, when `labels` are given, the loss and the logits of answer positions only.
+        """Logits of every position, or, when `labels` are given, the loss.
 
         Args:
             input_ids: (rows, length), the image token repeated once per vision token.
@@ -164,13 +194,16 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
             label_weights: (rows, length), weight of each label; 1 when left out.
             num_items_in_batch: Divisor of the summed loss (the weights' sum over all accumulated batches).
             caption_ids, caption_mask: (rows, caption length), texts to contrast with the rows' images.
-            contrastive_weight: Weight of that InfoNCE term.
+            caption_rows: Which rows those are; all when left out. May be empty, with one caption that is not read, so
+                that a process without captions still takes part when processes exchange them.
+            contrastive_weight: Weight of that term (see `contrastive`).
             grounding, grounding_weight: Targets and weight of the grounding head's loss.
             answer_weight: Weight of the answers' cross-entropy; at 0 the language model does not run at all.
+            with_guesses: Score each answer token besides; for validation.
             others: Without labels, what plain LLaVA takes; the cache has another name in each version of transformers.
 
         Returns:
-            With labels: `loss` and, unless `answer_weight` is 0, `logits` of shape (answer positions, vocabulary).
+            With labels a TrainingOutput, else what plain LLaVA gives.
 
         Raises:
             ModelInputError: `labels` mark no answer at all (a silent NaN otherwise).
@@ -199,24 +232,35 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
                 raise ModelInputError("labels need pixel_values or tower_features beside them")
             tower_features = self.model.tower_features(pixel_values)
         images = self.model.project(tower_features)
-        loss, logits = images.sum() * 0.0, None
+        loss, token_losses, guesses = images.sum() * 0.0, None, None
         if answer_weight:
             embedded = self._embedded(input_ids, images, region_boxes)
             is_answer = labels[:, 1:] != IGNORED
             is_read = nn.functional.pad(is_answer, (0, 1))  # each token is said by the position before it
-            states = answering_states(self.model.language_model, embedded, position_ids, segments, is_read)
-            logits = self.lm_head(states).float()
+            states = answering_states(
+                self.model.language_model, embedded, position_ids, segments, is_read, self.packed_attention
+            )
+            targets = labels[:, 1:][is_answer]
             weights = None if label_weights is None else label_weights[:, 1:][is_answer]
-            loss = answer_weight * answer_loss(logits, labels[:, 1:][is_answer], weights, num_items_in_batch)
+            loss = answer_weight * answer_loss(states, self.lm_head, targets, weights, num_items_in_batch)
+            if with_guesses:
+                token_losses, guesses = answer_scores(states, self.lm_head, targets)
         if contrastive_weight and caption_ids is not None and caption_mask is not None:
-            texts = self.model.language_model(input_ids=caption_ids, attention_mask=caption_mask, use_cache=False)
-            text = masked_mean(texts.last_hidden_state, caption_mask)
-            loss = loss + contrastive_weight * info_nce(images.mean(dim=1), text)
+            shown = images if caption_rows is None else images[caption_rows]
+            loss = loss + contrastive_weight * self._contrast(shown.mean(dim=1), caption_ids, caption_mask)
         if grounding_weight and grounding is not None and self.grounding is not None:
             grounding = grounding.to(images.device)
             words = masked_mean(self.get_input_embeddings()(grounding.term_ids), grounding.term_mask)
             loss = loss + grounding_weight * self.grounding(images, words, grounding)
-        return CausalLMOutputWithPast(loss=loss, logits=logits)
+        return TrainingOutput(loss=loss, token_losses=token_losses, guesses=guesses)
+
+    def _contrast(self, images: Tensor, caption_ids: Tensor, caption_mask: Tensor) -> Tensor:
+        """The contrastive loss of (pairs, width) image vectors and the first `pairs` captions."""
+        if self.contrast is None:
+            raise ModelInputError("contrastive_weight needs add_contrastive_head() first; the model has no head for it")
+        hidden = self.model.language_model(input_ids=caption_ids, attention_mask=caption_mask, use_cache=False)
+        texts = masked_mean(hidden.last_hidden_state, caption_mask)[: len(images)]
+        return self.contrast(images, texts, ((caption_ids + 1) * caption_mask)[: len(images)])
 
     def _embedded(self, input_ids: Tensor | None, images: Tensor, region_boxes: Tensor | None) -> Tensor:
         """Words, image tokens and regions in their places, (rows, length, width)."""
@@ -249,33 +293,6 @@ def merge_image_features(tokens: Tensor, features: Tensor, is_image: Tensor) -> 
     return tokens.masked_scatter(is_image.unsqueeze(-1), features.to(tokens.dtype))
 
 
-def answer_loss(logits: Tensor, targets: Tensor, weights: Tensor | None, num_items: Tensor | int | None) -> Tensor:
-    """Cross-entropy of answer tokens: weighted sum over `num_items`, or over the weights' own sum when None.
-
-    Args:
-        logits: (answers, vocabulary). targets, weights: (answers,).
-    """
-    if targets.numel() == 0:
-        raise ModelInputError(
-            "no position of the batch is marked as answer, so there is nothing to learn from; the chat template lacks "
-            "generation marks, or every dialogue was cut before its answer (raise max_length)"
-        )
-    losses = nn.functional.cross_entropy(logits, targets, reduction="none")
-    if weights is None:
-        weights = torch.ones_like(losses)
-    divisor = weights.sum() if num_items is None else num_items
-    return (losses * weights).sum() / divisor
-
-
-def info_nce(images: Tensor, texts: Tensor, temperature: float = 0.07) -> Tensor:
-    """Symmetric contrastive loss between (pairs, width) image and text vectors (CLIP, Radford et al. 2021)."""
-    images = nn.functional.normalize(images.float(), dim=-1)
-    texts = nn.functional.normalize(texts.float(), dim=-1)
-    similarity = images @ texts.T / temperature
-    order = torch.arange(len(images), device=images.device)
-    return (nn.functional.cross_entropy(similarity, order) + nn.functional.cross_entropy(similarity.T, order)) / 2
-
-
 def masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:
     """Mean over the positions where `mask` is 1: (rows, length, width) to (rows, width)."""
     weights = mask.unsqueeze(-1).to(hidden.dtype)
@@ -305,7 +322,8 @@ def compose(
     vision_config = part_hf_config(vision)
     vision_config.image_size = image_size_px
     text_config = part_hf_config(language)
-    text_config.vocab_size = max(vocabulary, text_config.vocab_size if language.path else 0)
+    is_stated = language.path is not None or "vocab_size" in (language.config or {})
+    text_config.vocab_size = max(vocabulary, text_config.vocab_size if is_stated else 0)
     text_config.pad_token_id, text_config.eos_token_id = pad_token_id, eos_token_id
     # Published weights are often bfloat16; a part built in that would not meet the others, and training keeps float32.
     vision_config.dtype = text_config.dtype = torch.float32

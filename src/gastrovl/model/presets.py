@@ -36,6 +36,39 @@ NANO = ModelConfig(
     image_size_px=128,
 )
 
+# Between the two: a plain LLaVA model whose step takes a second on two cores, with a vocabulary of the usual size.
+SMALL = ModelConfig(
+    vision=PartConfig(
+        config={
+            "model_type": "siglip_vision_model",
+            "hidden_size": 192,
+            "intermediate_size": 768,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 3,
+            "image_size": 224,
+            "patch_size": 16,
+        }
+    ),
+    language=PartConfig(
+        config={
+            "model_type": "llama",
+            "vocab_size": 32000,
+            "hidden_size": 256,
+            "intermediate_size": 768,
+            "num_hidden_layers": 6,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 2048,
+            "tie_word_embeddings": True,
+        }
+    ),
+    connector=ConnectorConfig(kind="mlp"),
+    lora=LoraConfig(rank=16, alpha=32, dropout=0.05),
+    feature_layer=-1,
+    tokenizer=SHIPPED,
+    chat_template="gastrovl",
+    image_size_px=224,
+)
+
 # ColonGPT's shapes (Ji et al. 2024): SigLIP-so400m-384, 729 tokens pooled to 14x14 + 7x7 + 1 = 246, Phi-1.5 with LoRA.
 PHI15_SIGLIP = ModelConfig(
     vision=PartConfig(
@@ -135,7 +168,13 @@ LLAMA_CLIP = ModelConfig(
     image_size_px=336,
 )
 
-PRESETS = {"nano": NANO, "phi15-siglip": PHI15_SIGLIP, "qwen3-siglip2": QWEN3_SIGLIP2, "llama-clip": LLAMA_CLIP}
+PRESETS = {
+    "nano": NANO,
+    "small": SMALL,
+    "phi15-siglip": PHI15_SIGLIP,
+    "qwen3-siglip2": QWEN3_SIGLIP2,
+    "llama-clip": LLAMA_CLIP,
+}
 
 
 def resolve(config: ModelConfig) -> ModelConfig:

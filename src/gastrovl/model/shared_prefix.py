@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,27 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-PADDING = -1  # segment of positions that hold nothing
-SHARED = 0  # segment of a row's image and what stands before it; its dialogues are 1, 2, ...
+from gastrovl.model.flex import FLEX_NAME, FlexLayout, flex_layout
+from gastrovl.model.rows import block_mask
+
 _ROWS = 8  # in a group at most: fewer would pad less, and take more calls
 # Matrix products are compiled for each shape they meet: lengths are rounded up so that shapes come again.
 _LENGTH_STEP = 4
 _TOKENS_STEP = 64
 _NAME = "gastrovl_shared_prefix"
+
+
+class Backend(StrEnum):
+    """How the attention of packed rows is worked out.
+
+    `groups`: dense products over rows and dialogues of like length. `flex`: all rows as one sequence without padding
+    under a block-sparse mask, in a compiled kernel on a GPU. `mask`: padded rows under a dense mask, anywhere.
+    """
+
+    AUTO = "auto"
+    GROUPS = "groups"
+    FLEX = "flex"
+    MASK = "mask"
 
 
 @dataclass(frozen=True)
@@ -85,23 +100,7 @@ def _round_up(number: int, step: int) -> int:
     return -(-number // step) * step
 
 
-def block_mask(segments: Tensor) -> Tensor:
-    """Where each position may look: itself and earlier positions of its own dialogue or of the shared prefix.
-
-    Args:
-        segments: (rows, length); SHARED, then the k-th dialogue's k, then PADDING.
-
-    Returns:
-        (rows, 1, length, length), True where allowed. Padding looks at itself only, so that no row is empty.
-    """
-    length = segments.shape[1]
-    queries, keys = segments.unsqueeze(2), segments.unsqueeze(1)
-    earlier = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
-    allowed = earlier & ((keys == queries) | (keys == SHARED)) & (keys != PADDING) & (queries != PADDING)
-    return (allowed | torch.eye(length, dtype=torch.bool, device=segments.device)).unsqueeze(1)
-
-
-def _supports(language_model: Any) -> bool:
+def supports(language_model: Any) -> bool:
     """Whether a language model takes its attention from outside and looks back without limit."""
     config = language_model.config
     is_plain = not any(getattr(config, name, None) for name in ("sliding_window", "attn_logit_softcapping"))
@@ -109,20 +108,32 @@ def _supports(language_model: Any) -> bool:
 
 
 def answering_states(
-    language_model: Any, embedded: Tensor, position_ids: Tensor, segments: Tensor, is_read: Tensor
+    language_model: Any,
+    embedded: Tensor,
+    position_ids: Tensor,
+    segments: Tensor,
+    is_read: Tensor,
+    backend: Backend = Backend.AUTO,
 ) -> Tensor:
     """The last hidden states at the positions that are read, row by row, (positions, width).
 
     Args:
         embedded: (rows, length, width). position_ids, segments: (rows, length). is_read: (rows, length), bool.
+        backend: How attention is worked out; all give the same states. AUTO takes `groups` on a CPU where model and
+            rows allow it, and `mask` elsewhere. `groups` and `flex` fall back to `mask` for a model that hands its
+            attention to nobody or looks back only so far; `groups` also where the rows' prefixes differ in length.
     """
-    layout = shared_prefix(segments) if embedded.device.type == "cpu" and _supports(language_model) else None
-    if layout is None:  # on a GPU the fused kernels are faster than many small products
+    if backend is Backend.AUTO:
+        backend = Backend.GROUPS if embedded.device.type == "cpu" else Backend.MASK
+    layout: SharedPrefix | FlexLayout | None = None
+    if backend is not Backend.MASK and supports(language_model):
+        layout = shared_prefix(segments) if backend is Backend.GROUPS else flex_layout(segments)
+    if layout is None:
         states: Tensor = language_model(
             inputs_embeds=embedded, attention_mask=block_mask(segments), position_ids=position_ids, use_cache=False
         ).last_hidden_state
         return states[is_read]
-    with _attention(language_model.config):
+    with attention_named(language_model.config, _NAME if isinstance(layout, SharedPrefix) else FLEX_NAME):
         states = language_model(
             inputs_embeds=embedded.flatten(0, 1)[layout.order].unsqueeze(0),
             position_ids=position_ids.flatten()[layout.order].unsqueeze(0),
@@ -133,9 +144,10 @@ def answering_states(
 
 
 @contextmanager
-def _attention(config: Any) -> Iterator[None]:
+def attention_named(config: Any, name: str) -> Iterator[None]:
+    """Within, the model's layers call the attention function registered under `name`."""
     before = config._attn_implementation
-    config._attn_implementation = _NAME
+    config._attn_implementation = name
     try:
         yield
     finally:

@@ -13,6 +13,7 @@ import torch
 from gastrovl.core.errors import ConfigError, GastroVLError
 from gastrovl.core.types import Conversation
 from gastrovl.model import adapters
+from gastrovl.model.answerloss import CHUNK_BYTES
 from gastrovl.model.checkpoint import build_model, checkpoint_shape
 from gastrovl.model.config import ModelConfig, PartConfig
 from gastrovl.model.presets import PRESETS, resolve
@@ -24,7 +25,7 @@ from gastrovl.training.dataset import cached_side, load_conversations
 from gastrovl.training.devices import memory_here
 from gastrovl.training.footprint import footprint
 from gastrovl.training.lengths import ASSUMED_IMAGES, SAMPLE, assumed_lengths, measured_lengths
-from gastrovl.training.plan import BATCH_SECONDS, FLOAT, HALF, HEAD_CHUNK, UTILISATION, Plan, StagePlan
+from gastrovl.training.plan import BATCH_SECONDS, FLOAT, HALF, UTILISATION, Plan, StagePlan
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,13 @@ class _Inputs:
 
 
 def estimate(
-    config: TrainConfig, *, sample: int = SAMPLE, chunk: int | None = HEAD_CHUNK, is_cpu: bool = False
+    config: TrainConfig, *, sample: int = SAMPLE, chunk_bytes: int = CHUNK_BYTES, is_cpu: bool = False
 ) -> Plan:
     """What a run needs; see `plan.Plan`.
 
     Args:
         sample: Rows that are tokenised to learn how long they are.
-        chunk: Answer positions whose logits exist at once; None for all of a batch.
+        chunk_bytes: Bound on the float32 logits that exist at once.
         is_cpu: Whether attention is laid out as on a CPU, instead of under a mask as on a GPU.
 
     Raises:
@@ -66,7 +67,7 @@ def estimate(
         )
     images = len({one.image.path for one in conversations}) or ASSUMED_IMAGES
     inputs = _Inputs(config, model, processor, conversations, images)
-    stages = tuple(_stage(inputs, stage, sample, chunk, is_cpu) for stage in config.stages)
+    stages = tuple(_stage(inputs, stage, sample, chunk_bytes, is_cpu) for stage in config.stages)
     assumptions.insert(
         0,
         f"training reaches {UTILISATION:.0%} of a device's peak: the weightiest assumption, all times are inversely "
@@ -82,7 +83,7 @@ def estimate(
         parts=largest.parts,
         image_tokens=processor.image_tokens,
         image_size_px=processor.image_size_px,
-        squares_bytes=images * side * side * 3,
+        squares_bytes=min(images * side * side * 3, config.image_memory_mb * 2**20),
         features_bytes=images * _feature_bytes(inputs) if kept else 0,
         state_bytes=parameters * FLOAT + largest.trainable * 2 * FLOAT,
         result_bytes=(len(stages) + 1) * parameters * FLOAT,
@@ -101,7 +102,7 @@ def advice_here(config: TrainConfig, stage: StageConfig) -> str:
         return "take a smaller images_per_step with more accumulation, which gives the same result"
 
 
-def _stage(inputs: _Inputs, stage: StageConfig, sample: int, chunk: int | None, is_cpu: bool) -> StagePlan:
+def _stage(inputs: _Inputs, stage: StageConfig, sample: int, chunk_bytes: int, is_cpu: bool) -> StagePlan:
     config, model, processor = inputs.config, inputs.model, inputs.processor
     lengths = (
         measured_lengths(inputs.conversations, stage, config, processor, sample)
@@ -121,13 +122,14 @@ def _stage(inputs: _Inputs, stage: StageConfig, sample: int, chunk: int | None, 
         steps=stage.steps,
         trains=tuple(part.value for part in stage.trains),
         is_mixed=is_mixed,
-        is_checkpointed=False,
+        is_checkpointed=config.gradient_checkpointing is True,
         is_tower_cached=is_cached,
         is_exact_split=not stage.contrastive_weight and not has_statistics,
         is_answered=bool(stage.answer_weight),
-        chunk=chunk,
+        chunk=max(1, chunk_bytes // (FLOAT * cost.vocabulary)),
         lengths=lengths,
         row=row,
+        quantised=config.quantise,
         cost=cost,
     )
 
@@ -135,14 +137,15 @@ def _stage(inputs: _Inputs, stage: StageConfig, sample: int, chunk: int | None, 
 def _is_cached(inputs: _Inputs, stage: StageConfig) -> bool:
     """Whether the run keeps the tower's features for this stage."""
     config = inputs.config
-    is_small = inputs.images * _feature_bytes(inputs) <= config.feature_cache_mb * 2**20
-    return Part.VISION not in stage.trains and config.augment is None and is_small
+    is_repeated = config.augment is None or config.cached_views > 0
+    is_small = inputs.images * _feature_bytes(inputs) <= config.feature_cache_gb * 1e9
+    return Part.VISION not in stage.trains and not stage.cutmix and is_repeated and is_small
 
 
 def _feature_bytes(inputs: _Inputs) -> int:
-    """Of one image."""
-    shape = adapters.inner(inputs.model).model.shape
-    return int(shape.tokens * shape.width * (HALF if inputs.config.precision == "bfloat16" else FLOAT))
+    """Of one image, all its views."""
+    shape, views = adapters.inner(inputs.model).model.shape, max(1, inputs.config.cached_views)
+    return int(views * shape.tokens * shape.width * (HALF if inputs.config.precision == "bfloat16" else FLOAT))
 
 
 def _shape(config: TrainConfig, assumptions: list[str]) -> tuple[Any, GastroVLProcessor]:

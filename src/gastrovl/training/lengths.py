@@ -14,7 +14,8 @@ from gastrovl.core.types import Conversation, Task
 from gastrovl.model.processor import GastroVLProcessor
 from gastrovl.model.shared_prefix import shared_prefix
 from gastrovl.training.config import StageConfig, TrainConfig
-from gastrovl.training.dataset import ImageStore, RowDataset, cached_side
+from gastrovl.training.dataset import RowDataset, cached_side
+from gastrovl.training.images import ImageStore
 from gastrovl.training.packing import PackedRow, collate
 
 SAMPLE = 256  # rows: the mean of a sample of this size lies within a few per cent of that of all

@@ -16,7 +16,7 @@ from gastrovl.core.errors import ModelInputError
 from gastrovl.core.types import Box
 from gastrovl.model.gastrovl import IGNORED
 from gastrovl.model.processor import Dialogue, region_boxes
-from gastrovl.model.shared_prefix import PADDING, SHARED
+from gastrovl.model.rows import PADDING, SHARED
 
 
 @dataclass(frozen=True)

@@ -67,13 +67,33 @@ def _stage(output: Path, config: TrainConfig, number: int) -> Path:
     return output / "stages" / f"{number}-{config.stages[number - 1].name}"
 
 
+def is_last_step(state: str) -> bool:
+    """Whether a saved state is that of a stage's last step; the trainer would go one step too far from there."""
+    content = json.loads((Path(state) / "trainer_state.json").read_text(encoding="utf-8"))
+    return bool(content["global_step"] >= content["max_steps"])
+
+
 def cut_log(path: Path, stage: str, checkpoint: str | None) -> None:
-    """Drop log lines of this stage after the state that is resumed, so that no step is logged twice."""
+    """Drop log lines of this stage that came after the state that is resumed, so that nothing is logged twice.
+
+    Lines of the state's own step stay as far as the state knows them: a validation may have come after it was saved.
+    """
     if not path.is_file():
         return
-    step = int(checkpoint.rsplit("-", 1)[1]) if checkpoint else 0
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-    kept = [line for line in lines if line["stage"] != stage or line["step"] <= step]
+    step, known = 0, 0
+    if checkpoint:
+        step = int(checkpoint.rsplit("-", 1)[1])
+        state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
+        known = sum(entry.get("step") == step for entry in state["log_history"])
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.endswith("}"):
+            continue
+        entry = json.loads(line)
+        is_here = entry["stage"] == stage and entry["step"] == step
+        if entry["stage"] != stage or entry["step"] < step or (is_here and known > 0):
+            kept.append(entry)
+            known -= is_here
     write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
 
