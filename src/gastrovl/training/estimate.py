@@ -154,8 +154,11 @@ def _shape(config: TrainConfig, assumptions: list[str]) -> tuple[Any, GastroVLPr
     if config.start_from:
         model, processor = checkpoint_shape(Path(config.start_from))
     else:
-        described = _present(described, config.model, assumptions)
-        model, processor = build_model(described, config.seed, only_shape=True)
+        present = _present(described, config.model, assumptions)
+        words = 0
+        if present.language != described.language and present.language is not None and present.language.config:
+            words = int(present.language.config.get("vocab_size", 0))  # of the weights that are not here
+        model, processor = build_model(present, config.seed, only_shape=True, least_words=words)
     wrapped: Any = model
     with torch.device("meta"):
         if any(Part.LORA in stage.trains for stage in config.stages):
@@ -164,6 +167,8 @@ def _shape(config: TrainConfig, assumptions: list[str]) -> tuple[Any, GastroVLPr
             wrapped = adapters.add_lora(model, described.lora)
         if any(stage.grounding_weight for stage in config.stages):
             model.add_grounding_head()
+        if any(stage.contrastive_weight for stage in config.stages):
+            model.add_contrastive_head()
     return wrapped, processor
 
 
