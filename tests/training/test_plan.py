@@ -9,15 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from gastrovl.model.config import ModelConfig
 from gastrovl.training.advice import advice, needs_checkpointing
 from gastrovl.training.config import Part, StageConfig, TrainConfig
-from gastrovl.training.dataset import Collator, ImageStore, RowDataset, load_conversations
+from gastrovl.training.dataset import Collator, RowDataset, load_conversations
 from gastrovl.training.devices import DEVICES, Device, this_machine
 from gastrovl.training.estimate import estimate
 from gastrovl.training.footprint import Footprint, PartSize
+from gastrovl.training.images import ImageStore
 from gastrovl.training.lengths import RowLengths, RowShape, lengths_of
 from gastrovl.training.packing import PackedRow
 from gastrovl.training.plan import RESERVE, UTILISATION, Plan, StagePlan, as_json, fits
@@ -81,6 +83,11 @@ def test_checkpointing_keeps_one_input_per_block_and_one_block():
 
 def test_chunked_logits_are_as_many_as_the_chunk():
     assert STAGE.changed(chunk=64).memory().logits == 64 * 50 * 12
+
+
+def test_rounded_blocks_take_what_their_numbers_take():
+    # 4 blocks of 500 weights in 4 bits and their scales, the other 2,000 as float32
+    assert STAGE.changed(quantised="nf4").memory().weights == 2_000 * 4 + int(2_000 * 0.53)
 
 
 def test_copies_share_nothing_and_shards_share_everything_but_two_blocks():
@@ -173,11 +180,16 @@ def real(tiny_data, tiny_model):
     def build(connector=("mlp", "siglip"), lora=False, **stage):
         fields = {"name": "talk", "tasks": ["CLS", "REC", "REG", "CAP"], "learning_rate": 1e-3, "epochs": 1}
         model = tiny_model(*connector, lora={"rank": 4} if lora else None)
-        content = {"name": "tiny", "model": model, "train": str(tiny_data(images=8)), "feature_cache_mb": 0}
+        content = {"name": "tiny", "model": model, "train": str(tiny_data(images=8)), "feature_cache_gb": 0}
         stages = [fields | {"trains": ["vision", "projector", "language"], "images_per_step": 8} | stage]
         return TrainConfig.model_validate(content | {"stages": stages})
 
     return build
+
+
+def in_place(_total, one, two, *_, **__):
+    """Operations of the product that the answers' loss adds to the head's gradient; torch does not count it."""
+    return 2 * one[0] * one[1] * two[1]
 
 
 def measured(config):
@@ -191,7 +203,7 @@ def measured(config):
         conversations, images, processor, stage, seed=7, max_length=512, augment=None, is_training=True
     )
     batch = Collator(processor, None)([dataset[index] for index in range(8)])
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: in_place}) as counter:
         model(**batch).loss.backward()
     return counter.get_total_flops(), model
 
@@ -241,6 +253,15 @@ def test_missing_folders_of_a_preset_are_planned_with_its_shapes():
 
     assert plan.parts == estimate(TrainConfig(name="a", model=ModelConfig(preset="nano"), stages=(stage,))).parts
     assert "no/such is not here: its shape is taken from preset nano" in plan.assumptions
+
+
+def test_missing_folders_keep_the_vocabulary_of_the_published_weights():
+    described = ModelConfig(preset="qwen3-siglip2", language={"path": "no/such"}, tokenizer="no/such")
+    stage = StageConfig(name="a", tasks=["CAP"], trains=["projector"], learning_rate=1.0, steps=1)
+
+    cost = estimate(TrainConfig(name="a", model=described, stages=(stage,))).stages[0].cost
+
+    assert cost.vocabulary == 151_936
 
 
 def test_a_plan_as_json_holds_every_device_count_and_strategy(real):

@@ -44,12 +44,13 @@ class CheckpointCard(Config):
 
 
 def build_model(
-    config: ModelConfig, seed: int, *, only_shape: bool = False
+    config: ModelConfig, seed: int, *, only_shape: bool = False, least_words: int = 0
 ) -> tuple[GastroVLForConditionalGeneration, GastroVLProcessor]:
     """A model and its processor from a description; random parts are drawn from `seed`.
 
     Args:
         only_shape: Build it on torch's meta device: parts with a path are known by their config.json alone.
+        least_words: Rows of the embedding, if the tokenizer has fewer.
     """
     if config.huggingface is not None:
         return load_snapshot(Path(config.huggingface), config.image_size_px)
@@ -74,7 +75,7 @@ def build_model(
             config.vision,
             config.language,
             config.connector,
-            vocabulary=len(tokenizer),
+            vocabulary=max(len(tokenizer), least_words),
             image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
             image_size_px=config.image_size_px,
             feature_layer=config.feature_layer,
