@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_model, save_model
 from torch import Tensor
-from transformers import Trainer, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from gastrovl.model import adapters
 from gastrovl.training import validation
@@ -19,6 +20,22 @@ from gastrovl.training.generation import AnswerValidation
 from gastrovl.training.stages import frozen_modules, parameter_groups
 
 WHOLE_MODEL = "whole.safetensors"
+
+
+class _RowsOfEpoch(TrainerCallback):
+    """Tells the rows which epoch it is.
+
+    The data loader does so itself, except where a run goes on in the middle of an epoch: the one that skips batches
+    tells its sampler alone, and wordings and views would be those of the first epoch.
+    """
+
+    def __init__(self, rows: RowDataset) -> None:
+        self.rows = rows
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Called before the epoch's data loader is opened."""
+        del args, control
+        self.rows.set_epoch(math.floor(state.epoch + 1e-6))
 
 
 class GastroTrainer(Trainer):
@@ -43,6 +60,7 @@ class GastroTrainer(Trainer):
         self._frozen = frozen_modules(model)
         self.model_accepts_loss_kwargs = True
         self.answers: AnswerValidation | None = None
+        self.add_callback(_RowsOfEpoch(train))
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW over the open parts, each at its own rate."""
