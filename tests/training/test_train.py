@@ -197,6 +197,11 @@ VARIANTS = {
         "stages": FROZEN,
     },
     "resnet": {"connector": ("pool", "resnet"), "augment": {"smallest_crop": 0.5}},
+    "in the middle of an epoch": {
+        "connector": ("pool", "resnet"),
+        "augment": {"smallest_crop": 0.5},
+        "save_every": 3,  # three images, two a step: an epoch has two steps
+    },
     "grounded": {
         "connector": ("pool", "resnet"),
         "stages": (ALIGN, INSTRUCT | {"grounding_weight": 0.5, "accumulation": 2, "images_per_step": 1}),
@@ -256,14 +261,14 @@ class Interrupted(JsonlLog):
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(configured, tmp_path, monkeypatch, variant):
     if "quantise" in VARIANTS[variant]:
         pytest.importorskip("bitsandbytes")
-    config = configured(**VARIANTS[variant], save_every=2, evaluate_every=2)
+    config = configured(**({"save_every": 2, "evaluate_every": 2} | VARIANTS[variant]))
     config = config.model_copy(update={"val": config.train})
     run(config, tmp_path / "whole")
 
     with monkeypatch.context() as patch:
         patch.setattr(stagerun, "JsonlLog", Interrupted)
         with pytest.raises(KeyboardInterrupt):
-            run(config, tmp_path / "parts")  # the last saved state is that of step 4
+            run(config, tmp_path / "parts")  # the last saved state is that of step 4, or 3
     said = run(config, tmp_path / "parts", resume=True)
 
     whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from gastrovl.model import adapters
 from gastrovl.model.checkpointing import keep_recomputing
@@ -29,6 +30,22 @@ from gastrovl.training.stages import frozen_modules, parameter_groups
 from gastrovl.training.steps import COUNTED, StepCollator, StepPlan, StepRows, StepSampler, batch_seed, shuffled
 
 WHOLE_MODEL = "whole.safetensors"
+
+
+class _RowsOfEpoch(TrainerCallback):
+    """Tells the rows which epoch it is.
+
+    The data loader does so itself, except where a run goes on in the middle of an epoch: the one that skips batches
+    tells its sampler alone, and wordings and views would be those of the first epoch.
+    """
+
+    def __init__(self, rows: RowDataset) -> None:
+        self.rows = rows
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Called before the epoch's data loader is opened."""
+        del args, control
+        self.rows.set_epoch(math.floor(state.epoch + 1e-6))
 
 
 class GastroTrainer(Trainer):
@@ -69,6 +86,7 @@ class GastroTrainer(Trainer):
         self.model_accepts_loss_kwargs = True
         self.average = AveragedWeights(self.model, stage.ema) if stage.ema else None
         self.answers: AnswerValidation | None = None
+        self.add_callback(_RowsOfEpoch(train))
         self.early_stop = None
         if stage.early_stop:
             is_saving = args.save_strategy != "no"
