@@ -125,6 +125,12 @@ def write_data(folder: Path, images: int, name: str = "train") -> Path:
     return folder / f"{name}.jsonl"
 
 
+@pytest.fixture(scope="session")
+def drawn() -> Callable[..., Path]:
+    """`drawn(folder, images=2)`: as `tiny_data`, into a folder of the caller's, for what is made once a session."""
+    return write_data
+
+
 @pytest.fixture
 def tiny_data(tmp_path: Path) -> Callable[..., Path]:
     """`tiny_data(images=2)` draws images, writes four conversations about each and returns their JSONL file."""

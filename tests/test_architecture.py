@@ -37,8 +37,9 @@ LIBRARIES: dict[str, set[str]] = {
     "clinical": FOUNDATION,
     "data": FOUNDATION | {"PIL", "jinja2", "openpyxl", "defusedxml", "av", "pydicom", "pyarrow", "ray"},
     "evaluation": FOUNDATION | {"PIL", "jinja2", "sacrebleu", "rouge_score", "nltk"},
-    "model": FOUNDATION | {"PIL", "torch", "transformers", "tokenizers", "peft", "safetensors"},
-    "training": FOUNDATION | {"PIL", "torch", "transformers", "accelerate", "safetensors"},
+    "model": FOUNDATION | {"PIL", "torch", "transformers", "tokenizers", "peft", "safetensors", "bitsandbytes"},
+    "training": FOUNDATION
+    | {"PIL", "torch", "transformers", "accelerate", "safetensors", "wandb", "mlflow", "huggingface_hub"},
     "inference": FOUNDATION | {"PIL", "torch", "transformers"},
     "pipeline": FOUNDATION,
     "cli": {"typer", "rich"},
@@ -50,12 +51,16 @@ HOME_OF: dict[str, tuple[str, ...]] = {
     "av": ("data/frames/video.py",),
     "pydicom": ("data/frames/dicom.py",),
     "matplotlib": ("core/figures.py",),
+    "bitsandbytes": ("model/quantise.py",),
     "pyarrow": ("data/exporters/parquet.py",),
     "ray": ("data/rayengine.py",),
     "jinja2": ("evaluation/page.py", "data/audit/page.py"),
     "sacrebleu": ("evaluation/language.py",),
     "rouge_score": ("evaluation/language.py",),
     "nltk": ("evaluation/language.py",),  # comes with rouge_score
+    "wandb": ("training/trackers.py",),
+    "mlflow": ("training/trackers.py",),
+    "huggingface_hub": ("training/hub.py",),
 }
 TORCH_FREE = {"core", "clinical", "data", "evaluation", "cli"}
 UNPICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
@@ -180,7 +185,7 @@ def test_torch_free_layers_import_on_a_machine_without_torch():
         "import importlib, sys\n"
         "for heavy in ('torch', 'transformers', 'tokenizers', 'accelerate', 'peft', 'safetensors', 'matplotlib',\n"
         "              'jinja2', 'ray', 'sacrebleu', 'rouge_score', 'openpyxl', 'defusedxml', 'av', 'pydicom',\n"
-        "              'pyarrow'):\n"
+        "              'pyarrow', 'bitsandbytes', 'wandb', 'mlflow', 'huggingface_hub'):\n"
         "    sys.modules[heavy] = None  # an import of it now raises ImportError\n"
         f"for name in {names!r}:\n"
         "    importlib.import_module(name)\n"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from gastrovl.evaluation.curves import draw_loss, draw_scores_over_time, read_log
+from gastrovl.core.trainlog import read_log
+from gastrovl.evaluation.curves import draw_loss, draw_scores_over_time
 
 
 def lines_of(axes):

@@ -85,6 +85,8 @@ def test_a_run_leaves_data_checkpoint_predictions_scores_and_page(config, tmp_pa
     assert page.read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html")
     left = {entry.name for entry in (tmp_path / "run").iterdir()}
     assert {"data", "train", "predictions", "evaluation", "timing.json", "manifest.json", "index.html"} <= left
+    assert "feature-cache" not in left  # it lies beside, for the next run
+    assert list((tmp_path / "feature-cache").glob("*/*.bin"))
     scores = json.loads((tmp_path / "run/evaluation/test/results.json").read_text(encoding="utf-8"))["scores"]
     accuracies = [score for score in scores if score["metric"] in ("accuracy", "acc@0.5", "mean_iou", "bleu4")]
     assert {score["task"] for score in accuracies} >= {"CLS", "REC", "REG"}

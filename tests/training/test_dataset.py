@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,11 +15,13 @@ from gastrovl.core.records import read_records
 from gastrovl.core.types import Box, Conversation, Target, Task, Turn
 from gastrovl.model.checkpoint import build_model
 from gastrovl.training.config import AugmentConfig, StageConfig
-from gastrovl.training.dataset import Collator, ImageStore, RowDataset, cached_side, load_conversations
+from gastrovl.training.dataset import Collator, RowDataset, cached_side, load_conversations
 from gastrovl.training.grounding import TermIndex
+from gastrovl.training.images import ImageStore
 
 ALL = (Task.CLS, Task.REC, Task.REG, Task.CAP)
 MOVED = AugmentConfig(flip=True, smallest_crop=0.4, colour=0.0)
+TURNED = MOVED.model_copy(update={"operations": {"turn": 0.5, "letterbox": 0.5, "highlights": 0.5}})
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +75,9 @@ def test_a_row_holds_all_dialogues_of_one_image(make, processor):
     assert texts_of(row, processor)[0].endswith("gastric ulcer")
 
 
-def test_boxes_in_questions_and_answers_move_with_the_pixels(make, processor):
-    dataset = make(augment=MOVED)
+@pytest.mark.parametrize("augment", [MOVED, TURNED], ids=["moved", "turned"])
+def test_boxes_in_questions_and_answers_move_with_the_pixels(make, processor, augment):
+    dataset = make(augment=augment)
     places = set()
     for epoch in range(12):
         dataset.set_epoch(epoch)
@@ -195,6 +200,48 @@ def test_task_weights_reach_the_labels(make):
     assert set(weights[segments == 1]) == {0.0, 1.0}
 
 
+def test_each_dialogue_weighs_alike_when_a_stage_says_so(make):
+    row = make(length_weighting="dialogue", task_weights={Task.REC: 3.0})[0]
+    segments, weights = np.array(row.packed.segments), np.array(row.packed.weights)
+
+    assert [weights[segments == number].sum() for number in (1, 2, 3, 4)] == pytest.approx([1, 3, 1, 1])
+
+
+def test_rare_dialogues_are_drawn_rather_when_a_stage_samples(make):
+    conversations = load_conversations(make.file)
+    # of eight dialogues one is about a cancer; by class it gets half of all draws
+    terms = {one.id: ("cancer",) if number == 0 else ("polyp",) for number, one in enumerate(conversations)}
+    conversations = [one.model_copy(update={"target": Target(terms=terms[one.id])}) for one in conversations]
+    sampling = {"temperature": 1e9, "by": ["class"]}
+    dataset = make(conversations, dialogues_per_image=1, sampling=sampling)
+    rare = 0
+    for epoch in range(200):
+        dataset.set_epoch(epoch)
+        order = dataset.epoch_order(epoch)
+        assert len(order) == 2
+        rare += sum(dataset[index].tasks == (Task.CLS,) and index % 2 == 0 for index in order)
+
+    # 400 rows, half of them expected; the standard error is at most sqrt(400) / 2 = 10
+    assert rare == pytest.approx(200, abs=40)
+
+
+def test_an_image_that_comes_again_in_an_epoch_is_seen_in_another_view(make):
+    dataset = make(augment=MOVED, sampling={"temperature": 2})
+
+    assert not np.array_equal(dataset[0].square, dataset[0 + len(dataset)].square)
+    assert dataset[0].tasks == dataset[0 + len(dataset)].tasks
+
+
+def test_a_loop_over_the_rows_sees_every_image_once(make):
+    dataset = make(sampling={"temperature": 2})
+
+    assert [row.packed for row in dataset] == [dataset[0].packed, dataset[1].packed]
+
+
+def test_validation_does_not_sample(make):
+    assert make(sampling={"temperature": 5}, is_training=False).shares is None
+
+
 def test_digits_of_boxes_weigh_what_the_stage_says(make, processor):
     row = make(digit_weights=(4.0, 2.0, 0.5))[0]
     answer = [
@@ -221,6 +268,20 @@ def test_a_contrastive_stage_carries_the_caption(make, processor):
     batch = Collator(processor, None)([dataset[0], dataset[1]])
     assert batch["caption_ids"].shape == batch["caption_mask"].shape
     assert batch["caption_mask"].sum(dim=1).tolist() == [len(dataset[0].caption), len(dataset[1].caption)]
+
+
+def test_rows_without_a_caption_leave_the_others_theirs(make, processor):
+    dataset = make(contrastive_weight=0.5)
+    silent = replace(dataset[0], caption=[])
+
+    some = Collator(processor, None, has_captions=True)([silent, dataset[1]])
+    none = Collator(processor, None, has_captions=True)([silent])
+
+    assert some["caption_rows"].tolist() == [1]
+    assert some["caption_ids"].tolist() == [dataset[1].caption]
+    assert none["caption_rows"].tolist() == []
+    assert none["caption_ids"].shape == none["caption_mask"].shape == (1, 1)  # one that nobody reads
+    assert "caption_ids" not in Collator(processor, None)([silent])
 
 
 def test_a_batch_holds_tensors_of_its_rows(make, processor):
@@ -262,7 +323,11 @@ def test_a_stage_with_cutmix_shows_parts_of_two_images_and_validation_does_not(m
     )
     conversations = load_conversations(file)
     paths = sorted({one.image.path for one in conversations})
-    kept = {path: torch.zeros(16, 32) for path in paths}
+
+    class Kept:
+        def get(self, *_):
+            return torch.zeros(16, 32)
+
     store = ImageStore(file.parent, processor.image_size_px, processor)
     rows = {}
     for is_training in (True, False):
@@ -277,7 +342,7 @@ def test_a_stage_with_cutmix_shows_parts_of_two_images_and_validation_does_not(m
             is_training=is_training,
             terms=TermIndex(conversations),
             grid_side=4,
-            features=kept,
+            features=Kept(),
         )
         rows[is_training] = []
         for epoch in range(6):

@@ -10,8 +10,9 @@ from gastrovl.core.types import Task
 from gastrovl.model.adapters import add_lora
 from gastrovl.model.checkpoint import build_model
 from gastrovl.model.config import LoraConfig
+from gastrovl.model.quantise import quantise
 from gastrovl.training.config import Part, StageConfig
-from gastrovl.training.stages import describe, frozen_modules, open_parts, parameter_groups, part_of
+from gastrovl.training.stages import block_of, describe, frozen_modules, open_parts, parameter_groups, part_of
 
 EVERYTHING = (Part.VISION, Part.PROJECTOR, Part.LANGUAGE)
 
@@ -106,6 +107,94 @@ def test_with_adapters_only_they_and_the_connector_train(model):
     assert counts[Part.PROJECTOR] == 2 * (32 * 32 + 32)
     # Llama block: four 32 x 32 layers and three of 32 x 64; rank 4 adds 4 * (in + out) each; two blocks
     assert counts[Part.LORA] == 2 * 4 * (4 * (32 + 32) + 3 * (32 + 64))
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({}, set()),
+        ({"contrastive_weight": 1.0}, {"contrast.log_scale"}),
+        ({"contrastive_weight": 1.0, "contrastive": "sigmoid"}, {"contrast.log_scale", "contrast.bias"}),
+    ],
+)
+def test_of_a_contrastive_head_opens_what_the_stage_uses(model, told, expected):
+    model.add_contrastive_head()
+
+    open_parts(model, stage(Part.PROJECTOR, **told))
+
+    assert {name for name in open_names(model) if "projector" not in name} == expected
+
+
+def test_the_table_counts_weights_and_not_bytes_of_a_rounded_model(model):
+    pytest.importorskip("bitsandbytes")
+    told = stage(Part.PROJECTOR)
+    before = describe(told, open_parts(model, told), model)
+
+    quantise(model, "nf4", torch.device("cpu"), torch.float32)
+
+    assert describe(told, open_parts(model, told), model) == before
+
+
+def blocks_open(model, part):
+    return {block_of(name) for name in open_names(model) if part_of(name) == part}
+
+
+@pytest.mark.parametrize(
+    ("text", "blocks"), [("-1:", {1}), (":1", {0}), ("0:2", {0, 1}), (":", {0, 1}), ("-9:-1", {0})]
+)
+def test_a_slice_opens_these_blocks_and_nothing_around_them(model, text, blocks):
+    told = stage(Part.VISION, Part.LANGUAGE, layers={Part.VISION: text, Part.LANGUAGE: text})
+
+    counts = open_parts(model, told)
+
+    assert blocks_open(model, Part.LANGUAGE) == blocks_open(model, Part.VISION) == blocks
+    # a Llama block: four 32 x 32 and three 32 x 64 matrices, two norms of 32
+    assert counts[Part.LANGUAGE] == len(blocks) * (4 * 32 * 32 + 3 * 32 * 64 + 2 * 32)
+    # a SigLIP block: four 32 x 32 and two 32 x 64 matrices with biases, two norms of 2 x 32
+    assert counts[Part.VISION] == len(blocks) * (4 * (32 * 32 + 32) + 32 * 64 + 64 + 64 * 32 + 32 + 4 * 32)
+
+
+def test_slices_count_among_the_blocks_whose_output_is_used(tiny_model):
+    model = build_model(tiny_model("mlp", feature_layer=-2), seed=1)[0]  # the second of two blocks is not used
+
+    open_parts(model, stage(Part.VISION, layers={Part.VISION: "-1:"}))
+
+    assert blocks_open(model, Part.VISION) == {0}
+
+
+def test_of_a_convolutional_tower_stages_are_counted(tiny_model):
+    model = build_model(tiny_model("pool", "resnet"), seed=1)[0]
+
+    open_parts(model, stage(Part.VISION, layers={Part.VISION: "-1:"}))
+
+    assert open_names(model)
+    assert all(".encoder.stages.1." in name for name in open_names(model))
+
+
+def test_some_blocks_open_beside_adapters(model):
+    wrapped = add_lora(model, LoraConfig(rank=4, alpha=8))
+
+    open_parts(wrapped, stage(Part.LORA, Part.LANGUAGE, layers={Part.LANGUAGE: "-1:"}))
+
+    assert blocks_open(wrapped, Part.LANGUAGE) == {1}
+    assert blocks_open(wrapped, Part.LORA) == {0, 1}
+
+
+def test_a_slice_without_any_block_is_refused(model):
+    with pytest.raises(ConfigError, match=r"no parameters of language\[5:\] to train"):
+        open_parts(model, stage(Part.LANGUAGE, layers={Part.LANGUAGE: "5:"}))
+
+
+def test_chosen_blocks_learn_at_the_rate_of_their_part_and_stand_in_the_table(model):
+    told = stage(*EVERYTHING, layers={Part.LANGUAGE: "-1:"}, rates={Part.LANGUAGE: 2e-5})
+    counts = open_parts(model, told)
+
+    groups = parameter_groups(model, told)
+
+    assert sum(p.numel() for g in groups if g["lr"] == 2e-5 for p in g["params"]) == counts[Part.LANGUAGE]
+    language = sum(p.numel() for n, p in model.named_parameters() if part_of(n) == Part.LANGUAGE)
+    rows = describe(told, counts, model)
+    assert ("language[-1:]", f"{counts[Part.LANGUAGE]:,} of {language:,}", "2.0e-05") in rows
 
 
 def test_rates_of_parts_reach_the_optimiser_groups(model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 
 import pytest
@@ -109,21 +110,91 @@ def test_what_a_frozen_tower_says_is_kept_until_the_tower_learns(configured, tmp
     talk = INSTRUCT | {"trains": ["projector", "language"]}
     stages = (ALIGN, talk, INSTRUCT | {"name": "open", "steps": 2}, talk | {"name": "again", "steps": 2})
     kept = configured(stages, ("pool", "resnet"))
-    anew = kept.model_copy(update={"feature_cache_mb": 0})
+    anew = kept.model_copy(update={"feature_cache_gb": 0})
 
     said = run(kept, tmp_path / "kept")
     without = run(anew, tmp_path / "anew")
 
-    heads = [line.split(":")[0] for line in said if line.startswith(("stage", "  tower"))]
-    once = "  tower runs once for 3 images"
-    assert heads == ["stage 1 align", once, "stage 2 instruct", "stage 3 open", "stage 4 again", once]
-    assert not any("tower runs once" in line for line in without)
+    heads = [line.split(", kept in")[0].split(": ")[0] for line in said if line.startswith(("stage", "  tower"))]
+    runs, rests = "  tower runs once for 3 of 3 images", "  tower does not run"
+    assert heads == ["stage 1 align", runs, "stage 2 instruct", rests, "stage 3 open", "stage 4 again", runs]
+    assert not any("tower" in line for line in without)
+    assert not [path for path in tmp_path.rglob("*.bin") if path.parent.parent.name != "feature-cache"]
     assert [line["loss"] for line in logged(tmp_path / "kept")[:-1] if "loss" in line] == pytest.approx(
         [line["loss"] for line in logged(tmp_path / "anew")[:-1] if "loss" in line], rel=1e-3
     )
 
 
+FROZEN = (ALIGN, INSTRUCT | {"trains": ["projector", "language"]})
+
+
+def test_a_later_run_on_the_same_images_reads_what_an_earlier_one_kept(configured, tmp_path):
+    config = configured(FROZEN)
+    first = run(config, tmp_path / "first")
+    later = run(config, tmp_path / "later")
+    apart = run(config.model_copy(update={"feature_cache": str(tmp_path / "own")}), tmp_path / "apart")
+
+    assert [sum("tower runs once" in line for line in said) for said in (first, later, apart)] == [1, 0, 1]
+    assert logged(tmp_path / "first") == logged(tmp_path / "later") == logged(tmp_path / "apart")
+    assert len(list((tmp_path / "feature-cache").glob("*/*.bin"))) == 1
+    assert len(list((tmp_path / "own").glob("*/*.bin"))) == 1
+
+
+def test_validation_reads_kept_features_too(configured, tmp_path):
+    stages = (ALIGN, INSTRUCT | {"trains": ["projector", "language"], "grounding_weight": 0.5, "steps": 2})
+    kept = configured(stages, ("pool", "resnet"), evaluate_every=2, augment={"smallest_crop": 0.5})
+    kept = kept.model_copy(update={"val": kept.train})
+
+    said = run(kept, tmp_path / "kept")
+    run(kept.model_copy(update={"feature_cache_gb": 0}), tmp_path / "anew")
+
+    assert sum("tower" in line for line in said) == 2  # of validation; training views are drawn anew
+    for one, other in zip(logged(tmp_path / "kept"), logged(tmp_path / "anew"), strict=True):
+        assert one.pop("stage") == other.pop("stage")
+        assert one == pytest.approx(other, rel=1e-3)
+
+
+def test_a_full_disk_changes_nothing_but_the_time(configured, tmp_path, monkeypatch):
+    config = configured(FROZEN)
+
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gastrovl.training.featurecache._write_all", refuse)
+        said = run(config, tmp_path / "full")
+    run(config.model_copy(update={"feature_cache_gb": 0}), tmp_path / "none")
+
+    assert sum("No space left on device; the tower runs for every batch" in line for line in said) == 1
+    assert logged(tmp_path / "full") == logged(tmp_path / "none")
+    assert list((tmp_path / "feature-cache").rglob("*.*")) == []
+
+
+def test_a_changed_byte_of_the_cache_changes_no_loss_and_is_mended(configured, tmp_path, capfd):
+    config = configured(FROZEN[:1], images=2)
+    run(config, tmp_path / "first")
+    (payload,) = (tmp_path / "feature-cache").glob("*/*.bin")
+    content = bytearray(payload.read_bytes())
+    content[100] ^= 64
+    payload.write_bytes(content)
+
+    said = run(config, tmp_path / "second")
+
+    assert capfd.readouterr().err.count(f"entry 0 of {payload} is damaged; it is made anew") == 1
+    assert [line["loss"] for line in logged(tmp_path / "first") if "loss" in line] == pytest.approx(
+        [line["loss"] for line in logged(tmp_path / "second") if "loss" in line], rel=1e-5
+    )
+    assert any("tower runs once for 1 of 2 images" in line for line in said)
+    assert not any("tower runs once" in line for line in run(config, tmp_path / "third"))
+
+
 VARIANTS = {
+    "kept views": {
+        "connector": ("pool", "resnet"),
+        "augment": {"smallest_crop": 0.5},
+        "cached_views": 2,
+        "stages": FROZEN,
+    },
     "resnet": {"connector": ("pool", "resnet"), "augment": {"smallest_crop": 0.5}},
     "grounded": {
         "connector": ("pool", "resnet"),
@@ -133,10 +204,38 @@ VARIANTS = {
         "model": {"lora": {"rank": 4, "alpha": 8, "dropout": 0.2}},
         "stages": (ALIGN, INSTRUCT | {"trains": ["vision", "projector", "lora"]}),
     },
+    "recomputed": {
+        "gradient_checkpointing": True,
+        "model": {"lora": {"rank": 4, "alpha": 8, "dropout": 0.2}},
+        "stages": (ALIGN, INSTRUCT | {"trains": ["vision", "projector", "lora"]}),
+    },
+    "rounded": {
+        "quantise": "nf4",
+        "model": {"lora": {"rank": 4, "alpha": 8, "dropout": 0.2}},
+        "stages": (ALIGN, INSTRUCT | {"trains": ["projector", "lora"]}),
+    },
+    "averaged": {
+        "connector": ("pool", "resnet"),
+        "stages": (
+            ALIGN,
+            INSTRUCT | {"ema": 0.9, "early_stop": {"metric": "loss", "patience": 9}, "sampling": {"temperature": 5}},
+        ),
+    },
+    "contrastive": {
+        "stages": (
+            ALIGN | {"contrastive_weight": 0.5},
+            INSTRUCT | {"contrastive_weight": 0.5, "contrastive": "sigmoid"},
+        ),
+    },
     "lora and grounded": {
         "connector": ("pool", "resnet"),
         "model": {"lora": {"rank": 4, "alpha": 8, "dropout": 0.2}},
-        "stages": (ALIGN, INSTRUCT | {"trains": ["vision", "projector", "lora"], "grounding_weight": 0.5}),
+        "stages": (
+            ALIGN,
+            INSTRUCT
+            | {"trains": ["vision", "projector", "lora", "language"], "layers": {"language": "-1:", "vision": "-1:"}}
+            | {"grounding_weight": 0.5},
+        ),
     },
 }
 
@@ -154,6 +253,8 @@ class Interrupted(JsonlLog):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(configured, tmp_path, monkeypatch, variant):
+    if "quantise" in VARIANTS[variant]:
+        pytest.importorskip("bitsandbytes")
     config = configured(**VARIANTS[variant], save_every=2, evaluate_every=2)
     config = config.model_copy(update={"val": config.train})
     run(config, tmp_path / "whole")
@@ -169,6 +270,71 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(configured, tmp_p
     assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []
     assert logged(tmp_path / "whole") == logged(tmp_path / "parts")
     assert "stage 1 align: done before, weights read" in said
+
+
+WORSE = INSTRUCT | {"learning_rate": 0.3, "warmup": 0.0, "steps": 12, "early_stop": {"metric": "loss", "patience": 2}}
+
+
+def test_a_stage_ends_when_validations_get_no_better_and_keeps_the_best_weights(configured, tmp_path, monkeypatch):
+    config = configured((WORSE,), ("pool", "resnet"), evaluate_every=1, save_every=1)
+    config = config.model_copy(update={"val": config.train})
+    kept = {}
+
+    class Weights(JsonlLog):
+        def on_evaluate(self, args, state, control, metrics=None, model=None, **_):
+            del args, control
+            kept[state.global_step] = (metrics["eval_loss"], {n: p.clone() for n, p in model.state_dict().items()})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "JsonlLog", Weights)
+        run(config, tmp_path / "run")
+
+    losses = [loss for loss, _ in kept.values()]
+    best = min(kept, key=lambda step: kept[step][0])
+    assert len(kept) < 12
+    assert len(kept) == best + 2
+    assert losses[-1] > losses[best - 1]
+    found = load_file(tmp_path / "run" / "model.safetensors")
+    same = [name for name in found if torch.equal(found[name], kept[best][1][name])]
+    assert {name for name in found if name not in same} == {n for n in found if "num_batches_tracked" in n}
+
+
+def test_a_run_that_is_resumed_behind_an_early_stop_does_not_go_on(configured, tmp_path, monkeypatch):
+    config = configured((WORSE,), ("pool", "resnet"), evaluate_every=1, save_every=1)
+    config = config.model_copy(update={"val": config.train})
+    run(config, tmp_path / "whole")
+
+    def die(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "save_weights", die)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, tmp_path / "parts")
+    run(config, tmp_path / "parts", resume=True)
+
+    whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []
+    assert logged(tmp_path / "whole") == logged(tmp_path / "parts")
+
+
+def test_the_average_is_what_a_run_keeps(configured, tmp_path):
+    for name, decay in (("last", None), ("average", 0.999)):
+        run(configured((INSTRUCT | {"ema": decay},)), tmp_path / name)
+
+    last, average = (load_file(tmp_path / name / "model.safetensors") for name in ("last", "average"))
+    assert [line["loss"] for line in logged(tmp_path / "last") if "loss" in line] == [
+        line["loss"] for line in logged(tmp_path / "average") if "loss" in line
+    ]
+    start = build_model(configured().model, 7)[0].state_dict()
+    moved = sum(float((last[n] - start[n]).norm()) for n in last)
+    trailed = sum(float((average[n] - start[n]).norm()) for n in last)
+    assert 0 < trailed < moved
+
+
+def test_an_early_stop_without_validation_is_refused(configured, tmp_path):
+    with pytest.raises(ConfigError, match="early_stop needs validation conversations"):
+        run(configured((WORSE,), evaluate_every=1), tmp_path / "run")
 
 
 def test_a_run_interrupted_before_its_first_saved_state_starts_the_stage_anew(configured, tmp_path, monkeypatch):
@@ -253,6 +419,28 @@ def test_eight_conversations_of_all_tasks_are_learnt_by_heart(configured, tmp_pa
     assert {reply.stop_reason for reply in replies} == {"end"}
 
 
+def test_alignment_by_contrast_alone_draws_captions_to_their_images(configured, tmp_path):
+    stage = ALIGN | {"answer_weight": 0.0, "contrastive_weight": 1.0, "contrastive": "sigmoid", "steps": 30}
+    config = configured((stage,), images=3)
+
+    run(config, tmp_path / "run")
+
+    losses = [line["loss"] for line in logged(tmp_path / "run") if "loss" in line]
+    assert losses[-1] < 0.6 * losses[0]
+    names = load_file(tmp_path / "run" / "model.safetensors").keys()
+    assert not any("contrast" in name for name in names)
+
+
+def test_recomputed_activations_change_no_loss(configured, tmp_path):
+    for name, choice in (("kept", False), ("recomputed", True)):
+        said = run(configured(gradient_checkpointing=choice), tmp_path / name)
+        assert any("worked out again" in line for line in said) == choice
+
+    assert [line["loss"] for line in logged(tmp_path / "recomputed") if "loss" in line] == pytest.approx(
+        [line["loss"] for line in logged(tmp_path / "kept") if "loss" in line], rel=1e-4
+    )
+
+
 def test_a_run_goes_on_from_a_checkpoint(configured, tmp_path):
     config = configured((ALIGN,))
     run(config, tmp_path / "first")
@@ -298,12 +486,11 @@ def test_without_data_there_is_no_run(configured, tmp_path):
 
 
 def test_a_broken_image_is_named_before_the_first_step(configured, tmp_path):
-    config = configured()
-    (tmp_path / "data" / "1.png").write_bytes(b"")
-
-    with pytest.raises(ImageError, match=r"1\.png: the file is empty"):
-        run(config, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    for config in (configured(), configured(FROZEN)):
+        (tmp_path / "data" / "1.png").write_bytes(b"")
+        with pytest.raises(ImageError, match=r"1\.png: the file is empty"):
+            run(config, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
 
 
 def test_attention_that_cannot_work_here_is_refused(configured, tmp_path, monkeypatch):

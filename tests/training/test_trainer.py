@@ -14,8 +14,9 @@ from gastrovl.core.types import Task
 from gastrovl.model.checkpoint import build_model
 from gastrovl.model.gastrovl import IGNORED
 from gastrovl.training.config import Part, StageConfig
-from gastrovl.training.dataset import Collator, ImageStore, RowDataset, load_conversations
+from gastrovl.training.dataset import Collator, RowDataset, load_conversations
 from gastrovl.training.grounding import TermIndex
+from gastrovl.training.images import ImageStore
 from gastrovl.training.joblog import JsonlLog
 from gastrovl.training.stages import open_parts
 from gastrovl.training.trainer import GastroTrainer
@@ -105,8 +106,9 @@ def distance(one, other):
     return norm({name: one[name] - other[name] for name in one}) / norm(other)
 
 
-def test_eight_batches_of_one_equal_one_batch_of_eight(one_run):
-    weights = {"task_weights": {Task.REC: 3.0, Task.CAP: 0.5}}
+@pytest.mark.parametrize("lengths", ["token", "sqrt", "dialogue"])
+def test_eight_batches_of_one_equal_one_batch_of_eight(one_run, lengths):
+    weights = {"task_weights": {Task.REC: 3.0, Task.CAP: 0.5}, "length_weighting": lengths}
     whole, parts = one_run(8, 1, **weights), one_run(1, 8, **weights)
 
     assert logged_loss(parts) == pytest.approx(logged_loss(whole), rel=1e-5)
@@ -183,6 +185,29 @@ def test_each_part_learns_at_its_own_rate(one_run):
     run = one_run(4, 1, rates={Part.VISION: 0.5e-3}, arguments={"lr_scheduler_type": "constant"})
 
     assert {group["lr"] for group in run.trainer.optimizer.param_groups} == {0.5e-3, 1e-3}
+
+
+def test_a_stage_that_samples_shows_each_epoch_in_its_own_order(one_run, monkeypatch):
+    asked = []
+    take = RowDataset.__getitem__
+    monkeypatch.setattr(RowDataset, "__getitem__", lambda rows, n: asked.append((rows.epoch, n)) or take(rows, n))
+
+    run = one_run(1, 1, images=5, steps=None, epochs=2, sampling={"temperature": 2, "by": ["class"]})
+
+    dataset = run.trainer.train_dataset
+    assert asked == [(epoch, index) for epoch in (0, 1) for index in dataset.epoch_order(epoch)]
+
+
+def test_the_average_is_what_is_validated(one_run):
+    trainer = one_run(2, 1, images=3, is_scored=True, ema=0.9, steps=3, learning_rate=1e-2).trainer
+    scored, last = trainer.evaluate()["eval_loss"], {n: p.clone() for n, p in trainer.model.state_dict().items()}
+
+    average, trainer.average = trainer.average, None
+    of_the_last = trainer.evaluate()["eval_loss"]
+    average.apply()
+
+    assert trainer.evaluate()["eval_loss"] == scored != of_the_last
+    assert not torch.equal(last["lm_head.weight"], trainer.model.lm_head.weight)
 
 
 def test_every_epoch_is_announced_to_the_data(one_run):

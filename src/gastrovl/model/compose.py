@@ -27,10 +27,13 @@ def compose(
     feature_layer: int,
     pad_token_id: int,
     eos_token_id: int,
+    reads_weights: bool = True,
     second: SecondTower | None = None,
     second_path: str | None = None,
 ) -> GastroVLForConditionalGeneration:
     """A model from its parts; parts with a `path` bring their weights, the others start at random (torch's seed).
+
+    Without `reads_weights` nothing but config files is read; call it under `torch.device("meta")` for the shape alone.
 
     Raises:
         ConfigError: A part that plain LLaVA cannot hold with a `linear` or `mlp` connector, or an unknown tower.
@@ -52,6 +55,8 @@ def compose(
         )
     config = _llava_config(vision_config, text_config, connector, shape, image_token_id, feature_layer, second)
     model = GastroVLForConditionalGeneration(config)
+    if not reads_weights:
+        return model
     if connector.kind == "linear":
         _make_identity(model.model.multi_modal_projector.linear_2)
     if vision.path:

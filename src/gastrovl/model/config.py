@@ -96,7 +96,7 @@ class LoraConfig(Config):
     rank: int = Field(default=128, gt=0)
     alpha: float = 256.0
     dropout: float = Field(default=0.05, ge=0, lt=1)
-    target: str = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|dense|fc1|fc2|gate_proj|up_proj|down_proj)"
+    target: str = r".*(language|text)_model.*\.(q_proj|k_proj|v_proj|o_proj|dense|fc1|fc2|gate_proj|up_proj|down_proj)"
 
 
 class ModelConfig(Config):
@@ -110,6 +110,8 @@ class ModelConfig(Config):
             its own when this is left out.
         chat_template: Name of a template in `model/chat_templates`.
         image_size_px: Side of the square the tower sees; None takes the tower's own.
+        huggingface: Local snapshot folder of a whole vision-language model, in the place of preset and parts; only
+            `lora` and `image_size_px` go with it (see `gastrovl.model.families`).
         vision_2: A second tower, whose channels are joined to the first one's on the first one's grid.
         feature_layer_2: Which of its hidden states is used.
         image_size_2_px: Side of the square it sees; None takes the first tower's.
@@ -124,9 +126,19 @@ class ModelConfig(Config):
     tokenizer: str | None = None
     chat_template: str | None = None
     image_size_px: int | None = None
+    huggingface: str | None = None
     vision_2: PartConfig | None = None
     feature_layer_2: int = -1
     image_size_2_px: int | None = None
+
+    @model_validator(mode="after")
+    def _is_whole_or_parts(self) -> ModelConfig:
+        parts = self.model_fields_set - {"huggingface", "lora", "image_size_px"}
+        if self.huggingface is not None and parts:
+            raise ValueError(
+                f"`huggingface` names a whole model, so {', '.join(sorted(parts))} cannot be chosen; leave them out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_second_tower(self) -> ModelConfig:

@@ -20,6 +20,7 @@ from gastrovl.model import cross_attention
 from gastrovl.model.answerloss import answer_loss, answer_scores
 from gastrovl.model.attention_pooling import AttentionProjector
 from gastrovl.model.config import GastroVLConfig
+from gastrovl.model.contrastive import ContrastiveHead
 from gastrovl.model.grounding import GroundingHead, GroundingTargets
 from gastrovl.model.projector import PooledProjector, QueryProjector, pool_regions
 from gastrovl.model.second_tower import SecondTower, joined
@@ -148,6 +149,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=has_bias)
         self.grounding: GroundingHead | None = None
         self.packed_attention = Backend.AUTO
+        self.contrast: ContrastiveHead | None = None
         self.post_init()
 
     def add_grounding_head(self) -> None:
@@ -169,6 +171,14 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         """Remove the training-time head."""
         self.grounding = None
 
+    def add_contrastive_head(self) -> None:
+        """Give the model the scale and bias of a contrastive loss, dropped as the grounding head is."""
+        self.contrast = ContrastiveHead()
+
+    def drop_contrastive_head(self) -> None:
+        """Remove them."""
+        self.contrast = None
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -184,6 +194,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         num_items_in_batch: Tensor | int | None = None,
         caption_ids: Tensor | None = None,
         caption_mask: Tensor | None = None,
+        caption_rows: Tensor | None = None,
         contrastive_weight: float = 0.0,
         grounding: GroundingTargets | None = None,
         grounding_weight: float = 0.0,
@@ -209,7 +220,9 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
             label_weights: (rows, length), weight of each label; 1 when left out.
             num_items_in_batch: Divisor of the summed loss (the weights' sum over all accumulated batches).
             caption_ids, caption_mask: (rows, caption length), texts to contrast with the rows' images.
-            contrastive_weight: Weight of that InfoNCE term.
+            caption_rows: Which rows those are; all when left out. May be empty, with one caption that is not read, so
+                that a process without captions still takes part when processes exchange them.
+            contrastive_weight: Weight of that term (see `contrastive`).
             grounding, grounding_weight: Targets and weight of the grounding head's loss.
             answer_weight: Weight of the answers' cross-entropy; at 0 the language model does not run at all.
             with_guesses: Score each answer token besides; for validation.
@@ -263,9 +276,8 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
             if with_guesses:
                 token_losses, guesses = answer_scores(states, self.lm_head, targets)
         if contrastive_weight and caption_ids is not None and caption_mask is not None:
-            texts = self.model.language_model(input_ids=caption_ids, attention_mask=caption_mask, use_cache=False)
-            text = masked_mean(texts.last_hidden_state, caption_mask)
-            loss = loss + contrastive_weight * info_nce(images.mean(dim=1), text)
+            shown = images if caption_rows is None else images[caption_rows]
+            loss = loss + contrastive_weight * self._contrast(shown.mean(dim=1), caption_ids, caption_mask)
         if grounding_weight and grounding is not None and self.grounding is not None:
             grounding = grounding.to(images.device)
             words = masked_mean(self.get_input_embeddings()(grounding.term_ids), grounding.term_mask)
@@ -279,6 +291,14 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
             images = self.model.project(self.model.tower_features(pixel_values))
             kwargs["image_keys"] = cross_attention.image_keys(self.model.gated_blocks, images)
         return super().generate(inputs, *args, **kwargs)
+
+    def _contrast(self, images: Tensor, caption_ids: Tensor, caption_mask: Tensor) -> Tensor:
+        """The contrastive loss of (pairs, width) image vectors and the first `pairs` captions."""
+        if self.contrast is None:
+            raise ModelInputError("contrastive_weight needs add_contrastive_head() first; the model has no head for it")
+        hidden = self.model.language_model(input_ids=caption_ids, attention_mask=caption_mask, use_cache=False)
+        texts = masked_mean(hidden.last_hidden_state, caption_mask)[: len(images)]
+        return self.contrast(images, texts, ((caption_ids + 1) * caption_mask)[: len(images)])
 
     def _embedded(self, input_ids: Tensor | None, images: Tensor, region_boxes: Tensor | None) -> Tensor:
         """Words, image tokens and regions in their places, (rows, length, width)."""
@@ -312,15 +332,6 @@ def merge_image_features(tokens: Tensor, features: Tensor, is_image: Tensor) -> 
             "text and images of this batch were prepared for another model"
         )
     return tokens.masked_scatter(is_image.unsqueeze(-1), features.to(tokens.dtype))
-
-
-def info_nce(images: Tensor, texts: Tensor, temperature: float = 0.07) -> Tensor:
-    """Symmetric contrastive loss between (pairs, width) image and text vectors (CLIP, Radford et al. 2021)."""
-    images = nn.functional.normalize(images.float(), dim=-1)
-    texts = nn.functional.normalize(texts.float(), dim=-1)
-    similarity = images @ texts.T / temperature
-    order = torch.arange(len(images), device=images.device)
-    return (nn.functional.cross_entropy(similarity, order) + nn.functional.cross_entropy(similarity.T, order)) / 2
 
 
 def masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
 import torch
 from transformers import TrainingArguments
 
 from gastrovl.training.config import StageConfig, TrainConfig
+from gastrovl.training.trackers import StageArguments
 
 
-def training_arguments(
-    stage: StageConfig, config: TrainConfig, folder: Path, output: Path, seed: int, show_bar: bool
-) -> TrainingArguments:
-    """Arguments of one stage; `folder` keeps its saved states, `output` is the run's own folder."""
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(output / "tensorboard" / stage.name)
-    return TrainingArguments(
+def training_arguments(stage: StageConfig, config: TrainConfig, folder: Path, seed: int) -> TrainingArguments:
+    """Arguments of one stage; `folder` keeps its saved states."""
+    return StageArguments(
         output_dir=str(folder),
         per_device_train_batch_size=stage.images_per_step,
         per_device_eval_batch_size=stage.images_per_step,
@@ -39,10 +35,10 @@ def training_arguments(
         save_strategy="steps" if config.save_every else "no",
         save_steps=config.save_every or 500,
         save_total_limit=1,
-        report_to=["tensorboard"],
+        report_to=list(config.trackers),
         remove_unused_columns=False,
         dataloader_num_workers=config.workers,
         dataloader_pin_memory=torch.cuda.is_available(),
-        disable_tqdm=not (show_bar and sys.stderr.isatty()),
+        disable_tqdm=True,  # see progress.py
         ddp_find_unused_parameters=False,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from PIL import Image
 from gastrovl.core import geometry
 from gastrovl.core.types import Box
 from gastrovl.training.config import AugmentConfig
+from gastrovl.training.operations import OPERATIONS, Operation
 
 WHOLE = Box(x0=0, y0=0, x1=1, y1=1)
 IDENTITY_GAINS = (1.0, 1.0, 1.0)
@@ -19,17 +20,29 @@ IDENTITY_GAINS = (1.0, 1.0, 1.0)
 
 @dataclass(frozen=True)
 class View:
-    """A window of the image, then mirrored, then recoloured: value * gain, then spread around grey by contrast."""
+    """A window of the image, mirrored, recoloured (value * gain, spread around grey by contrast), then operated on."""
 
     window: Box = WHOLE
     is_mirrored_x: bool = False
     is_mirrored_y: bool = False
     gains: tuple[float, float, float] = IDENTITY_GAINS
     contrast: float = 1.0
+    operations: tuple[Operation, ...] = ()
 
     @property
     def moves_boxes(self) -> bool:
-        return self.is_mirrored_x or self.is_mirrored_y or self.window != WHOLE
+        is_moved = self.is_mirrored_x or self.is_mirrored_y or self.window != WHOLE
+        return is_moved or any(operation.moves_boxes for operation in self.operations)
+
+    @property
+    def keeps_left(self) -> bool:
+        """Whether what lies further left in the image does so in the view."""
+        return not self.is_mirrored_x and all(operation.keeps_left for operation in self.operations)
+
+    @property
+    def keeps_up(self) -> bool:
+        """Whether what lies further up in the image does so in the view."""
+        return not self.is_mirrored_y and all(operation.keeps_up for operation in self.operations)
 
     def move(self, box: Box) -> Box | None:
         """Where `box` stands in this view, or None when it is outside."""
@@ -38,6 +51,8 @@ class View:
             moved = geometry.flip_horizontal(moved)
         if moved is not None and self.is_mirrored_y:
             moved = geometry.flip_vertical(moved)
+        for operation in self.operations:
+            moved = moved and operation.move(moved)
         return moved
 
     def render(self, square: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
@@ -54,6 +69,8 @@ class View:
             table = np.arange(256, dtype=np.float32)[:, None] * np.asarray(self.gains, dtype=np.float32)
             table = np.clip((table - 110.0) * self.contrast + 110.0, 0, 255).astype(np.uint8)
             pixels = np.stack([table[:, channel][pixels[..., channel]] for channel in range(3)], axis=-1)
+        for operation in self.operations:
+            pixels = operation.render(pixels)
         return np.ascontiguousarray(pixels)
 
 
@@ -65,13 +82,18 @@ def draw_view(rng: np.random.Generator, boxes: Sequence[Box], config: AugmentCon
     brightness = rng.uniform(1 - config.colour, 1 + config.colour)
     gains = brightness * rng.uniform(1 - config.colour / 2, 1 + config.colour / 2, size=3)
     flips = rng.random(2) < 0.5 if config.flip else (False, False)
-    return View(
+    view = View(
         window=Box(x0=x0, y0=y0, x1=x1, y1=y1),
         is_mirrored_x=bool(flips[0]),
         is_mirrored_y=bool(flips[1]),
         gains=(float(gains[0]), float(gains[1]), float(gains[2])),
         contrast=float(rng.uniform(1 - config.colour, 1 + config.colour)),
     )
+    for name, probability in config.operations.items():
+        if rng.random() < probability:
+            there = [moved for box in boxes if (moved := view.move(box))]
+            view = replace(view, operations=(*view.operations, OPERATIONS[name](rng, there)))
+    return view
 
 
 def _window(rng: np.random.Generator, side: float, low: float, high: float) -> tuple[float, float]:

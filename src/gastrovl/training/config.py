@@ -10,8 +10,13 @@ from pydantic import Field, model_validator
 from gastrovl.core.config import Config
 from gastrovl.core.types import Task
 from gastrovl.model.config import ModelConfig
+from gastrovl.model.contrastive import ContrastiveKind
+from gastrovl.model.quantise import Kind as Quantisation
 from gastrovl.model.shared_prefix import Backend
+from gastrovl.training.operations import OPERATIONS
+from gastrovl.training.trackers import TrackerName, TrackingConfig
 
+LengthWeighting = Literal["token", "sqrt", "dialogue"]
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -31,11 +36,49 @@ class AugmentConfig(Config):
         flip: Mirror left to right and top to bottom, each with probability one half.
         smallest_crop: Side of the smallest window as a share of the image; windows always keep every box whole.
         colour: Largest relative change of brightness, contrast and of each colour channel.
+        operations: Further changes, each with its probability, in this order: `turn` (by quarters), `letterbox`
+            (smaller, in black), `highlights` (white reflections), and what `operations.register` has added.
     """
 
     flip: bool = True
     smallest_crop: Annotated[float, Field(gt=0.2, le=1)] = 0.7
     colour: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    operations: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check(self) -> AugmentConfig:
+        if unknown := set(self.operations) - set(OPERATIONS):
+            raise ValueError(
+                f"no augmentation is called {', '.join(sorted(unknown))}; known: {', '.join(sorted(OPERATIONS))}"
+            )
+        return self
+
+
+class SamplingConfig(Config):
+    """Which images and dialogues an epoch shows how often (see `sampling`).
+
+    Attributes:
+        temperature: 1 shows the data as they are; the higher, the more alike rare and common strata come up.
+        by: What makes a stratum, together.
+    """
+
+    temperature: Annotated[float, Field(ge=1)]
+    by: tuple[Literal["task", "class", "source"], ...] = Field(default=("task", "class", "source"), min_length=1)
+
+
+class EarlyStopConfig(Config):
+    """When a stage ends before its time, and with which weights.
+
+    Attributes:
+        metric: A validation score, such as `loss`, `rec_iou` or `cls_exact`; of a loss the lowest is best, of any other
+            score the highest. The best weights are kept, whether the stage ended early or not.
+        patience: Validations in a row that are no better, after which the stage ends.
+        min_delta: What a better one has to gain at least.
+    """
+
+    metric: str = Field(min_length=1)
+    patience: Annotated[int, Field(gt=0)] = 3
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
 
 
 class StageConfig(Config):
@@ -54,13 +97,24 @@ class StageConfig(Config):
             that a list of labels goes on.
         warmup: Share of the steps with a rising rate; then the rate falls on a cosine to zero.
         answer_weight: Weight of the answers' cross-entropy; 0 trains tower and connector without the language model.
-        contrastive_weight: Weight of an image-caption InfoNCE term (needs CAP).
+        contrastive_weight: Weight of a loss that draws images and their captions together (needs CAP).
         grounding_weight: Weight of the loss that makes image tokens say what they show and where (needs CLS and REC).
         cutmix: Share of the images that get a part of another one, cut at a border between cells (needs answer_weight
             0: no words are true of such an image). It breaks the shortcut from the whole frame to each of its cells.
         task_weights: Weight of a task's answer tokens; 1 when left out.
         digit_weights: Weights of the three digits of a box coordinate in an answer. The last digit is one part in a
             thousand, mostly noise that a short training should not spend its gradient on.
+        contrastive: `infonce` (CLIP) or `sigmoid` (SigLIP), against the captions of all processes, with a temperature
+            (and bias) that trains with the projector and is not kept. Equal captions are not held against each other.
+        layers: Of `vision` or `language`, only these blocks train, as a slice: `{language: "-4:", vision: "-2:"}` opens
+            the last four and the last two; embeddings, final norms and the output layer stay closed. Blocks of a
+            convolutional tower are its stages; blocks behind `feature_layer` do not count.
+        ema: Share of itself that a running average of the weights keeps each step, such as 0.999; the average is
+            validated and kept. None keeps the weights themselves.
+        sampling: Show images and dialogues of rare tasks, classes and sources more often; None shows each image once.
+        length_weighting: Whether each answer token counts alike (`token`), each dialogue (`dialogue`), or something
+            between (`sqrt`): a caption of 60 tokens drowns a label of 2.
+        early_stop: Ends the stage when a validation score no longer improves, with the best weights.
     """
 
     name: Annotated[str, Field(pattern="^[a-z0-9-]+$")]
@@ -82,6 +136,12 @@ class StageConfig(Config):
     cutmix: Annotated[float, Field(ge=0, le=1)] = 0.0
     task_weights: dict[Task, Positive] = Field(default_factory=dict)
     digit_weights: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
+    contrastive: ContrastiveKind = "infonce"
+    layers: dict[Part, Annotated[str, Field(pattern=r"^(-?\d+)?:(-?\d+)?$")]] = Field(default_factory=dict)
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    early_stop: EarlyStopConfig | None = None
+    sampling: SamplingConfig | None = None
+    length_weighting: LengthWeighting = "token"
 
     @model_validator(mode="after")
     def _check(self) -> StageConfig:
@@ -89,6 +149,13 @@ class StageConfig(Config):
             raise ValueError(f"stage {self.name!r}: give either `epochs` or `steps`")
         if closed := set(self.rates) - set(self.trains):
             raise ValueError(f"stage {self.name!r}: rates for parts that do not train: {', '.join(sorted(closed))}")
+        if others := set(self.layers) - ({*self.trains} & {Part.VISION, Part.LANGUAGE}):
+            raise ValueError(
+                f"stage {self.name!r}: layers of {', '.join(sorted(others))}; expected `vision` or `language`, "
+                "and the part among those that train"
+            )
+        if self.sampling and self.repeat_several > 1:
+            raise ValueError(f"stage {self.name!r}: give either `sampling` or `repeat_several`; both repeat images")
         if self.contrastive_weight and Task.CAP not in self.tasks:
             raise ValueError(f"stage {self.name!r}: contrastive_weight needs CAP among the tasks")
         if self.cutmix and (self.answer_weight or self.contrastive_weight or not self.grounding_weight):
@@ -101,6 +168,22 @@ class StageConfig(Config):
         return self
 
 
+class AnswerConfig(Config):
+    """Validation by generation: the model answers, and the evaluation stage scores what it said.
+
+    Attributes:
+        every: Optimiser steps between two; the last step of a stage has one too.
+        images: At most this many validation images (seeded draw); None takes all.
+        tasks: What is asked; None asks for the tasks of the stage.
+        batch_size: Questions answered at a time.
+    """
+
+    every: Annotated[int, Field(gt=0)]
+    images: Annotated[int, Field(gt=0)] | None = 200
+    tasks: tuple[Task, ...] | None = None
+    batch_size: Annotated[int, Field(gt=0)] = 32
+
+
 class TrainConfig(Config):
     """A whole run.
 
@@ -111,11 +194,25 @@ class TrainConfig(Config):
         precision: `bfloat16` computes in mixed precision; weights stay float32.
         evaluate_every, save_every, log_every: Optimiser steps between validation, saved states, log lines.
         val_images: At most this many validation images (seeded draw); None takes all.
-        feature_cache_mb: A frozen tower runs once per unaugmented image and what it said is kept
-            in memory, unless that takes more than this many MB; 0 never does.
         attention: How packed rows are attended: `groups` (dense products, for CPUs), `flex` (FlexAttention, for GPUs),
             `mask` (anywhere). `auto` takes groups on a CPU, on a GPU flex where a trial succeeds, and mask otherwise.
         workers: Processes that prepare batches; 0 prepares in the main process.
+        gradient_checkpointing: Throw the blocks' activations away and work them out again in the backward pass: true,
+            false, or `auto`, where a stage would not fit into memory otherwise.
+        feature_cache: Folder that keeps what frozen towers said of images, for this run and later ones; left out,
+            `feature-cache` beside the run's own folder.
+        feature_cache_gb: Most GB (10^9 bytes) in that folder; what lay unused longest goes first. 0 keeps nothing.
+        cached_views: With `augment` and a frozen tower, the views of each image that are drawn once and whose features
+            are kept; every epoch shows one of them. 0 draws views anew, and the tower runs on each.
+        image_memory_mb: Most MB (2^20 bytes) of decoded images in memory; those beyond are decoded again when needed.
+        quantise: Round the frozen language model to `nf4` (4 bits) or `int8` while adapters learn (QLoRA); the
+            checkpoint holds floats again. Needs the extra `quant`.
+        trackers: Which of `tensorboard`, `wandb` and `mlflow` get losses and scores; each stage is a run of its own.
+        tracking: Where they keep them.
+        validate_answers: When the model answers validation questions in full, and which; None never does.
+        licence: Of the weights, as the model card states it; None says that it is unknown.
+        push_to_hub: Repository on the Hugging Face Hub, OWNER/NAME, that `gastrovl train --push` sends the checkpoint
+            to, private; without that flag nothing is sent.
     """
 
     name: str
@@ -133,8 +230,18 @@ class TrainConfig(Config):
     val_images: Annotated[int, Field(gt=0)] | None = None
     attention: Backend = Backend.AUTO
     workers: Annotated[int, Field(ge=0)] = 0
-    feature_cache_mb: Annotated[int, Field(ge=0)] = 2048
     max_length: Annotated[int, Field(gt=0)] = 2048
+    gradient_checkpointing: Literal["auto"] | bool = "auto"
+    feature_cache: str | None = None
+    feature_cache_gb: Annotated[float, Field(ge=0)] = 20.0
+    cached_views: Annotated[int, Field(ge=0)] = 0
+    image_memory_mb: Annotated[int, Field(ge=0)] = 2048
+    quantise: Quantisation | None = None
+    trackers: tuple[TrackerName, ...] = ("tensorboard",)
+    tracking: TrackingConfig = TrackingConfig()
+    validate_answers: AnswerConfig | None = None
+    licence: str | None = None
+    push_to_hub: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> TrainConfig:
@@ -142,8 +249,19 @@ class TrainConfig(Config):
         if len(set(names)) != len(names):
             raise ValueError(f"stages share a name: {names}")
         has_lora = any(Part.LORA in stage.trains for stage in self.stages)
-        if any(Part.LORA in stage.trains and Part.LANGUAGE in stage.trains for stage in self.stages):
-            raise ValueError("a stage trains either `lora` or `language`, not both")
+        whole = [{*stage.trains} - {*stage.layers} for stage in self.stages]
+        if any({Part.LORA, Part.LANGUAGE} <= parts for parts in whole):
+            raise ValueError(
+                "a stage trains either `lora` or `language`, not both; with `layers` some blocks open beside lora"
+            )
+        if self.evaluate_every is None and any(stage.early_stop for stage in self.stages):
+            raise ValueError("early_stop needs validations: set `evaluate_every` to a number of steps, and `val`")
+        if self.quantise and any(Part.LANGUAGE in stage.trains for stage in self.stages):
+            raise ValueError("quantise keeps the language model frozen; train `lora` in the place of `language`")
         if has_lora and self.model.preset is None and self.model.lora is None:
             raise ValueError("a stage trains `lora`, but the model describes none (model.lora)")
+        if self.cached_views and not (self.augment and self.feature_cache_gb):
+            raise ValueError("cached_views needs `augment`, which draws the views, and a feature_cache_gb to keep them")
+        if self.validate_answers and self.validate_answers.tasks == ():
+            raise ValueError("validate_answers.tasks is empty; name some, or leave it out for those of the stage")
         return self

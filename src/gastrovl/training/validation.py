@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import random
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -35,13 +37,13 @@ def scores(
     those of greedy decoding. A stage without answers reports the grounding loss alone.
 
     Args:
+        model: In evaluation mode, see `untouched`.
         prepare: Brings a batch to the model's device.
         precision: The context the stage computes in.
     """
     loader = DataLoader(dataset, batch_size=batch_size, collate_fn=list)
     collator = Collator(dataset.processor, dataset.terms)
     tally: dict[str, list[float]] = defaultdict(list)
-    model.eval()
     for rows in loader:
         batch = collator(rows)
         inputs = prepare(batch)
@@ -93,3 +95,23 @@ def _overlap(decode: Callable[[Sequence[int]], str], truth: Tensor, guess: Tenso
     except BoxTextError:
         return 0.0
     return geometry.iou(true_boxes[0], guessed[0]) if len(guessed) == 1 else 0.0
+
+
+@contextmanager
+def untouched(model: Any) -> Iterator[None]:
+    """The model in evaluation mode within the block; behind it its modes and all generators are as before.
+
+    So the weights are those of a run that never looked: a data loader alone draws a number when it starts.
+    """
+    modes = {module: module.training for module in model.modules()}
+    python, numbers = random.getstate(), np.random.get_state()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=list(devices)):
+        model.eval()
+        try:
+            yield
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+            random.setstate(python)
+            np.random.set_state(numbers)
