@@ -13,6 +13,7 @@ from gastrovl.model.checkpoint import build_model, load_checkpoint
 from gastrovl.model.config import LoraConfig, PartConfig
 from gastrovl.model.shared_prefix import Backend
 from gastrovl.training.config import Part, StageConfig, TrainConfig
+from gastrovl.training.features import tower_meaning
 from gastrovl.training.packing import collate, pack
 from gastrovl.training.stages import open_parts, part_of
 from gastrovl.training.train import train
@@ -145,6 +146,20 @@ def test_the_unused_end_of_a_second_convolutional_tower_never_trains(tiny_fusion
 
     assert {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None} == set()
     assert not any(p.requires_grad for n, p in model.named_parameters() if "vision_tower_2.layernorm" in n)
+
+
+def test_kept_features_are_of_both_towers_and_how_the_second_sees(open_fusion):
+    model, processor = open_fusion("two-towers")
+    before = tower_meaning(model, processor)
+
+    model.config.second_tower = model.config.second_tower | {"shift": (0.5, 0.5, 0.5)}
+    seen_otherwise = tower_meaning(model, processor)
+    with torch.no_grad():
+        next(model.model.vision_tower_2.parameters()).add_(1.0)
+    of_other_weights = tower_meaning(model, processor)
+
+    assert {name for name in before if before[name] != seen_otherwise[name]} == {"second_tower"}
+    assert {name for name in before if seen_otherwise[name] != of_other_weights[name]} == {"weights"}
 
 
 def test_adapters_train_beside_the_gated_blocks(open_fusion):
