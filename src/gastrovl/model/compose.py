@@ -27,7 +27,6 @@ def compose(
     feature_layer: int,
     pad_token_id: int,
     eos_token_id: int,
-    reads_weights: bool = True,
     second: SecondTower | None = None,
     second_path: str | None = None,
     reads_weights: bool = True,
