@@ -428,9 +428,7 @@ def test_each_of_three_processes_begins_with_its_own_share_and_makes_up_for_the_
 def test_a_process_without_a_share_waits_for_nobody(bench):
     made = bench(images=2)
     rows = made.rows()
-
     rows.features = made.filler(rank=2, world_size=3).fill(rows, "tower")
-
     assert all(row.features is not None for row in (rows[0], rows[1]))
 
 
