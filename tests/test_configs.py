@@ -13,7 +13,8 @@ from gastrovl.core.errors import ConfigError
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIGS = REPOSITORY / "configs"
 DEMOS = sorted((REPOSITORY / "src" / "gastrovl").glob("*.yaml"))  # packaged, so that `gastrovl demo` works anywhere
-FILES = [*sorted(CONFIGS.rglob("*.yaml")), *DEMOS]
+LAUNCHER = CONFIGS / "accelerate"  # not ours to read
+FILES = [*sorted(path for path in CONFIGS.rglob("*.yaml") if LAUNCHER not in path.parents), *DEMOS]
 # Folder of configs/ -> the type that its files load as.
 KINDS = {
     "data": ("gastrovl.data.build", "BuildConfig"),
@@ -33,8 +34,8 @@ def short(path):
 
 def test_every_folder_of_configs_has_a_type_and_holds_an_example():
     folders = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
-    assert folders == set(KINDS)
-    assert {path.relative_to(CONFIGS).parts[0] for path in CONFIGS.rglob("*.yaml")} == set(KINDS)
+    assert folders == set(KINDS) | {LAUNCHER.name}
+    assert {path.relative_to(CONFIGS).parts[0] for path in CONFIGS.rglob("*.yaml")} == folders
 
 
 def test_the_demo_is_packaged_in_both_sizes():
@@ -42,8 +43,20 @@ def test_the_demo_is_packaged_in_both_sizes():
 
 
 def test_configs_holds_nothing_but_yaml_in_folders():
-    assert [short(path) for path in CONFIGS.rglob("*") if path.is_file() and path not in FILES] == []
+    known = {*FILES, *LAUNCHER.glob("*.yaml")}
+    assert [short(path) for path in CONFIGS.rglob("*") if path.is_file() and path not in known] == []
     assert [short(path) for path in FILES if path.parent == CONFIGS] == []
+
+
+@pytest.mark.parametrize("path", sorted(LAUNCHER.glob("*.yaml")), ids=short)
+def test_the_launcher_reads_its_config_and_finds_the_way_of_sharding_it_names(path):
+    read = import_module("accelerate.commands.config.config_args").load_config_from_file(str(path))
+
+    kinds = {"ddp": "MULTI_GPU", "fsdp2": "FSDP", "deepspeed_zero2": "DEEPSPEED", "deepspeed_zero3": "DEEPSPEED"}
+    assert read.distributed_type.value == kinds[path.stem]
+    assert read.mixed_precision == "no"  # the run's own config decides
+    assert {"fsdp2": read.fsdp_config.get("fsdp_version")}.get(path.stem, 2) == 2
+    assert read.deepspeed_config.get("zero_stage") == {"deepspeed_zero2": 2, "deepspeed_zero3": 3}.get(path.stem)
 
 
 @pytest.mark.parametrize("path", FILES, ids=short)

@@ -33,6 +33,12 @@ def test_only_shares_are_drawn_as_scores():
     assert lines_of(axes) == {"CLS accuracy": [50.0]}
 
 
+def test_of_the_scores_of_whole_answers_the_main_ones_are_drawn():
+    entry = {"step": 5, "eval_cls/accuracy": 0.5, "eval_cls/accuracy_baseline": 0.2, "eval_cls/macro_f1": 0.4}
+    [axes] = draw_scores_over_time([entry | {"eval_cls/unparsed": 0.0, "eval_answers_seconds": 0.5}]).axes
+    assert lines_of(axes) == {"cls accuracy": [50.0]}
+
+
 def test_a_log_without_numbers_gives_no_picture():
     assert draw_loss([{"step": 1, "note": "started"}]) is None
     assert draw_scores_over_time([{"step": 1, "loss": 1.0}]) is None

@@ -21,7 +21,7 @@ from gastrovl.inference.batch import predict_file
 from gastrovl.inference.predictor import Predictor, Question
 from gastrovl.model.config import ModelConfig
 from gastrovl.model.snapshot import load_snapshot
-from gastrovl.training import train as train_module
+from gastrovl.training import stagerun
 from gastrovl.training.config import Part, StageConfig, TrainConfig
 from gastrovl.training.estimate import estimate
 from gastrovl.training.joblog import JsonlLog
@@ -136,7 +136,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(configured, tmp_p
     run(config, tmp_path / "whole")
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "JsonlLog", Interrupted)
+        patch.setattr(stagerun, "JsonlLog", Interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(config, tmp_path / "parts")
     run(config, tmp_path / "parts", resume=True)

@@ -26,8 +26,8 @@ from transformers import (
 
 from gastrovl.core.errors import ConfigError
 from gastrovl.model.checkpoint import build_model, load_checkpoint, save_checkpoint
+from gastrovl.model.compose import compose
 from gastrovl.model.config import ConnectorConfig, ModelConfig, PartConfig
-from gastrovl.model.gastrovl import compose
 from gastrovl.model.presets import PRESETS, resolve
 
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}

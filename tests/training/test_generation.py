@@ -15,7 +15,7 @@ from gastrovl.evaluation.evaluate import evaluate
 from gastrovl.inference.batch import predict_file
 from gastrovl.inference.predictor import Predictor
 from gastrovl.pipeline import answer_scorer
-from gastrovl.training import train as train_module
+from gastrovl.training import stagerun
 from gastrovl.training.config import TrainConfig
 from gastrovl.training.generation import headlines, last_scores, metrics_of
 from gastrovl.training.joblog import JsonlLog
@@ -119,7 +119,7 @@ def test_a_resumed_run_logs_no_validation_twice(configured, tmp_path, monkeypatc
     config = configured(save_every=2, validate_answers={"every": 3, "tasks": ["CLS"]})
     run(config, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "JsonlLog", Interrupted)
+        patch.setattr(stagerun, "JsonlLog", Interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(config, tmp_path / "parts")
     run(config, tmp_path / "parts", resume=True)
@@ -138,7 +138,7 @@ def test_a_validation_after_the_last_saved_state_is_not_logged_twice(configured,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "save_model", die)  # behind the last validation, before the weights are kept
+        patch.setattr(stagerun, "save_weights", die)  # behind the last validation, before the weights are kept
         with pytest.raises(KeyboardInterrupt):
             run(config, tmp_path / "run")
     run(config, tmp_path / "run", resume=True)

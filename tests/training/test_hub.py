@@ -9,6 +9,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from gastrovl.cli.app import app
@@ -98,6 +99,30 @@ def test_training_pushes_only_with_both_the_setting_and_the_flag(tmp_path):
     assert isinstance(result.exception, ConfigError)
     assert "set `push_to_hub: OWNER/NAME`" in str(result.exception)
     assert not (tmp_path / "run").exists()
+
+
+def test_training_sends_its_checkpoint_private_at_the_end(tiny_data, tiny_model, tmp_path, monkeypatch):
+    sent = []
+    monkeypatch.setattr(hub, "send", lambda parcel, is_private: sent.append((parcel, is_private)) or "address")
+    content = {
+        "name": "tiny",
+        "model": tiny_model().model_dump(mode="json", exclude_none=True),
+        "train": str(tiny_data()),
+        "push_to_hub": "clinic/tiny",
+        "stages": [{"name": "align", "tasks": ["CAP"], "trains": ["projector"], "learning_rate": 1e-3, "steps": 1}],
+    }
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    words = ["train", str(tmp_path / "tiny.yaml"), "-o"]
+
+    CliRunner().invoke(app, [*words, str(tmp_path / "kept")])
+    assert sent == []
+    result = CliRunner().invoke(app, [*words, str(tmp_path / "sent"), "--push"])
+    assert result.exit_code == 0, result.output
+    [(parcel, is_private)] = sent
+    assert (parcel.repository, is_private) == ("clinic/tiny", True)
+    # one step is fewer than `log_every`: there is nothing to draw, and the run says so
+    assert {name for name, _ in parcel.files} == MODEL - {"training.png"}
+    assert "no picture of the run" in result.stdout
 
 
 class Hub(BaseHTTPRequestHandler):

@@ -26,6 +26,7 @@ from gastrovl.cli.push import push
 from gastrovl.cli.run import run
 from gastrovl.cli.tokenizer import tokenizer
 from gastrovl.cli.train import train
+from gastrovl.core import processes
 from gastrovl.core.errors import GastroVLError
 
 NOTICE = "Research use only: not a medical device. Every output is a draft; a physician decides."
@@ -79,9 +80,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(args=None if arguments is None else list(arguments), prog_name="gastrovl")
     except GastroVLError as error:
+        processes.let_others_speak(error)
         _complain(str(error))
-    except OSError as error:
-        if error.errno not in _OUTSIDE:
+    except Exception as error:
+        processes.let_others_speak(error)
+        if not isinstance(error, OSError) or error.errno not in _OUTSIDE:
             raise  # a mistake of this program, whose traceback is worth reading
         _complain(
             f"{error.filename or 'output'}: {error.strerror}; choose another place, or free space and rights there"

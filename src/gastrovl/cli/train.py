@@ -31,6 +31,7 @@ def train(
     ] = False,
 ) -> None:
     """Train a model in stages; each stage says what trains and at which rate before it starts."""
+    from gastrovl.core import processes
     from gastrovl.core.config import load_config
     from gastrovl.pipeline import answer_scorer
     from gastrovl.training.config import TrainConfig
@@ -58,6 +59,8 @@ def train(
         goes_on = f"go on with: {shlex.join([*words, '--resume'])}" if kept else "nothing was begun"
         typer.echo(f"\ninterrupted. {kept}{goes_on}", err=True)
         raise typer.Exit(INTERRUPTED) from None
+    if processes.rank() != 0:
+        return
     typer.echo(f"checkpoint in {output}; losses and validation scores in {output / 'log.jsonl'}")
     if push and settings.push_to_hub:
         from gastrovl.training.hub import push as push_checkpoint

@@ -82,3 +82,7 @@ class ChangedInputError(GastroVLError, ValueError):
 
 class MissingExtraError(GastroVLError, ImportError):
     """An optional library is needed for this call; the message names the extra to install."""
+
+
+class PeerError(GastroVLError):
+    """Another process of the same run has ended; what went wrong stands in its own message."""

@@ -14,11 +14,13 @@ from transformers import AutoConfig, AutoTokenizer, LlavaConfig, LlavaProcessor
 from gastrovl.core.config import Config
 from gastrovl.core.errors import CheckpointError
 from gastrovl.core.files import write_text
-from gastrovl.model.config import GastroVLConfig, ModelConfig
+from gastrovl.model.compose import compose
+from gastrovl.model.config import GastroVLConfig, ModelConfig, part_hf_config
 from gastrovl.model.foreign_processor import ForeignProcessor
-from gastrovl.model.gastrovl import GastroVLForConditionalGeneration, compose
+from gastrovl.model.gastrovl import GastroVLForConditionalGeneration
 from gastrovl.model.presets import resolve
 from gastrovl.model.processor import GastroVLProcessor
+from gastrovl.model.second_tower import describe_second_tower
 from gastrovl.model.snapshot import load_snapshot, save_snapshot
 from gastrovl.model.tokenizer import load_tokenizer
 from gastrovl.model.vision import image_processor, tower_shape
@@ -42,12 +44,13 @@ class CheckpointCard(Config):
 
 
 def build_model(
-    config: ModelConfig, seed: int, *, only_shape: bool = False
+    config: ModelConfig, seed: int, *, only_shape: bool = False, least_words: int = 0
 ) -> tuple[GastroVLForConditionalGeneration, GastroVLProcessor]:
     """A model and its processor from a description; random parts are drawn from `seed`.
 
     Args:
         only_shape: Build it on torch's meta device: parts with a path are known by their config.json alone.
+        least_words: Rows of the embedding, if the tokenizer has fewer.
     """
     if config.huggingface is not None:
         return load_snapshot(Path(config.huggingface), config.image_size_px)
@@ -60,21 +63,28 @@ def build_model(
     assert config.tokenizer is not None
     assert config.chat_template is not None
     tokenizer = load_tokenizer(config.tokenizer, config.chat_template)
+    pixels = image_processor(config.vision.path, part_hf_config(config.vision), config.image_size_px)
+    second = None
+    if config.vision_2:
+        first = (pixels.image_mean, pixels.image_std)
+        size_px = config.image_size_2_px or config.image_size_px
+        second = describe_second_tower(config.vision_2, config.feature_layer_2, size_px, first)
     torch.manual_seed(seed)
     with torch.device("meta") if only_shape else nullcontext():
         model = compose(
             config.vision,
             config.language,
             config.connector,
-            vocabulary=len(tokenizer),
+            vocabulary=max(len(tokenizer), least_words),
             image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
             image_size_px=config.image_size_px,
             feature_layer=config.feature_layer,
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,
             reads_weights=not only_shape,
+            second=second,
+            second_path=config.vision_2.path if config.vision_2 else None,
         )
-    pixels = image_processor(config.vision.path, model.config.vision_config, config.image_size_px)
     return model, _processor(model, tokenizer, pixels)
 
 

@@ -25,8 +25,8 @@ class ContrastiveHead(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.log_scale = nn.Parameter(torch.zeros(()))
-        self.bias = nn.Parameter(torch.zeros(()))
+        self.log_scale = nn.Parameter(torch.zeros(1))  # of one element each: FSDP takes no scalars
+        self.bias = nn.Parameter(torch.zeros(1))
         self.kind: ContrastiveKind = "infonce"
         self.start("infonce")
 

@@ -12,9 +12,11 @@ _SHARDS = (2, 4, 8)
 
 
 def size(count: float) -> str:
-    """Bytes for people: 0.3 GB, 24 GB."""
+    """Bytes for people: 150 MB, 1.3 GB, 24 GB."""
     gigabytes = count / 1e9
-    return f"{gigabytes:.0f} GB" if gigabytes >= 9.5 else f"{gigabytes:.1f} GB" if gigabytes >= 0.05 else "under 0.1 GB"
+    if gigabytes < 0.95:
+        return f"{count / 1e6:.0f} MB"
+    return f"{gigabytes:.0f} GB" if gigabytes >= 9.5 else f"{gigabytes:.1f} GB"
 
 
 def advice(stage: StagePlan, device_bytes: int, devices: int = 1, *, is_sharded: bool = False) -> str:

@@ -8,16 +8,19 @@ import torch
 from transformers import TrainingArguments
 
 from gastrovl.training.config import StageConfig, TrainConfig
+from gastrovl.training.steps import StepPlan
 from gastrovl.training.trackers import StageArguments
 
 
-def training_arguments(stage: StageConfig, config: TrainConfig, folder: Path, seed: int) -> TrainingArguments:
+def training_arguments(
+    stage: StageConfig, config: TrainConfig, folder: Path, seed: int, plan: StepPlan
+) -> TrainingArguments:
     """Arguments of one stage; `folder` keeps its saved states."""
-    return StageArguments(
+    arguments = StageArguments(
         output_dir=str(folder),
-        per_device_train_batch_size=stage.images_per_step,
+        per_device_train_batch_size=plan.batch,
         per_device_eval_batch_size=stage.images_per_step,
-        gradient_accumulation_steps=stage.accumulation,
+        gradient_accumulation_steps=plan.accumulation,
         num_train_epochs=stage.epochs or 1,
         max_steps=stage.steps or -1,
         learning_rate=stage.learning_rate,
@@ -40,5 +43,9 @@ def training_arguments(stage: StageConfig, config: TrainConfig, folder: Path, se
         dataloader_num_workers=config.workers,
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,  # see progress.py
-        ddp_find_unused_parameters=False,
+        average_tokens_across_devices=True,
+        ddp_find_unused_parameters=not stage.answer_weight,  # then little or nothing reaches the language model
     )
+    if arguments.n_gpu > 1:  # one process and several GPUs: the parent would split batches in a way of its own
+        arguments._n_gpu = 1
+    return arguments

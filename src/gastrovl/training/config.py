@@ -115,6 +115,9 @@ class StageConfig(Config):
         length_weighting: Whether each answer token counts alike (`token`), each dialogue (`dialogue`), or something
             between (`sqrt`): a caption of 60 tokens drowns a label of 2.
         early_stop: Ends the stage when a validation score no longer improves, with the best weights.
+        global_images_per_step: Images per optimiser step over all devices, in place of `accumulation`: batches of
+            `images_per_step` or somewhat fewer are added up. Then steps do not depend on the number of devices, and a
+            run may go on with another number.
     """
 
     name: Annotated[str, Field(pattern="^[a-z0-9-]+$")]
@@ -142,9 +145,14 @@ class StageConfig(Config):
     early_stop: EarlyStopConfig | None = None
     sampling: SamplingConfig | None = None
     length_weighting: LengthWeighting = "token"
+    global_images_per_step: Annotated[int, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> StageConfig:
+        if self.global_images_per_step is not None and self.accumulation != 1:
+            raise ValueError(
+                f"stage {self.name!r}: give either `accumulation` or `global_images_per_step`, from which it follows"
+            )
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(f"stage {self.name!r}: give either `epochs` or `steps`")
         if closed := set(self.rates) - set(self.trains):

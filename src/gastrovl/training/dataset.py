@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -115,6 +115,10 @@ class RowDataset(Dataset[Row]):
     def __len__(self) -> int:
         return len(self.groups)
 
+    def __iter__(self) -> Iterator[Row]:
+        """Every image once. Python's own loop would ask for rows until there are none, and there always are."""
+        return (self[index] for index in range(len(self)))
+
     def epoch_order(self, epoch: int) -> list[int]:
         """The indices of an epoch of a stage that samples, alike in every process (see `sampling.epoch_order`)."""
         assert self.shares is not None, "only a stage that samples has an order of its own"
@@ -161,7 +165,11 @@ class RowDataset(Dataset[Row]):
 
     def draw(self, image: ImageRef, view: View) -> NDArray[np.uint8]:
         """A view of an image as the tower sees it, uint8 (side, side, 3)."""
-        square, side = self.images.square(image.path), self.processor.image_size_px
+        return self.render(self.images.square(image.path), view)
+
+    def render(self, square: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
+        """The same of an image as the store gives it, uint8 (stored side, stored side, 3)."""
+        side = self.processor.image_size_px
         is_as_stored = not self.augment and square.shape[0] == side
         return square if is_as_stored else view.render(square, side)
 

@@ -13,6 +13,7 @@ import torch
 from gastrovl.core.errors import ConfigError, GastroVLError
 from gastrovl.core.types import Conversation
 from gastrovl.model import adapters
+from gastrovl.model.answerloss import CHUNK_BYTES
 from gastrovl.model.checkpoint import build_model, checkpoint_shape
 from gastrovl.model.config import ModelConfig, PartConfig
 from gastrovl.model.presets import PRESETS, resolve
@@ -24,7 +25,7 @@ from gastrovl.training.dataset import cached_side, load_conversations
 from gastrovl.training.devices import memory_here
 from gastrovl.training.footprint import footprint
 from gastrovl.training.lengths import ASSUMED_IMAGES, SAMPLE, assumed_lengths, measured_lengths
-from gastrovl.training.plan import BATCH_SECONDS, FLOAT, HALF, HEAD_CHUNK, UTILISATION, Plan, StagePlan
+from gastrovl.training.plan import BATCH_SECONDS, FLOAT, HALF, UTILISATION, Plan, StagePlan
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,13 @@ class _Inputs:
 
 
 def estimate(
-    config: TrainConfig, *, sample: int = SAMPLE, chunk: int | None = HEAD_CHUNK, is_cpu: bool = False
+    config: TrainConfig, *, sample: int = SAMPLE, chunk_bytes: int = CHUNK_BYTES, is_cpu: bool = False
 ) -> Plan:
     """What a run needs; see `plan.Plan`.
 
     Args:
         sample: Rows that are tokenised to learn how long they are.
-        chunk: Answer positions whose logits exist at once; None for all of a batch.
+        chunk_bytes: Bound on the float32 logits that exist at once.
         is_cpu: Whether attention is laid out as on a CPU, instead of under a mask as on a GPU.
 
     Raises:
@@ -66,7 +67,7 @@ def estimate(
         )
     images = len({one.image.path for one in conversations}) or ASSUMED_IMAGES
     inputs = _Inputs(config, model, processor, conversations, images)
-    stages = tuple(_stage(inputs, stage, sample, chunk, is_cpu) for stage in config.stages)
+    stages = tuple(_stage(inputs, stage, sample, chunk_bytes, is_cpu) for stage in config.stages)
     assumptions.insert(
         0,
         f"training reaches {UTILISATION:.0%} of a device's peak: the weightiest assumption, all times are inversely "
@@ -101,7 +102,7 @@ def advice_here(config: TrainConfig, stage: StageConfig) -> str:
         return "take a smaller images_per_step with more accumulation, which gives the same result"
 
 
-def _stage(inputs: _Inputs, stage: StageConfig, sample: int, chunk: int | None, is_cpu: bool) -> StagePlan:
+def _stage(inputs: _Inputs, stage: StageConfig, sample: int, chunk_bytes: int, is_cpu: bool) -> StagePlan:
     config, model, processor = inputs.config, inputs.model, inputs.processor
     lengths = (
         measured_lengths(inputs.conversations, stage, config, processor, sample)
@@ -121,13 +122,14 @@ def _stage(inputs: _Inputs, stage: StageConfig, sample: int, chunk: int | None, 
         steps=stage.steps,
         trains=tuple(part.value for part in stage.trains),
         is_mixed=is_mixed,
-        is_checkpointed=False,
+        is_checkpointed=config.gradient_checkpointing is True,
         is_tower_cached=is_cached,
         is_exact_split=not stage.contrastive_weight and not has_statistics,
         is_answered=bool(stage.answer_weight),
-        chunk=chunk,
+        chunk=max(1, chunk_bytes // (FLOAT * cost.vocabulary)),
         lengths=lengths,
         row=row,
+        quantised=config.quantise,
         cost=cost,
     )
 
@@ -151,14 +153,17 @@ def _shape(config: TrainConfig, assumptions: list[str]) -> tuple[Any, GastroVLPr
     described = resolve(config.model)
     if described.huggingface is not None:
         raise ConfigError(
-            "model.huggingface: no estimate is made of a model that was published whole; try it with images_per_step 1 "
-            "and gradient_checkpointing true"
+            f"model.huggingface {described.huggingface}: the estimate knows composed models only; train a few steps "
+            "(--set stages.0.steps=3) and look at the memory, or name a preset of like size"
         )
     if config.start_from:
         model, processor = checkpoint_shape(Path(config.start_from))
     else:
-        described = _present(described, config.model, assumptions)
-        model, processor = build_model(described, config.seed, only_shape=True)
+        present = _present(described, config.model, assumptions)
+        words = 0
+        if present.language != described.language and present.language is not None and present.language.config:
+            words = int(present.language.config.get("vocab_size", 0))  # of the weights that are not here
+        model, processor = build_model(present, config.seed, only_shape=True, least_words=words)
     wrapped: Any = model
     with torch.device("meta"):
         if any(Part.LORA in stage.trains for stage in config.stages):
@@ -167,6 +172,8 @@ def _shape(config: TrainConfig, assumptions: list[str]) -> tuple[Any, GastroVLPr
             wrapped = adapters.add_lora(model, described.lora)
         if any(stage.grounding_weight for stage in config.stages):
             model.add_grounding_head()
+        if any(stage.contrastive_weight for stage in config.stages):
+            model.add_contrastive_head()
     return wrapped, processor
 
 

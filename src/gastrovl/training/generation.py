@@ -78,7 +78,7 @@ class AnswerValidation(TrainerCallback):
         )
         seconds = time.perf_counter() - begin
         self._keep(step, replies, scores)
-        self.source.say(f"  step {step}: {len(replies)} questions answered in {seconds:.0f} s; {headlines(scores)}")
+        self.source.say(f"  step {step}: {len(replies)} questions answered in {seconds:.1f} s; {headlines(scores)}")
         return {**metrics_of(scores), SECONDS.removeprefix("eval_"): seconds}
 
     def _keep(self, step: int, replies: Sequence[Prediction], scores: Sequence[Score]) -> None:

@@ -68,6 +68,8 @@ def check_tokenizer(model: Any, tokenizer: Any, config: TrainConfig) -> None:
         TokenizerError: Its ids exceed the embedding; image or end token have other ids than the model's config says; or
             the config names another tokenizer than the weights were made for.
     """
+    if config.model.huggingface is not None:
+        return  # its loader has compared them
     where = f"start_from {config.start_from}" if config.start_from else f"model of {config.name}"
     inner = adapters.inner(model)
     rows, tokens = inner.get_input_embeddings().num_embeddings, max(tokenizer.get_vocab().values()) + 1

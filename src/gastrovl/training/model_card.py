@@ -30,7 +30,16 @@ from gastrovl.training.picture import NAME as PICTURE
 CARD, FACTS = "README.md", "training.json"
 NOTICE = "Research software. This is no medical device: it drafts, a physician decides."
 UNKNOWN = "unknown"
-_METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "bleu4": "bleu", "rougeL": "rouge"}  # the Hub's own names
+# Scores that the Hub shows beside the model, with its own names for them; the card's table has all.
+_METRICS = {
+    "accuracy": "accuracy",
+    "macro_f1": "f1",
+    "acc@0.5": "acc@0.5",
+    "mean_iou": "mean_iou",
+    "bleu4": "bleu",
+    "rougeL": "rouge",
+    "exact_match": "exact_match",
+}
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 _CACHED = re.compile(r"models--([\w.-]+)--([\w.-]+)")  # how the Hub's cache names the folder of a model
 
@@ -90,7 +99,7 @@ def write_model_card(folder: Path, scores: Sequence[Score] = (), *, measured: da
         f"**{NOTICE}**",
         _model(folder, config, facts, is_plain),
         _use(),
-        _loading(config.name, architecture if is_plain else None),
+        _loading(architecture if is_plain else None),
         _training(folder, config, facts, manifest),
         _scores(shown, measured),
         _limits(),
@@ -111,14 +120,14 @@ def _head(config: TrainConfig, facts: dict[str, Any], scores: Sequence[Score], i
             "dataset": {"type": "unknown", "name": f"{', '.join(sources)} ({score.split}, n={score.n})"},
             "metrics": [
                 {
-                    "type": _METRICS.get(score.metric, score.metric),
+                    "type": _METRICS[score.metric],
                     "name": f"{score.task} {score.metric}",
                     "value": round(score.value, 4),
                 }
             ],
         }
         for score in scores
-        if score.value is not None
+        if score.value is not None and score.metric in _METRICS
     ]
     return yaml_block(
         {
@@ -160,13 +169,14 @@ def _use() -> str:
     )
 
 
-def _loading(name: str, plain: str | None) -> str:
+def _loading(plain: str | None) -> str:
     own = (
         "```python\nfrom pathlib import Path\n\nfrom gastrovl.inference.predictor import Predictor\n\n"
         'predictor = Predictor.load(Path("this-folder"))\n'
         'print(predictor.ask(Path("image.jpg"), "What does the image show?").text)\n```'
     )
-    parts = [f"## How to load\n\nWith GastroVL, or `gastrovl ask image.jpg` on the command line ({name}):", own]
+    ask = '`gastrovl ask this-folder image.jpg "What does the image show?"`'
+    parts = [f"## How to load\n\nWith GastroVL, on the command line {ask}, or:", own]
     if plain:
         parts += [
             "With plain transformers:",
@@ -230,7 +240,7 @@ def _scores(scores: Sequence[Score], measured: datetime | None) -> str:
         if score.low is not None and score.high is not None:
             value += f" ({100 * score.low:.1f} to {100 * score.high:.1f})"
         rival = UNKNOWN if score.baseline is None else f"{100 * score.baseline:.1f} ({score.baseline_name})"
-        if score.metric == "unparsed":
+        if score.metric == "unparsed" or score.value is None:
             rival = "-"
         rows.append([score.task, score.metric, score.split, value, rival, score.n])
     when = f"Measured {measured.date().isoformat()}. " if measured else "Date of measurement: unknown. "
@@ -238,8 +248,8 @@ def _scores(scores: Sequence[Score], measured: datetime | None) -> str:
         [
             "## Scores",
             f"{when}In percent; in brackets the 95 % interval, where one was made. Beside each stands the best trivial "
-            "baseline, which never looks at the image or at a thumbnail of it only. `unparsed` is the share of replies "
-            "that could not be read; they count as wrong. Scores of the validation split were watched during training.",
+            "baseline, which looks at no image, or at a tiny copy only. `unparsed` is the share of replies that could "
+            "not be read; they count as wrong. Scores of the validation split were watched during training.",
             _table(["task", "metric", "split", "score", "baseline", "n"], rows),
         ]
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,16 @@ def save_picture(run: Path, output: Path | None = None, *, title: str | None = N
     entries = read_log(log).entries
     if not series_of(entries, ("loss",)):
         raise RecordError(f"{log}: no loss was logged yet; wait for `log_every` steps")
-    figure = draw(entries, title or Path(run).resolve().name)
+    figure = draw(entries, title or _name(Path(run)))
     return save_figure(figure, target.with_suffix(""))[0]
+
+
+def _name(run: Path) -> str:
+    """The run's name in its config, else its folder's."""
+    try:
+        return str(json.loads((run / "run.json").read_text(encoding="utf-8"))["name"])
+    except (OSError, ValueError, KeyError):
+        return run.resolve().name
 
 
 def draw(entries: Sequence[Entry], title: str) -> Any:
@@ -136,12 +145,13 @@ def _mark_stages(axes: Any, starts: dict[str, float], end: float, *, is_named: b
 
 def _legend(axes: Any) -> None:
     found: dict[str, Any] = {}
-    for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+    order = [label for _, label in _SAID.values()]
+    pairs = list(zip(*axes.get_legend_handles_labels(), strict=True))
+    for handle, label in sorted(pairs, key=lambda pair: order.index(pair[1]) if pair[1] in order else -1):
         found.setdefault(label, handle)
     if any(line.get_linestyle() == ":" for line in axes.get_lines()):
-        from matplotlib.lines import Line2D
-
-        found["best trivial baseline"] = Line2D([], [], color=GREY, linestyle=":", linewidth=1.3)
+        [found["best trivial baseline"]] = axes.plot([], [], color=GREY, linestyle=":", linewidth=1.3)
+        found["best trivial baseline"].remove()  # the legend keeps it; on the axes it would be a line of nothing
     if found:
         axes.legend(
             list(found.values()), list(found), loc="upper left", bbox_to_anchor=(1.005, 1.02), frameon=False, fontsize=9

@@ -18,7 +18,7 @@ FLOAT, HALF = 4, 2  # bytes
 UTILISATION = 0.35  # share of the peak; 0.3-0.5 is usual for transformers of this size on one node
 RESERVE = 0.1  # of a device's memory, left for what the allocator splits and the libraries hold
 BATCH_SECONDS = 0.03  # at least, on a GPU: some thousand kernels are started one after the other
-HEAD_CHUNK: int | None = None  # answer positions whose logits exist at once; None: all of a batch
+QUANTISED = {"nf4": 0.53, "int8": 1.02}  # bytes a weight, with the scales of its block
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class StagePlan:
             no running statistics of an open tower).
         chunk: Answer positions whose logits exist at once; None for all.
         row: The row that was measured: padded, or laid out.
+        quantised: How the language model's blocks are rounded (QLoRA), if they are.
     """
 
     name: str
@@ -81,13 +82,16 @@ class StagePlan:
     lengths: RowLengths
     row: RowShape
     cost: Footprint
+    quantised: str | None = None
 
     def memory(self, devices: int = 1, *, is_sharded: bool = False) -> Memory:
         """Peak memory of one of `devices`; sharded by FSDP, or copied by DDP."""
         cost, rows = self.cost, self.images_per_step
         share = devices if is_sharded else 1
         whole_blocks = 2 * cost.block_parameters if share > 1 else 0  # the one at work and the one being fetched
-        weights = cost.parameters * FLOAT // share + whole_blocks * FLOAT
+        rounded = cost.block_parameters * cost.layers if self.quantised else 0  # embeddings and head stay floats
+        weights = ((cost.parameters - rounded) * FLOAT + int(rounded * QUANTISED.get(self.quantised or "", 0))) // share
+        weights += whole_blocks * FLOAT
         buckets = 2 if devices > 1 and not is_sharded else 1
         answers = rows * self.lengths.mean.answers if self.is_answered else 0
         logit_bytes = 3 * FLOAT + (2 * HALF if self.is_mixed else 0)  # logits, their logarithms, their gradients

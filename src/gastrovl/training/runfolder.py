@@ -8,6 +8,9 @@ from pathlib import Path
 from gastrovl.core.errors import OutputError
 from gastrovl.core.files import sha256_file, write_text
 from gastrovl.training.config import TrainConfig
+from gastrovl.training.steps import StepPlan
+
+_STEP = "step.json"
 
 DONE = "weights.safetensors"  # of a finished stage
 
@@ -33,9 +36,18 @@ def check_output(output: Path, config: TrainConfig, resume: bool) -> None:
 
 
 def last_state(folder: Path) -> str | None:
-    """The newest whole state of a stage; one that was being written when the run died lacks its last file."""
-    states = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    """The newest whole state of a stage; what was being written when the run died lacks its last file or its end."""
+    states = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json") if _is_whole(path)]
     return str(max(states, key=lambda path: int(path.name.rsplit("-", 1)[1]))) if states else None
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a JSON file was written to its end; a full disk cuts it."""
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return True
 
 
 def what_is_kept(output: Path, config: TrainConfig) -> str:
@@ -62,6 +74,24 @@ def is_last_step(state: str) -> bool:
     """Whether a saved state is that of a stage's last step; the trainer would go one step too far from there."""
     content = json.loads((Path(state) / "trainer_state.json").read_text(encoding="utf-8"))
     return bool(content["global_step"] >= content["max_steps"])
+
+
+def check_step(folder: Path, plan: StepPlan, state: str | None) -> None:
+    """Note how many images a stage's optimiser steps have, or check that they have as many as in its saved state.
+
+    Raises:
+        OutputError: They have not: the steps of the rest of the stage would be others.
+    """
+    path = folder / _STEP
+    if state and path.is_file():
+        begun = json.loads(path.read_text(encoding="utf-8"))
+        if begun["images"] != plan.images:
+            raise OutputError(
+                f"{folder}: the stage was begun on {begun['processes']} processes with {begun['images']} images an "
+                f"optimiser step; {plan.processes} processes make that {plan.images}. Resume on {begun['processes']}; "
+                "a stage with `global_images_per_step` can change their number"
+            )
+    write_text(path, json.dumps({"images": plan.images, "processes": plan.processes}) + "\n")
 
 
 def cut_log(path: Path, stage: str, checkpoint: str | None) -> None:

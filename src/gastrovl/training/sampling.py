@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence, Sized
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import Sampler
 
 from gastrovl.core.types import Conversation
 from gastrovl.training.config import SamplingConfig
@@ -79,36 +77,6 @@ def epoch_order(images: Floats, seed: int, epoch: int) -> list[int]:
         found.append(image + seen[image] * count)
         seen[image] += 1
     return found
-
-
-class SampledRows(Sized, Protocol):
-    """A dataset that knows the order of its epochs."""
-
-    def set_epoch(self, epoch: int) -> None:
-        """What an epoch shows follows from its number."""
-        ...
-
-    def epoch_order(self, epoch: int) -> list[int]:
-        """The indices of an epoch, in order."""
-        ...
-
-
-class EpochOrder(Sampler[int]):
-    """The dataset's own order of each epoch; a sharded loader takes every process's part of it."""
-
-    def __init__(self, dataset: SampledRows) -> None:
-        self.dataset, self.epoch = dataset, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Told by the trainer's loader, which does not always tell the dataset beside its sampler."""
-        self.epoch = epoch
-        self.dataset.set_epoch(epoch)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.dataset.epoch_order(self.epoch))
 
 
 def _strata(dialogue: Conversation, config: SamplingConfig) -> list[Hashable]:

@@ -11,11 +11,19 @@ from gastrovl.core.errors import ConfigError
 from gastrovl.training.config import Part, StageConfig
 
 _NO_DECAY = ("bias", "norm", "embed", "positions", "queries", "rows", "columns")
-_UNUSED_ENDS = ("post_layernorm", ".head.", "pooler", "vision_tower.layernorm", "post_layer_norm")
+_UNUSED_ENDS = (
+    "post_layernorm",
+    ".head.",
+    "pooler",
+    "vision_tower.layernorm",
+    "vision_tower_2.layernorm",
+    "post_layer_norm",
+)
 _CONTRAST = re.compile(r"(?:^|\.)contrast\.")
 # What families of Hugging Face models call the two parts before the language model.
-_PROJECTORS = ("multi_modal_projector", "visual.merger", ".connector.", "grounding")
+_PROJECTORS = ("multi_modal_projector", "gated_blocks", "visual.merger", ".connector.")
 _TOWERS = ("vision_tower", ".visual.", ".vision_model.")
+_GROUNDING = re.compile(r"(?:^|\.)grounding\.")
 _BLOCK = re.compile(r"\blayers?\.(\d+)\.")
 _UNIT = re.compile(r"\b(?:layers?|stages)\.(\d+)\.")  # a block, or of a convolutional tower a stage
 
@@ -26,7 +34,7 @@ def part_of(name: str) -> Part | None:
         return Part.LORA
     if "original_module" in name:
         return None
-    if any(word in name for word in _PROJECTORS) or _CONTRAST.search(name):
+    if any(word in name for word in _PROJECTORS) or _CONTRAST.search(name) or _GROUNDING.search(name):
         return Part.PROJECTOR
     if any(word in name for word in _TOWERS):
         return Part.VISION
@@ -134,7 +142,9 @@ def _chosen_blocks(model: nn.Module, part: Part, text: str) -> set[int]:
 
 
 def _is_used(name: str, stage: StageConfig) -> bool:
-    """False for what only another stage's contrastive loss uses; several processes would wait for its gradient."""
+    """False for what only another stage's loss uses; several processes would wait for its gradient."""
+    if _GROUNDING.search(name):
+        return stage.grounding_weight > 0
     if not _CONTRAST.search(name):
         return True
     return stage.contrastive_weight > 0 and (stage.contrastive == "sigmoid" or "bias" not in name)
@@ -160,8 +170,10 @@ def _is_behind_the_features(name: str, config: Any) -> bool:
     """Whether a parameter of a transformer tower belongs to a block behind the hidden state that is used."""
     block = _BLOCK.search(name)
     blocks = getattr(getattr(config, "vision_config", None), "num_hidden_layers", None)
+    used = config.vision_feature_layer  # index into the hidden states: the embeddings, then one for each block
+    if name.startswith("_2."):
+        blocks, used = config.second_tower["config"].get("num_hidden_layers"), config.second_tower["feature_layer"]
     if block is None or blocks is None:
         return False
-    used = config.vision_feature_layer  # index into the hidden states: the embeddings, then one for each block
     layers = used if isinstance(used, list) else [used]
     return int(block.group(1)) >= max(layer if layer >= 0 else blocks + 1 + layer for layer in layers)

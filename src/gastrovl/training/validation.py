@@ -20,6 +20,8 @@ from gastrovl.core.types import Task
 from gastrovl.model.gastrovl import IGNORED
 from gastrovl.training.config import StageConfig
 from gastrovl.training.dataset import Collator, Row, RowDataset
+from gastrovl.training.processes import Team
+from gastrovl.training.steps import dealt
 
 
 def scores(
@@ -30,6 +32,7 @@ def scores(
     batch_size: int,
     prepare: Callable[[dict[str, Any]], dict[str, Any]],
     precision: Callable[[], AbstractContextManager[Any]],
+    team: Team | None = None,
 ) -> dict[str, float]:
     """Loss and exact answers, over all and of each task, and for REC mean IoU of single boxes.
 
@@ -40,20 +43,30 @@ def scores(
         model: In evaluation mode, see `untouched`.
         prepare: Brings a batch to the model's device.
         precision: The context the stage computes in.
+        team: The processes that share the batches; each computes its own, all get the scores of the whole.
     """
-    loader = DataLoader(dataset, batch_size=batch_size, collate_fn=list)
+    team = team or Team()
+    mine = dealt(math.ceil(len(dataset) / batch_size), team.rank, team.size)
+    places = range(len(dataset))
+    numbers = [list(places[number * batch_size :][:batch_size]) for number, _ in mine]
+    loader = DataLoader(dataset, batch_sampler=numbers, collate_fn=list)
     collator = Collator(dataset.processor, dataset.terms)
     tally: dict[str, list[float]] = defaultdict(list)
-    for rows in loader:
+    for (_, counts), rows in zip(mine, loader, strict=True):
+        found = tally if counts else defaultdict(list)
         batch = collator(rows)
         inputs = prepare(batch)
         with torch.no_grad(), precision():
             if "grounding" in batch:
-                tally["grounding_loss"].append(float(model(**inputs, answer_weight=0.0, grounding_weight=1.0).loss))
+                found["grounding_loss"].append(float(model(**inputs, answer_weight=0.0, grounding_weight=1.0).loss))
             if stage.answer_weight:
                 output = model(**inputs, with_guesses=True)
-                _tally(rows, batch, output.token_losses.cpu(), output.guesses.cpu(), dataset.processor.decode, tally)
-    return {name: math.fsum(values) / len(values) for name, values in tally.items()}
+                _tally(rows, batch, output.token_losses.cpu(), output.guesses.cpu(), dataset.processor.decode, found)
+    merged: dict[str, list[float]] = defaultdict(list)
+    for tallies in team.gathered(dict(tally)):
+        for name, values in tallies.items():
+            merged[name] += values
+    return {name: math.fsum(values) / len(values) for name, values in merged.items()}
 
 
 def _tally(
