@@ -1,7 +1,7 @@
 """Whole runs by the command, on one process and two: equal weights, resumed on either, one message when one fails.
 
-Processes are forked from one that has imported everything (see `forks.py`); they talk by gloo, as on any machine without
-GPUs. One test goes through `torchrun` itself.
+Processes are forked from one that has imported everything (see `forks.py`); they talk by gloo, as on any machine
+without GPUs. One test goes through `torchrun` itself.
 """
 
 from __future__ import annotations
@@ -228,7 +228,8 @@ SHARD = """
 import os
 os.environ.update(
     ACCELERATE_USE_FSDP="true", FSDP_VERSION="2", FSDP_AUTO_WRAP_POLICY="TRANSFORMER_BASED_WRAP",
-    FSDP_STATE_DICT_TYPE="SHARDED_STATE_DICT", FSDP_RESHARD_AFTER_FORWARD="true", FSDP_CPU_RAM_EFFICIENT_LOADING="false",
+    FSDP_STATE_DICT_TYPE="SHARDED_STATE_DICT", FSDP_RESHARD_AFTER_FORWARD="true",
+    FSDP_CPU_RAM_EFFICIENT_LOADING="false",
 )
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType
@@ -285,6 +286,27 @@ def test_a_run_that_is_killed_at_five_random_moments_ends_in_the_same_weights(st
     whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
     assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []
     assert logged(tmp_path / "whole") == logged(tmp_path / "parts")
+
+
+WATCH = """
+import pathlib, torch
+read = torch.load
+def load(file, *args, **others):
+    print("read", pathlib.Path(str(file)).name, "weights_only", others.get("weights_only"))
+    return read(file, *args, **others)
+torch.load = load
+"""
+
+
+def test_nothing_of_a_saved_state_is_unpickled_but_tensors_and_plain_values(start, configured, tmp_path):
+    config = configured(stages=(ALIGN, INSTRUCT | {"steps": 4}), val=None, evaluate_every=None)
+    assert start(config, tmp_path / "run", before=DIE.format(rank=0, end=KILL)).end() == [-signal.SIGKILL]
+
+    resumed = start(config, tmp_path / "run", resume=True, before=WATCH)
+
+    assert resumed.end() == [0]
+    read = re.findall(r"read (\S+) weights_only (\S+)", resumed.said.read_text(encoding="utf-8"))
+    assert sorted(read) == [("optimizer.pt", "True"), ("rng_state.pth", "True"), ("scheduler.pt", "True")]
 
 
 def test_the_script_for_several_machines_trains_on_two_local_processes(configured, tmp_path):

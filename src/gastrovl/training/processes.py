@@ -1,7 +1,7 @@
 """One command started N times as one team: who is first, who waits for whom, and one error for all.
 
-The processes meet in PyTorch's default group: gloo for what lies on CPUs and NCCL for what lies on GPUs, so that our own
-few words between processes never occupy a GPU.
+The processes meet in PyTorch's default group: gloo for what lies on CPUs and NCCL for what lies on GPUs, so that our
+own few words between processes never occupy a GPU.
 """
 
 from __future__ import annotations
