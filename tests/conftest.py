@@ -125,6 +125,12 @@ def write_data(folder: Path, images: int, name: str = "train") -> Path:
     return folder / f"{name}.jsonl"
 
 
+@pytest.fixture(scope="session")
+def drawn() -> Callable[..., Path]:
+    """`drawn(folder, images=2)`: as `tiny_data`, into a folder of the caller's, for what is made once a session."""
+    return write_data
+
+
 @pytest.fixture
 def tiny_data(tmp_path: Path) -> Callable[..., Path]:
     """`tiny_data(images=2)` draws images, writes four conversations about each and returns their JSONL file."""
@@ -189,6 +195,52 @@ def tiny_model(tiny_tokenizer: Path) -> Callable[..., ModelConfig]:
         return ModelConfig(**(fields | others))
 
     return describe
+
+
+FUSIONS = ("attention", "attention-7", "query-2", "gated", "gated-query", "two-towers", "two-towers-gated")
+
+
+@pytest.fixture(scope="session")
+def tiny_fusion(tiny_model: Callable[..., ModelConfig]) -> Callable[[str], ModelConfig]:
+    """`tiny_fusion("gated")` describes a `tiny_model` that joins image and text in the way named (see FUSIONS)."""
+    from gastrovl.model.config import ConnectorConfig
+
+    connectors: dict[str, dict[str, Any]] = {
+        "attention": {"kind": "attention", "queries": 4},
+        "attention-7": {"kind": "attention", "queries": 7},
+        "query-2": {"kind": "query", "queries": 4, "depth": 2},
+        "gated": {"kind": "pool", "grids": (4,), "gated_every": 1},
+        "gated-query": {"kind": "query", "queries": 3, "gated_every": 2},
+        "two-towers": {"kind": "pool", "grids": (4, 1), "regions": True},
+        "two-towers-gated": {"kind": "attention", "queries": 5, "gated_every": 2},
+    }
+
+    def describe(name: str) -> ModelConfig:
+        config = tiny_model("pool", "siglip")
+        changes: dict[str, Any] = {"connector": ConnectorConfig.model_validate(connectors[name])}
+        if name.startswith("two-towers"):
+            changes["vision_2"] = tiny_model("pool", "resnet").vision
+        return config.model_copy(update=changes)
+
+    return describe
+
+
+@pytest.fixture
+def open_fusion(tiny_fusion: Callable[[str], ModelConfig]) -> Callable[[str], tuple[Any, Any]]:
+    """`open_fusion("gated")` builds that model, in evaluation mode, with gates as training would leave them."""
+    import torch
+
+    from gastrovl.model.checkpoint import build_model
+
+    def build(name: str) -> tuple[Any, Any]:
+        model, processor = build_model(tiny_fusion(name), seed=1)
+        with torch.no_grad():
+            for block in model.model.gated_blocks:
+                block.gate_attention.fill_(0.7)
+                block.gate_feed.fill_(-0.4)
+        return model.eval(), processor
+
+    return build
 
 
 @pytest.fixture(scope="session")

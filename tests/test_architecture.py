@@ -39,7 +39,8 @@ LIBRARIES: dict[str, set[str]] = {
     "data": FOUNDATION | {"PIL", "jinja2", "openpyxl", "defusedxml", "av", "pydicom", "pyarrow", "ray"},
     "evaluation": FOUNDATION | {"PIL", "jinja2", "sacrebleu", "rouge_score", "nltk"},
     "model": FOUNDATION | {"PIL", "torch", "transformers", "tokenizers", "peft", "safetensors", "bitsandbytes"},
-    "training": FOUNDATION | {"PIL", "torch", "transformers", "accelerate", "safetensors"},
+    "training": FOUNDATION
+    | {"PIL", "torch", "transformers", "accelerate", "safetensors", "wandb", "mlflow", "huggingface_hub"},
     "inference": FOUNDATION | {"PIL", "torch", "transformers"},
     "pipeline": FOUNDATION,
     "cli": {"typer", "rich"},
@@ -58,6 +59,9 @@ HOME_OF: dict[str, tuple[str, ...]] = {
     "sacrebleu": ("evaluation/language.py",),
     "rouge_score": ("evaluation/language.py",),
     "nltk": ("evaluation/language.py",),  # comes with rouge_score
+    "wandb": ("training/trackers.py",),
+    "mlflow": ("training/trackers.py",),
+    "huggingface_hub": ("training/hub.py",),
 }
 TORCH_FREE = {"core", "clinical", "data", "evaluation", "cli"}
 UNPICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
@@ -182,7 +186,7 @@ def test_torch_free_layers_import_on_a_machine_without_torch():
         "import importlib, sys\n"
         "for heavy in ('torch', 'transformers', 'tokenizers', 'accelerate', 'peft', 'safetensors', 'matplotlib',\n"
         "              'jinja2', 'ray', 'sacrebleu', 'rouge_score', 'openpyxl', 'defusedxml', 'av', 'pydicom',\n"
-        "              'pyarrow', 'bitsandbytes'):\n"
+        "              'pyarrow', 'bitsandbytes', 'wandb', 'mlflow', 'huggingface_hub'):\n"
         "    sys.modules[heavy] = None  # an import of it now raises ImportError\n"
         f"for name in {names!r}:\n"
         "    importlib.import_module(name)\n"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -15,9 +16,12 @@ from gastrovl.core.config import Config
 from gastrovl.core.errors import OutputError
 from gastrovl.core.files import write_text
 from gastrovl.core.manifest import write_manifest
-from gastrovl.core.types import Split
+from gastrovl.core.types import Conversation, Prediction, Score, Split, Task
 from gastrovl.data.config import BuildConfig
 from gastrovl.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from gastrovl.evaluation.baselines import Baseline
 
 MARK_NAME, MARK_SCHEMA = "gastrovl-run.json", "gastrovl/run/1"
 Say = Callable[[str], None]
@@ -76,11 +80,96 @@ def run(
             _predict(config, output, split, progress)
         with clock.measured(f"evaluate {split}"):
             _evaluate(config, output, split)
+    _complete_card(config, output)
     write_manifest(output, stage="run", config=config.model_dump(mode="json"), seed=config.train.seed)
     from gastrovl.evaluation.page import write_run_page
 
     write_run_page(output)
     return output / "index.html"
+
+
+class AnswerScorer:
+    """Answers questions with a model in memory as `gastrovl predict` would, and scores them as `gastrovl evaluate`.
+
+    Training takes it as its `score_answers`. Scores come without intervals and without the nearest neighbour, whose
+    images would have to be opened; the other baselines are made once, for they do not change with the model.
+
+    Args:
+        name: Stands in the predictions.
+        train: The training split, which the baselines know.
+        seed: Of a baseline's draw of captions.
+
+    Raises:
+        MissingExtraError: A library of the extra "evaluate" is not installed.
+    """
+
+    def __init__(self, name: str, train: Path, seed: int) -> None:
+        from gastrovl.evaluation import language
+
+        self.name, self.train, self.seed = name, Path(train), seed
+        self._rivals: dict[tuple[Task, tuple[str, ...]], list[Baseline]] = {}
+        language.measures([("a word",)], ["a word"])  # a missing library ends the run now, not after hours
+
+    def __call__(
+        self, model: Any, processor: Any, asked: Sequence[Conversation], images: Path, batch_size: int
+    ) -> tuple[list[Prediction], list[Score]]:
+        """Replies in the order of `asked`, and scores task by task, the task's main one first."""
+        from gastrovl.inference.batch import answer_batch, batches
+        from gastrovl.inference.predictor import Predictor
+        from gastrovl.model.checkpoint import CheckpointCard
+
+        card = CheckpointCard(
+            name=self.name, image_tokens=processor.image_tokens, image_size_px=processor.image_size_px
+        )
+        predictor = Predictor(model, processor, card)
+        replies = {
+            reply.conversation_id: reply
+            for batch in batches(asked, batch_size)
+            for reply in answer_batch(predictor, batch, images)
+        }
+        return [replies[one.id] for one in asked], self._scores(asked, replies)
+
+    def _scores(self, asked: Sequence[Conversation], replies: dict[str, Prediction]) -> list[Score]:
+        from gastrovl.clinical.taxonomy import Taxonomy
+        from gastrovl.evaluation.baselines import baselines
+        from gastrovl.evaluation.items import pair, read_conversations
+        from gastrovl.evaluation.results import ALL
+        from gastrovl.evaluation.scoring import score_task
+        from gastrovl.evaluation.tasks import HEADLINE
+
+        found: list[Score] = []
+        paired = pair(asked, replies, Taxonomy.load())
+        for task in Task:
+            items = [item for item in paired if item.conversation.task is task]
+            if not items:
+                continue
+            questions, split = [item.conversation for item in items], items[0].conversation.split
+            key = (task, tuple(one.id for one in questions))
+            if key not in self._rivals:
+                self._rivals[key] = baselines(task, questions, read_conversations(self.train), None, seed=self.seed)
+            answers, rivals = [item.answer for item in items], self._rivals[key]
+            scored = score_task(task, split, questions, answers, rivals, resamples=0, seed=self.seed).scores
+            found += sorted(scored, key=lambda score: (score.dataset != ALL, score.metric != HEADLINE[score.task]))
+            unread = sum(not item.is_parsed for item in items)
+            found.append(
+                Score(
+                    task=task,
+                    metric="unparsed",
+                    dataset=ALL,
+                    split=split,
+                    value=unread / len(items),
+                    n=len(items),
+                    n_unparsed=unread,
+                )
+            )
+        return found
+
+
+def answer_scorer(config: TrainConfig) -> AnswerScorer | None:
+    """What `validate_answers` of a training config needs; None where it asks for no answers."""
+    if config.validate_answers is None or config.train is None:
+        return None
+    return AnswerScorer(config.name, Path(config.train), config.seed)
 
 
 def _claim(output: Path, config: RunConfig, is_replaced: bool) -> None:
@@ -130,7 +219,7 @@ def _train(config: RunConfig, output: Path, say: Say, progress: Progress | None)
     kept = config.train.feature_cache or str(output.parent / "feature-cache")  # outlives this run, for the next one
     settings = config.train.model_copy(update={**places, "feature_cache": kept})
     is_begun = (folder / "run.json").is_file()
-    train(settings, folder, resume=is_begun, say=say, progress=progress)
+    train(settings, folder, resume=is_begun, say=say, progress=progress, score_answers=answer_scorer(settings))
 
 
 def _predict(config: RunConfig, output: Path, split: Split, progress: Progress | None) -> None:
@@ -162,6 +251,18 @@ def _evaluate(config: RunConfig, output: Path, split: Split) -> None:
         resamples=config.evaluate.resamples,
         seed=config.evaluate.seed,
     )
+
+
+def _complete_card(config: RunConfig, output: Path) -> None:
+    """Write the model card again, with the scores of every evaluated split."""
+    from gastrovl.core.manifest import read_manifest
+    from gastrovl.evaluation.results import read_results
+    from gastrovl.training.model_card import write_model_card
+
+    folders = [output / "evaluation" / split for split in config.predict.splits]
+    scores = [score for folder in folders for score in read_results(folder / "results.json").scores]
+    dates = [datetime.fromisoformat(read_manifest(folder).created) for folder in folders]
+    write_model_card(output / "train", scores, measured=max(dates, default=None))
 
 
 class _Clock:

@@ -10,12 +10,13 @@ from huggingface_hub import DatasetCard
 
 from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.config import parse_config
+from gastrovl.core.frontmatter import licence_fields, without_front_matter
 from gastrovl.core.types import Box, Conversation, Finding, ImageRef, Sample, Split, Target, Task, Turn
 from gastrovl.data.card import CardFacts, render_card
 from gastrovl.data.citation import bibtex
 from gastrovl.data.collect import CollectedSource
 from gastrovl.data.config import BuildConfig
-from gastrovl.data.frontmatter import front_matter, hub_split, licence_fields, size_category, without_front_matter
+from gastrovl.data.frontmatter import front_matter, hub_split, size_category
 from gastrovl.data.harmonise import Harmonised, LabelUse
 from gastrovl.data.source import SourceDescription
 from gastrovl.data.statistics import Tally

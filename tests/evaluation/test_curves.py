@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from gastrovl.evaluation.curves import draw_loss, draw_scores_over_time, read_log
+from gastrovl.core.trainlog import read_log
+from gastrovl.evaluation.curves import draw_loss, draw_scores_over_time
 
 
 def lines_of(axes):
@@ -30,6 +31,12 @@ def test_only_shares_are_drawn_as_scores():
     entries = [{"step": 5, "eval_CLS_accuracy": 0.5, "eval_loss": 0.7, "eval_runtime": 0.9, "eval_seconds": 12.0}]
     [axes] = draw_scores_over_time(entries).axes
     assert lines_of(axes) == {"CLS accuracy": [50.0]}
+
+
+def test_of_the_scores_of_whole_answers_the_main_ones_are_drawn():
+    entry = {"step": 5, "eval_cls/accuracy": 0.5, "eval_cls/accuracy_baseline": 0.2, "eval_cls/macro_f1": 0.4}
+    [axes] = draw_scores_over_time([entry | {"eval_cls/unparsed": 0.0, "eval_answers_seconds": 0.5}]).axes
+    assert lines_of(axes) == {"cls accuracy": [50.0]}
 
 
 def test_a_log_without_numbers_gives_no_picture():

@@ -9,6 +9,7 @@ from gastrovl.model.adapters import add_lora, inner
 from gastrovl.model.checkpoint import build_model
 from gastrovl.model.checkpointing import free_memory, is_wanted, keep_recomputing, set_checkpointing
 from gastrovl.model.config import LoraConfig
+from gastrovl.model.shared_prefix import Backend
 from gastrovl.training.packing import collate, pack
 
 TURNS = (
@@ -44,9 +45,13 @@ def calls_of_blocks(model):
 
 
 @pytest.mark.parametrize("has_lora", [False, True])
-@pytest.mark.parametrize(("connector", "tower"), [("mlp", "siglip"), ("pool", "resnet")])
-def test_recomputed_activations_give_the_same_gradients(tiny_model, connector, tower, has_lora):
+@pytest.mark.parametrize(
+    ("connector", "tower", "backend"),
+    [("mlp", "siglip", "groups"), ("mlp", "siglip", "mask"), ("pool", "resnet", "groups")],
+)
+def test_recomputed_activations_give_the_same_gradients(tiny_model, connector, tower, backend, has_lora):
     model, processor = build_model(tiny_model(connector, tower), seed=1)
+    model.packed_attention = Backend(backend)
     if has_lora:
         model = add_lora(model, LoraConfig(rank=4, alpha=8, dropout=0.3))
     model.train()
@@ -64,6 +69,28 @@ def test_recomputed_activations_give_the_same_gradients(tiny_model, connector, t
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():
         assert torch.linalg.norm(found[name] - gradient) <= 1e-5 * max(float(gradient.norm()), 1e-3), name
+
+
+def test_recomputing_keeps_less_for_the_backward_pass(tiny_model):
+    model, processor = build_model(tiny_model("mlp"), seed=1)
+    batch = a_batch(processor)
+    weights = {p.data_ptr() for p in model.parameters()}
+    kept = {}
+    for is_on in (False, True):
+        found = {}
+
+        def note(tensor, found=found):
+            if tensor.data_ptr() not in weights:
+                found[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+            return tensor
+
+        set_checkpointing(model.train(), is_on)
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            output = model(**batch)
+        kept[is_on] = sum(found.values())
+        del output
+
+    assert kept[True] < 0.5 * kept[False]
 
 
 def test_blocks_of_a_frozen_language_model_recompute_too(tiny_model):

@@ -178,7 +178,7 @@ def test_the_contrastive_term_is_added_with_its_weight(tiny_model):
 
 @pytest.mark.parametrize("connector", ["linear", "mlp"])
 def test_a_convolutional_tower_needs_a_connector_with_positions(tiny_model, connector):
-    with pytest.raises(ConfigError, match=f"'{connector}' makes a plain LLaVA model.*'resnet'.*`pool` or `query`"):
+    with pytest.raises(ConfigError, match=f"'{connector}' makes a plain LLaVA model.*'resnet'.*`pool`, `query` or"):
         build_model(tiny_model(connector, "resnet"), seed=1)
 
 

@@ -89,7 +89,7 @@ def test_the_head_reads_the_finest_grid(tiny_model, connector, tower, cells):
 def test_learned_queries_have_no_grid_to_ground(tiny_model):
     model, _ = build_model(tiny_model("query"), seed=1)
 
-    with pytest.raises(ConfigError, match="connector `query` has none, use mlp or pool"):
+    with pytest.raises(ConfigError, match="connector `query` with 4 tokens has none, use mlp or pool"):
         model.add_grounding_head()
 
 

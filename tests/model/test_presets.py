@@ -26,8 +26,8 @@ from transformers import (
 
 from gastrovl.core.errors import ConfigError
 from gastrovl.model.checkpoint import build_model, load_checkpoint, save_checkpoint
+from gastrovl.model.compose import compose
 from gastrovl.model.config import ConnectorConfig, ModelConfig, PartConfig
-from gastrovl.model.gastrovl import compose
 from gastrovl.model.presets import PRESETS, resolve
 
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -36,7 +36,9 @@ TEXT = SMALL | {"vocab_size": 100, "max_position_embeddings": 16}
 # Parameters of tower and language model as their authors publish them, in millions, and image tokens.
 PUBLISHED = {
     "phi15-siglip": (428, 1418, 246),  # SigLIP-so400m: 428 M with its pooling head; Phi-1.5: 1.42 B; 14^2 + 7^2 + 1
-    "qwen3-siglip2": (93, 596, 256),  # SigLIP 2 base: 93 M; Qwen3-0.6B: 596 M; (256 / 16)^2
+    "phi15-siglip2": (93, 1418, 81),  # SigLIP 2 base: 93 M; 8^2 + 4^2 + 1
+    "qwen3-siglip2": (93, 596, 256),  # Qwen3-0.6B: 596 M; (256 / 16)^2
+    "qwen3-clip": (304, 596, 576),
     "llama-clip": (304, 1236, 576),  # CLIP ViT-L/14: 304 M; Llama 3.2 1B: 1.236 B; (336 / 14)^2
 }
 
@@ -98,6 +100,19 @@ def test_nano_has_at_most_30_million_parameters_and_builds_as_it_is_shipped():
     assert logits.shape == (1, ids.shape[1], len(processor.tokenizer))
 
 
+def test_small_has_the_sizes_that_benchmarks_name():
+    model = on_meta("small")
+    tower = 3 * 16 * 16 * 192 + 192 + 196 * 192 + 12 * (4 * (192 * 192 + 192) + 2 * 192 * 768 + 768 + 192 + 4 * 192)
+    tower += 2 * 192  # the norm behind the last block
+    pooling = 4 * (192 * 192 + 192) + 2 * 192 * 768 + 768 + 192 + 3 * 192  # SigLIP's pooling head, which is not used
+    language = 32000 * 256 + 6 * (4 * 256 * 256 + 3 * 256 * 768 + 2 * 256) + 256
+    projector = 192 * 256 + 256 + 256 * 256 + 256
+
+    assert model.config.image_seq_length == 196
+    assert sum(p.numel() for p in model.parameters()) == tower + pooling + language + projector
+    assert PRESETS["small"].lora.rank == 16
+
+
 def test_what_a_config_says_replaces_the_preset_and_the_rest_stays():
     resolved = resolve(
         ModelConfig(preset="nano", image_size_px=160, connector=ConnectorConfig(kind="pool", grids=(10,)))
@@ -109,7 +124,7 @@ def test_what_a_config_says_replaces_the_preset_and_the_rest_stays():
 
 def test_an_unknown_preset_names_the_known_ones():
     with pytest.raises(
-        ConfigError, match="'nanoo' is unknown; known: llama-clip, nano, phi15-siglip, qwen3-siglip2, small"
+        ConfigError, match="'nanoo' is unknown; known: llama-clip, nano, phi15-siglip, phi15-siglip2, qwen3-clip"
     ):
         resolve(ModelConfig(preset="nanoo"))
 

@@ -91,6 +91,9 @@ def test_a_run_leaves_data_checkpoint_predictions_scores_and_page(config, tmp_pa
     accuracies = [score for score in scores if score["metric"] in ("accuracy", "acc@0.5", "mean_iou", "bleu4")]
     assert {score["task"] for score in accuracies} >= {"CLS", "REC", "REG"}
     assert all(score["baseline"] is not None and score["baseline_name"] for score in accuracies)
+    card = (tmp_path / "run/train/README.md").read_text(encoding="utf-8")
+    assert "| CLS | accuracy | test | " in card  # the model card has the scores of what was evaluated
+    assert "(majority label)" in card
     with pytest.raises(OutputError, match="finished"):
         run(config, tmp_path / "run", say=quiet)
 

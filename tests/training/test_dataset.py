@@ -232,6 +232,12 @@ def test_an_image_that_comes_again_in_an_epoch_is_seen_in_another_view(make):
     assert dataset[0].tasks == dataset[0 + len(dataset)].tasks
 
 
+def test_a_loop_over_the_rows_sees_every_image_once(make):
+    dataset = make(sampling={"temperature": 2})
+
+    assert [row.packed for row in dataset] == [dataset[0].packed, dataset[1].packed]
+
+
 def test_validation_does_not_sample(make):
     assert make(sampling={"temperature": 5}, is_training=False).shares is None
 

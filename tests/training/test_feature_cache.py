@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -138,6 +139,22 @@ def test_an_entry_under_the_key_of_another_is_damaged(opened, payloads):
     assert opened().read(key_of(0), lambda _: None) is None
 
 
+def test_a_shard_full_of_damage_is_reported_in_one_line_and_entries_of_another_size_are_refused(opened, payloads):
+    space = opened()
+    fill(space, range(4))
+    space.close()
+    payloads()[0].write_bytes(bytes(4 * SIZE))
+    told = []
+
+    reader = opened()
+    assert [reader.read(key_of(number), told.append) for number in range(4)] == [None] * 4
+
+    assert len(told) == 1
+    assert reader.damaged == 4
+    with pytest.raises(ValueError, match=r"entries of shape \(1, 999\); expected 1 of 1000 bytes"):
+        reader.add([key_of(0)], np.zeros((1, SIZE - 1), dtype=np.uint8))
+
+
 @pytest.mark.parametrize("left", [0, SIZE, 2 * SIZE + 10])
 def test_a_truncated_shard_keeps_its_whole_entries_and_the_others_are_made_anew(opened, payloads, left):
     space = opened()
@@ -155,6 +172,26 @@ def test_a_truncated_shard_keeps_its_whole_entries_and_the_others_are_made_anew(
     assert readable(after, range(4)) == list(range(whole))
     fill(after, range(whole, 4))
     assert readable(opened(), range(4)) == [0, 1, 2, 3]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_reading_a_large_cache_takes_no_memory(tmp_path):
+    size, count = 500_000, 160  # 80 MB
+    keys = [key_of(number) for number in range(count)]
+    space = FeatureCache(tmp_path / "cache", 10**9).space({}, size)
+    for key in keys:
+        space.add([key], np.zeros((1, size), dtype=np.uint8))
+    before = resident_mb()
+
+    assert all(space.read(key) is not None for key in keys)
+
+    assert resident_mb() - before < 30
+
+
+def resident_mb():
+    """Memory of this process in MB, what it maps of files included."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith("VmRSS"))
 
 
 def test_a_shard_that_is_cut_while_it_is_mapped_ends_no_process(opened, payloads):

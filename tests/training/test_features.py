@@ -26,6 +26,7 @@ from gastrovl.training.dataset import Collator, RowDataset, cached_side, load_co
 from gastrovl.training.featurecache import FeatureCache
 from gastrovl.training.features import BATCH, FeatureFiller, may_keep, tower_meaning
 from gastrovl.training.images import ImageStore
+from gastrovl.training.operations import QuarterTurn
 
 STAGE = StageConfig(name="s", tasks=tuple(Task)[:4], trains=("projector",), learning_rate=1, steps=1)
 TOWERS = [("mlp", "siglip"), ("pool", "resnet")]
@@ -135,6 +136,7 @@ def test_bfloat16_entries_take_two_bytes_a_number(bench):
 
 CHANGES = {
     "a weight": lambda model, _: model.model.vision_tower.embeddings.patch_embedding.weight.data[0, 0, 0, 0].add_(1e-6),
+    "how attention is computed": lambda model, _: model.model.vision_tower.set_attn_implementation("eager"),
     "the name of a weight": lambda model, _: model.model.vision_tower.register_buffer("more", torch.zeros(1)),
     "the layer": lambda model, _: setattr(model.config, "vision_feature_layer", -2),
     "the tower's config": lambda model, _: setattr(model.config.vision_config, "layer_norm_eps", 1e-5),
@@ -219,6 +221,7 @@ def seen_red(square):
 def test_kept_views_are_few_and_their_boxes_stand_where_the_tower_saw_them(bench):
     made = bench()
     rows = made.filled(augment=VIEWS, views=3)
+    assert len(rows.sights()) == 6
     shown, starts = set(), set()
     for epoch in range(30):
         rows.set_epoch(epoch)
@@ -244,6 +247,15 @@ def test_a_view_depends_on_run_image_and_number_only(bench):
     assert len(first.sights()) == 4
     assert not {view for _, view in first.sights()} & {view for _, view in other.sights()}
     assert made.rows(VIEWS, 0).sights() == []
+
+
+def test_a_turned_view_is_kept_as_another_one(bench):
+    made = bench()
+    image, features = made.conversations[0].image, made.filled().features
+
+    views = [View(), *(View(operations=(QuarterTurn(times),)) for times in (1, 2))]
+
+    assert len({features.key(image, view) for view in views}) == 3
 
 
 def test_more_views_or_other_boxes_leave_what_is_kept(bench):
@@ -386,6 +398,18 @@ def test_two_processes_fill_one_cache_and_both_see_every_image(bench, tmp_path):
     assert all(np.allclose(np.load(tmp_path / f"{rank}.npy"), expected, atol=1e-5) for rank in (0, 1))
 
 
+def test_an_image_is_decoded_once_for_all_its_views(bench, monkeypatch):
+    made = bench(images=4)
+    rows, decoded = made.rows(VIEWS, 4), []
+    open_image = images_module.open_image
+    monkeypatch.setattr(images_module, "open_image", lambda path: decoded.append(path.name) or open_image(path))
+    rows.images = ImageStore(made.file.parent, rows.images.side, made.processor, memory_mb=0)
+
+    made.filler().fill(rows, "tower")
+
+    assert sorted(decoded) == ["0.png", "1.png", "2.png", "3.png"]
+
+
 @pytest.mark.parametrize("rank", [0, 1, 2])
 def test_each_of_three_processes_begins_with_its_own_share_and_makes_up_for_the_others(bench, monkeypatch, rank):
     """The others are not there at all."""
@@ -393,8 +417,8 @@ def test_each_of_three_processes_begins_with_its_own_share_and_makes_up_for_the_
     order = []
     filler = made.filler(rank=rank, world_size=3)
     rows = made.rows()
-    draw = rows.draw
-    monkeypatch.setattr(rows, "draw", lambda image, view: order.append(image.path) or draw(image, view))
+    square = rows.images.square
+    monkeypatch.setattr(rows.images, "square", lambda path: order.append(path) or square(path))
 
     rows.features = filler.fill(rows, "tower")
 

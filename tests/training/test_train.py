@@ -16,6 +16,7 @@ from gastrovl.core.records import read_records
 from gastrovl.core.types import Conversation, Task
 from gastrovl.inference.predictor import Predictor, Question
 from gastrovl.model.checkpoint import build_model, load_checkpoint
+from gastrovl.training import stagerun
 from gastrovl.training import train as train_module
 from gastrovl.training.config import TrainConfig
 from gastrovl.training.joblog import JsonlLog
@@ -196,6 +197,11 @@ VARIANTS = {
         "stages": FROZEN,
     },
     "resnet": {"connector": ("pool", "resnet"), "augment": {"smallest_crop": 0.5}},
+    "in the middle of an epoch": {
+        "connector": ("pool", "resnet"),
+        "augment": {"smallest_crop": 0.5},
+        "save_every": 3,  # three images, two a step: an epoch has two steps
+    },
     "grounded": {
         "connector": ("pool", "resnet"),
         "stages": (ALIGN, INSTRUCT | {"grounding_weight": 0.5, "accumulation": 2, "images_per_step": 1}),
@@ -255,14 +261,14 @@ class Interrupted(JsonlLog):
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(configured, tmp_path, monkeypatch, variant):
     if "quantise" in VARIANTS[variant]:
         pytest.importorskip("bitsandbytes")
-    config = configured(**VARIANTS[variant], save_every=2, evaluate_every=2)
+    config = configured(**({"save_every": 2, "evaluate_every": 2} | VARIANTS[variant]))
     config = config.model_copy(update={"val": config.train})
     run(config, tmp_path / "whole")
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "JsonlLog", Interrupted)
+        patch.setattr(stagerun, "JsonlLog", Interrupted)
         with pytest.raises(KeyboardInterrupt):
-            run(config, tmp_path / "parts")  # the last saved state is that of step 4
+            run(config, tmp_path / "parts")  # the last saved state is that of step 4, or 3
     said = run(config, tmp_path / "parts", resume=True)
 
     whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
@@ -272,76 +278,11 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(configured, tmp_p
     assert "stage 1 align: done before, weights read" in said
 
 
-WORSE = INSTRUCT | {"learning_rate": 0.3, "warmup": 0.0, "steps": 12, "early_stop": {"metric": "loss", "patience": 2}}
-
-
-def test_a_stage_ends_when_validations_get_no_better_and_keeps_the_best_weights(configured, tmp_path, monkeypatch):
-    config = configured((WORSE,), ("pool", "resnet"), evaluate_every=1, save_every=1)
-    config = config.model_copy(update={"val": config.train})
-    kept = {}
-
-    class Weights(JsonlLog):
-        def on_evaluate(self, args, state, control, metrics=None, model=None, **_):
-            del args, control
-            kept[state.global_step] = (metrics["eval_loss"], {n: p.clone() for n, p in model.state_dict().items()})
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train_module, "JsonlLog", Weights)
-        run(config, tmp_path / "run")
-
-    losses = [loss for loss, _ in kept.values()]
-    best = min(kept, key=lambda step: kept[step][0])
-    assert len(kept) < 12
-    assert len(kept) == best + 2
-    assert losses[-1] > losses[best - 1]
-    found = load_file(tmp_path / "run" / "model.safetensors")
-    same = [name for name in found if torch.equal(found[name], kept[best][1][name])]
-    assert {name for name in found if name not in same} == {n for n in found if "num_batches_tracked" in n}
-
-
-def test_a_run_that_is_resumed_behind_an_early_stop_does_not_go_on(configured, tmp_path, monkeypatch):
-    config = configured((WORSE,), ("pool", "resnet"), evaluate_every=1, save_every=1)
-    config = config.model_copy(update={"val": config.train})
-    run(config, tmp_path / "whole")
-
-    def die(*_, **__):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train_module, "save_weights", die)
-        with pytest.raises(KeyboardInterrupt):
-            run(config, tmp_path / "parts")
-    run(config, tmp_path / "parts", resume=True)
-
-    whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
-    assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []
-    assert logged(tmp_path / "whole") == logged(tmp_path / "parts")
-
-
-def test_the_average_is_what_a_run_keeps(configured, tmp_path):
-    for name, decay in (("last", None), ("average", 0.999)):
-        run(configured((INSTRUCT | {"ema": decay},)), tmp_path / name)
-
-    last, average = (load_file(tmp_path / name / "model.safetensors") for name in ("last", "average"))
-    assert [line["loss"] for line in logged(tmp_path / "last") if "loss" in line] == [
-        line["loss"] for line in logged(tmp_path / "average") if "loss" in line
-    ]
-    start = build_model(configured().model, 7)[0].state_dict()
-    moved = sum(float((last[n] - start[n]).norm()) for n in last)
-    trailed = sum(float((average[n] - start[n]).norm()) for n in last)
-    assert 0 < trailed < moved
-
-
-def test_an_early_stop_without_validation_is_refused(configured, tmp_path):
-    with pytest.raises(ConfigError, match="early_stop needs validation conversations"):
-        run(configured((WORSE,), evaluate_every=1), tmp_path / "run")
-
-
 def test_a_run_interrupted_before_its_first_saved_state_starts_the_stage_anew(configured, tmp_path, monkeypatch):
     config = configured()
     run(config, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "JsonlLog", Interrupted)
+        patch.setattr(stagerun, "JsonlLog", Interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(config, tmp_path / "parts")
 
@@ -357,7 +298,7 @@ def test_a_state_that_was_being_written_when_the_run_died_is_passed_over(configu
     config = configured(save_every=2)
     run(config, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "JsonlLog", Interrupted)
+        patch.setattr(stagerun, "JsonlLog", Interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(config, tmp_path / "parts")
     half = tmp_path / "parts" / "stages" / "2-instruct" / "checkpoint-6"
@@ -417,28 +358,6 @@ def test_eight_conversations_of_all_tasks_are_learnt_by_heart(configured, tmp_pa
     assert {one.task for one in conversations} == {Task.CLS, Task.REC, Task.REG, Task.CAP}
     assert [reply.text for reply in replies] == [one.answer for one in conversations]
     assert {reply.stop_reason for reply in replies} == {"end"}
-
-
-def test_alignment_by_contrast_alone_draws_captions_to_their_images(configured, tmp_path):
-    stage = ALIGN | {"answer_weight": 0.0, "contrastive_weight": 1.0, "contrastive": "sigmoid", "steps": 30}
-    config = configured((stage,), images=3)
-
-    run(config, tmp_path / "run")
-
-    losses = [line["loss"] for line in logged(tmp_path / "run") if "loss" in line]
-    assert losses[-1] < 0.6 * losses[0]
-    names = load_file(tmp_path / "run" / "model.safetensors").keys()
-    assert not any("contrast" in name for name in names)
-
-
-def test_recomputed_activations_change_no_loss(configured, tmp_path):
-    for name, choice in (("kept", False), ("recomputed", True)):
-        said = run(configured(gradient_checkpointing=choice), tmp_path / name)
-        assert any("worked out again" in line for line in said) == choice
-
-    assert [line["loss"] for line in logged(tmp_path / "recomputed") if "loss" in line] == pytest.approx(
-        [line["loss"] for line in logged(tmp_path / "kept") if "loss" in line], rel=1e-4
-    )
 
 
 def test_a_run_goes_on_from_a_checkpoint(configured, tmp_path):

@@ -198,6 +198,18 @@ def test_a_stage_that_samples_shows_each_epoch_in_its_own_order(one_run, monkeyp
     assert asked == [(epoch, index) for epoch in (0, 1) for index in dataset.epoch_order(epoch)]
 
 
+def test_the_average_is_what_is_validated(one_run):
+    trainer = one_run(2, 1, images=3, is_scored=True, ema=0.9, steps=3, learning_rate=1e-2).trainer
+    scored, last = trainer.evaluate()["eval_loss"], {n: p.clone() for n, p in trainer.model.state_dict().items()}
+
+    average, trainer.average = trainer.average, None
+    of_the_last = trainer.evaluate()["eval_loss"]
+    average.apply()
+
+    assert trainer.evaluate()["eval_loss"] == scored != of_the_last
+    assert not torch.equal(last["lm_head.weight"], trainer.model.lm_head.weight)
+
+
 def test_every_epoch_is_announced_to_the_data(one_run):
     run = one_run(2, 1, images=2, steps=None, epochs=4)
 

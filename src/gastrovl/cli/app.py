@@ -19,8 +19,10 @@ from rich.text import Text
 from gastrovl.cli.ask import ask
 from gastrovl.cli.data import app as data_app
 from gastrovl.cli.demo import demo
+from gastrovl.cli.draw import draw
 from gastrovl.cli.evaluate import evaluate
 from gastrovl.cli.predict import predict
+from gastrovl.cli.push import push
 from gastrovl.cli.run import run
 from gastrovl.cli.tokenizer import tokenizer
 from gastrovl.cli.train import train
@@ -28,7 +30,7 @@ from gastrovl.core import processes
 from gastrovl.core.errors import GastroVLError
 
 NOTICE = "Research use only: not a medical device. Every output is a draft; a physician decides."
-COMMANDS: tuple[Callable[..., Any], ...] = (demo, run, train, predict, ask, evaluate, tokenizer)
+COMMANDS: tuple[Callable[..., Any], ...] = (demo, run, train, draw, predict, ask, evaluate, push, tokenizer)
 USER_ERROR = 2
 _OUTSIDE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 

@@ -60,6 +60,26 @@ class OutputError(GastroVLError, OSError):
     """An output path cannot be written, or holds something else already."""
 
 
+class OutOfMemoryError(GastroVLError, RuntimeError):
+    """A training step needs more memory than the device has."""
+
+
+class DivergedError(GastroVLError, ArithmeticError):
+    """A loss or a gradient is not a number any more."""
+
+
+class DiskFullError(GastroVLError, OSError):
+    """A disk or a quota has no room for what has to be written."""
+
+
+class TokenizerError(GastroVLError, ValueError):
+    """A tokenizer is not the one that a model's weights were made for."""
+
+
+class ChangedInputError(GastroVLError, ValueError):
+    """A file that a run was begun with has changed since."""
+
+
 class MissingExtraError(GastroVLError, ImportError):
     """An optional library is needed for this call; the message names the extra to install."""
 

@@ -5,15 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from gastrovl.core.frontmatter import PAPER
 from gastrovl.data.source import SourceDescription
 
-PAPER = """@inproceedings{he2025foundational,
-  title = {Foundational Multi-Task Multimodal Model for Upper {GI} Endoscopy},
-  author = {He, Yuxuan and Chen, Qilei and Liu, Benyuan and Cao, Yu},
-  booktitle = {Proceedings of the IEEE/CVF International Conference on Computer Vision (ICCV) Workshops},
-  pages = {6612--6621},
-  year = {2025}
-}"""
 _DOI = re.compile(r"\b10\.\d{4,9}/[^\s,;\"{}]+")
 _ARXIV = re.compile(r"\barXiv:(\d{4}\.\d{4,5})\b", re.IGNORECASE)
 _YEAR = re.compile(r"\b(?:19|20)\d{2}\b")

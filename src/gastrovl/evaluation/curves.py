@@ -2,51 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from gastrovl.core.figures import GREY
+from gastrovl.core.trainlog import Entry, Series, by_stage, is_number, series_of
+from gastrovl.core.types import Task
 from gastrovl.evaluation.plots import MODEL, RIVAL, new_figure
+from gastrovl.evaluation.tasks import HEADLINE
 
 _COLOURS = (MODEL, RIVAL, "#7a4f9a", "#9a7b1f", "#2563eb", "#be185d", "#4d7c0f", GREY)
 _STYLES = ("-", "--", ":")
-_NO_SCORES = ("_runtime", "_per_second", "_loss")  # ends of eval_* keys that are no score in [0, 1]
-Entry = dict[str, Any]
-Series = list[tuple[float, float]]  # (optimiser step, value)
-
-
-@dataclass(frozen=True)
-class TrainingLog:
-    """Entries of log.jsonl in file order, and how many lines could not be read."""
-
-    entries: list[Entry]
-    n_broken: int
-
-
-def read_log(path: Path) -> TrainingLog:
-    """The lines of a training log; a line that was cut off while it was written is counted, not fatal."""
-    entries, broken = [], 0
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            entry = None
-        if isinstance(entry, dict) and _is_number(entry.get("step")):
-            entries.append(entry)
-        else:
-            broken += 1
-    return TrainingLog(entries, broken)
+# Ends of eval_* keys that are no score in [0, 1], or stand beside one.
+_NO_SCORES = ("_runtime", "_per_second", "_loss", "_seconds", "_baseline", "/unparsed")
 
 
 def draw_loss(entries: Sequence[Entry]) -> Any | None:
     """Training and validation loss over steps, a panel for each stage; None when no loss was logged."""
-    panels = {stage: _series(some, ("loss", "eval_loss")) for stage, some in _by_stage(entries).items()}
+    panels = {stage: series_of(some, ("loss", "eval_loss")) for stage, some in by_stage(entries).items()}
     panels = {stage: series for stage, series in panels.items() if series}
     if not panels:
         return None
@@ -65,8 +38,8 @@ def draw_loss(entries: Sequence[Entry]) -> Any | None:
 def draw_scores_over_time(entries: Sequence[Entry]) -> Any | None:
     """Every validation score in [0, 1] over steps, a panel for each stage; None when none was logged."""
     keys = sorted({key for entry in entries for key in entry if key.startswith("eval_")})
-    keys = [key for key in keys if not key.endswith(_NO_SCORES) and _is_share(entries, key)]
-    panels = {stage: _series(some, keys) for stage, some in _by_stage(entries).items()}
+    keys = [key for key in keys if not key.endswith(_NO_SCORES) and _is_share(entries, key) and _is_shown(key)]
+    panels = {stage: series_of(some, keys) for stage, some in by_stage(entries).items()}
     panels = {stage: series for stage, series in panels.items() if series}
     if not panels:
         return None
@@ -78,7 +51,7 @@ def draw_scores_over_time(entries: Sequence[Entry]) -> Any | None:
         for key, points in series.items():
             colour, style = look[key]
             steps, values = zip(*points, strict=True)
-            label = key.removeprefix("eval_").replace("_", " ")
+            label = key.removeprefix("eval_").replace("_", " ").replace("/", " ")
             axes.plot(
                 steps, [100 * v for v in values], color=colour, linestyle=style, marker="o", markersize=4, label=label
             )
@@ -116,26 +89,12 @@ def _legend(figure: Any, all_axes: Sequence[Any]) -> None:
     )
 
 
-def _by_stage(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
-    found: dict[str, list[Entry]] = defaultdict(list)
-    for entry in entries:
-        found[str(entry.get("stage", ""))].append(entry)
-    return found
-
-
-def _series(entries: Sequence[Entry], keys: Sequence[str]) -> dict[str, Series]:
-    found: dict[str, Series] = {}
-    for key in keys:
-        points = {float(entry["step"]): float(entry[key]) for entry in entries if _is_number(entry.get(key))}
-        if points:
-            found[key] = sorted(points.items())
-    return found
+def _is_shown(key: str) -> bool:
+    """Of the many scores of whole answers (`eval_cls/accuracy`), the main one of each task."""
+    task, _, metric = key.removeprefix("eval_").partition("/")
+    return not metric or HEADLINE[Task(task.upper())] == metric
 
 
 def _is_share(entries: Sequence[Entry], key: str) -> bool:
     values = [entry[key] for entry in entries if entry.get(key) is not None]
-    return bool(values) and all(_is_number(value) and 0 <= value <= 1 for value in values)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+    return bool(values) and all(is_number(value) and 0 <= value <= 1 for value in values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -62,7 +62,11 @@ def read_items(predictions: Path, conversations: Path, taxonomy: Taxonomy) -> li
         PredictionError: A reply is missing, double, or answers no known conversation.
     """
     asked = read_conversations(conversations)
-    replies = _join(predictions, conversations, asked)
+    return pair(asked, _join(predictions, conversations, asked), taxonomy)
+
+
+def pair(asked: Sequence[Conversation], replies: Mapping[str, Prediction], taxonomy: Taxonomy) -> list[Item]:
+    """Questions and their replies by conversation id, read by the grammar of each task; every question has one."""
     return [Item(one, replies[one.id], parse_answer(one.task, replies[one.id].text, taxonomy)) for one in asked]
 
 

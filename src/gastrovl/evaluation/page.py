@@ -15,8 +15,9 @@ from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.errors import MissingExtraError, RecordError
 from gastrovl.core.files import write_text
 from gastrovl.core.manifest import Manifest, read_manifest
+from gastrovl.core.trainlog import read_log
 from gastrovl.core.types import Split, Task
-from gastrovl.evaluation.curves import draw_loss, draw_scores_over_time, read_log
+from gastrovl.evaluation.curves import draw_loss, draw_scores_over_time
 from gastrovl.evaluation.gallery import Card, cards
 from gastrovl.evaluation.items import read_conversations, read_items
 from gastrovl.evaluation.results import ALL, Results, read_results

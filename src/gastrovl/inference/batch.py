@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from gastrovl.core import records
@@ -46,8 +46,8 @@ def predict_file(
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     with partial.open("a", encoding="utf-8") as stream:
-        for batch in _batches(left, batch_size):
-            for prediction in _answer(predictor, batch, conversations.parent):
+        for batch in batches(left, batch_size):
+            for prediction in answer_batch(predictor, batch, conversations.parent):
                 done[prediction.conversation_id] = prediction
                 stream.write(records.to_line(prediction) + "\n")
             stream.flush()
@@ -70,7 +70,8 @@ def _asked(path: Path) -> dict[str, Conversation]:
     return asked
 
 
-def _answer(predictor: Predictor, batch: list[Conversation], folder: Path) -> Iterator[Prediction]:
+def answer_batch(predictor: Predictor, batch: Sequence[Conversation], folder: Path) -> Iterator[Prediction]:
+    """The predictions for conversations of one task, whose images are named relative to `folder`."""
     questions = [
         Question(
             open_image(folder / conversation.image.path),
@@ -91,7 +92,7 @@ def _answer(predictor: Predictor, batch: list[Conversation], folder: Path) -> It
         )
 
 
-def _batches(conversations: list[Conversation], size: int) -> Iterator[list[Conversation]]:
+def batches(conversations: Sequence[Conversation], size: int) -> Iterator[list[Conversation]]:
     """Batches of one task each."""
     for task in Task:
         of_task = [conversation for conversation in conversations if conversation.task == task]

@@ -146,6 +146,7 @@ class Predictor:
         regions = region_boxes([self.processor.regions(question.turns) for question in questions])
         if regions is not None:
             tensors["region_boxes"] = regions
+        tensors |= self.processor.beside(tensors["input_ids"])
         return {name: tensor.to(self.model.device) for name, tensor in tensors.items()}
 
 

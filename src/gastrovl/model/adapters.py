@@ -7,6 +7,7 @@ from typing import Any
 
 from gastrovl.core.errors import ConfigError
 from gastrovl.model.config import LoraConfig
+from gastrovl.model.families import FAMILIES
 from gastrovl.model.quantise import is_quantised, merge_floats
 
 
@@ -19,12 +20,13 @@ def add_lora(model: Any, config: LoraConfig) -> Any:
     from peft import LoraConfig as PeftLoraConfig
     from peft import get_peft_model
 
+    family = FAMILIES.get(model.config.model_type)
     peft_config = PeftLoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
         target_modules=config.target,
-        modules_to_save=["multi_modal_projector"],
+        modules_to_save=[family.projector if family else "multi_modal_projector"],
     )
     with warnings.catch_warnings():  # PEFT asks transformers >= 5.20 for an attribute by its former name
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)

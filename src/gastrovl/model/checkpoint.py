@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,14 @@ from transformers import AutoConfig, AutoTokenizer, LlavaConfig, LlavaProcessor
 from gastrovl.core.config import Config
 from gastrovl.core.errors import CheckpointError
 from gastrovl.core.files import write_text
-from gastrovl.model.config import GastroVLConfig, ModelConfig
-from gastrovl.model.gastrovl import GastroVLForConditionalGeneration, compose
+from gastrovl.model.compose import compose
+from gastrovl.model.config import GastroVLConfig, ModelConfig, part_hf_config
+from gastrovl.model.foreign_processor import ForeignProcessor
+from gastrovl.model.gastrovl import GastroVLForConditionalGeneration
 from gastrovl.model.presets import resolve
 from gastrovl.model.processor import GastroVLProcessor
+from gastrovl.model.second_tower import describe_second_tower
+from gastrovl.model.snapshot import load_snapshot, save_snapshot
 from gastrovl.model.tokenizer import load_tokenizer
 from gastrovl.model.vision import image_processor, tower_shape
 
@@ -25,16 +30,30 @@ CARD_NAME = "gastrovl.json"
 
 
 class CheckpointCard(Config):
-    """What a checkpoint is. `name` stands in every prediction; `version` is the layout's."""
+    """What a checkpoint is. `name` stands in every prediction; `version` is the layout's.
+
+    Attributes:
+        family: `model_type` of a Hugging Face model that was fine-tuned as it is; None for a composed one.
+    """
 
     version: int = VERSION
     name: str
     image_tokens: int
     image_size_px: int
+    family: str | None = None
 
 
-def build_model(config: ModelConfig, seed: int) -> tuple[GastroVLForConditionalGeneration, GastroVLProcessor]:
-    """A model and its processor from a description; random parts are drawn from `seed`."""
+def build_model(
+    config: ModelConfig, seed: int, *, only_shape: bool = False, least_words: int = 0
+) -> tuple[GastroVLForConditionalGeneration, GastroVLProcessor]:
+    """A model and its processor from a description; random parts are drawn from `seed`.
+
+    Args:
+        only_shape: Build it on torch's meta device: parts with a path are known by their config.json alone.
+        least_words: Rows of the embedding, if the tokenizer has fewer.
+    """
+    if config.huggingface is not None:
+        return load_snapshot(Path(config.huggingface), config.image_size_px)
     config = resolve(config)
     assert config.vision is not None
     assert config.language is not None
@@ -44,27 +63,66 @@ def build_model(config: ModelConfig, seed: int) -> tuple[GastroVLForConditionalG
     assert config.tokenizer is not None
     assert config.chat_template is not None
     tokenizer = load_tokenizer(config.tokenizer, config.chat_template)
+    pixels = image_processor(config.vision.path, part_hf_config(config.vision), config.image_size_px)
+    second = None
+    if config.vision_2:
+        first = (pixels.image_mean, pixels.image_std)
+        size_px = config.image_size_2_px or config.image_size_px
+        second = describe_second_tower(config.vision_2, config.feature_layer_2, size_px, first)
     torch.manual_seed(seed)
-    model = compose(
-        config.vision,
-        config.language,
-        config.connector,
-        vocabulary=len(tokenizer),
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-        image_size_px=config.image_size_px,
-        feature_layer=config.feature_layer,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    pixels = image_processor(config.vision.path, model.config.vision_config, config.image_size_px)
+    with torch.device("meta") if only_shape else nullcontext():
+        model = compose(
+            config.vision,
+            config.language,
+            config.connector,
+            vocabulary=max(len(tokenizer), least_words),
+            image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+            image_size_px=config.image_size_px,
+            feature_layer=config.feature_layer,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            reads_weights=not only_shape,
+            second=second,
+            second_path=config.vision_2.path if config.vision_2 else None,
+        )
+    return model, _processor(model, tokenizer, pixels)
+
+
+def checkpoint_shape(folder: Path) -> tuple[GastroVLForConditionalGeneration, GastroVLProcessor]:
+    """The model of a checkpoint folder on torch's meta device, and its processor; no weights are read.
+
+    Raises:
+        CheckpointError: The folder is no checkpoint of ours, or a file of it cannot be read.
+    """
+    folder = Path(folder)
+    card = _read_card(folder)
+    if card.family is not None:
+        raise CheckpointError(f"{folder}: a fine-tuned {card.family} model, of which no estimate is made")
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        with torch.device("meta"):
+            model = GastroVLForConditionalGeneration(config)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        pixels = image_processor(str(folder), config.vision_config, card.image_size_px)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder}: cannot be read ({error}); copy or train the checkpoint again") from error
     return model, _processor(model, tokenizer, pixels)
 
 
 def save_checkpoint(
     folder: Path, model: GastroVLForConditionalGeneration, processor: GastroVLProcessor, name: str
 ) -> None:
-    """Write a whole model; with a linear or MLP connector the folder is a plain LLaVA checkpoint."""
+    """Write a whole model; with a linear or MLP connector the folder is a plain LLaVA checkpoint.
+
+    A Hugging Face model becomes a snapshot of its own class again.
+    """
     folder = Path(folder)
+    card = CheckpointCard(name=name, image_tokens=processor.image_tokens, image_size_px=processor.image_size_px)
+    if isinstance(processor, ForeignProcessor):
+        save_snapshot(folder, model, processor)
+        card = card.model_copy(update={"family": model.config.model_type})
+        write_text(folder / CARD_NAME, card.model_dump_json(indent=2) + "\n")
+        return
     model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
     model.save_pretrained(folder)
@@ -74,7 +132,6 @@ def save_checkpoint(
     else:
         _name_llava(folder)
         _llava_processor(model.config, processor).save_pretrained(folder)
-    card = CheckpointCard(name=name, image_tokens=processor.image_tokens, image_size_px=processor.image_size_px)
     write_text(folder / CARD_NAME, card.model_dump_json(indent=2) + "\n")
 
 
@@ -88,6 +145,8 @@ def load_checkpoint(
     """
     folder = Path(folder)
     card = _read_card(folder)
+    if card.family is not None:
+        return *load_snapshot(folder, card.image_size_px, dtype), card
     for needed in ("config.json", "model.safetensors", "tokenizer.json"):
         if not (folder / needed).is_file() and not (needed == "model.safetensors" and _is_sharded(folder)):
             raise CheckpointError(

@@ -22,7 +22,7 @@ def set_checkpointing(model: Any, is_on: bool) -> None:
     Args:
         model: A GastroVLForConditionalGeneration, without what wraps it for adapters.
     """
-    config = model.model.language_model.config
+    config = model.get_decoder().config
     for module in model.modules():
         if hasattr(module, "gradient_checkpointing"):
             module.gradient_checkpointing = is_on
@@ -35,7 +35,7 @@ def keep_recomputing(model: Any) -> None:
     What feeds them learns through them, so their activations would be kept; transformers recomputes in training mode
     only. The blocks alone are put into it, not what they hold: no dropout wakes up.
     """
-    for module in model.model.language_model.modules():
+    for module in model.get_decoder().modules():
         if isinstance(module, nn.Module) and getattr(module, "gradient_checkpointing", False):
             module.training = True
 

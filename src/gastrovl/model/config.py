@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from transformers import AutoConfig, LlavaConfig
 from gastrovl.core.config import Config
 from gastrovl.core.errors import ConfigError
 
-ConnectorKind = Literal["linear", "mlp", "pool", "query"]
+ConnectorKind = Literal["linear", "mlp", "pool", "query", "attention"]
 PLAIN_CONNECTORS = ("linear", "mlp")
 
 
@@ -41,22 +42,47 @@ class ConnectorConfig(Config):
 
     Attributes:
         kind: `linear` and `mlp` keep all N_v tokens and are plain LLaVA; `pool` averages them onto `grids`;
-            `query` reads them with `queries` learned queries.
+            `query` reads them with `queries` learned queries; `attention` gathers them into `queries` windows, each of
+            which asks with what it shows.
         grids: Side lengths of the pooled grids, e.g. (14, 7, 1) for ColonGPT's 246 tokens.
-        queries: Number of learned queries (N_v').
-        regions: Put one more token behind each box of a question: the mean of the image tokens inside it (`pool`
-            only). Box text alone has to be learned to mean a place.
+        queries: Number of tokens that `query` and `attention` give (N_v'), any from 1 on.
+        regions: Put one more token behind each box of a question: the mean of the image tokens inside it (`pool`, and
+            `attention` with a square number of tokens). Box text alone has to be learned to mean a place.
+        depth: Cross-attention blocks of `query`.
+        gated_every: Before every so many decoder layers the text looks at the image tokens through a gated
+            cross-attention block (Flamingo), and its sequence holds one placeholder instead of them; 0 puts the image
+            tokens into the sequence.
     """
 
     kind: ConnectorKind = "mlp"
     grids: tuple[int, ...] = (14, 7, 1)
     queries: int = Field(default=64, gt=0)
     regions: bool = False
+    depth: int = Field(default=1, gt=0)
+    gated_every: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _has_grid(self) -> ConnectorConfig:
-        if self.regions and self.kind != "pool":
-            raise ValueError(f"`regions` needs connector `pool`, whose tokens form a grid of ours; found {self.kind!r}")
+        if self.regions and self.kind != "pool" and not (self.kind == "attention" and is_square(self.queries)):
+            raise ValueError(
+                "`regions` needs connector `pool`, or `attention` with a square number of `queries`, whose tokens form "
+                f"a grid of ours; found {self.kind!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _fits(self) -> ConnectorConfig:
+        if self.depth > 1 and self.kind != "query":
+            raise ValueError(f"`depth` counts the blocks of connector `query`; found {self.depth} with {self.kind!r}")
+        if self.gated_every and self.kind in PLAIN_CONNECTORS:
+            raise ValueError(
+                f"`gated_every` needs connector `pool`, `attention` or `query`; {self.kind!r} makes a plain LLaVA "
+                "model, which has no such layers"
+            )
+        if self.gated_every and self.regions:
+            raise ValueError(
+                "`regions` are tokens in the text's sequence, and `gated_every` keeps the image out of it; choose one"
+            )
         return self
 
 
@@ -70,7 +96,7 @@ class LoraConfig(Config):
     rank: int = Field(default=128, gt=0)
     alpha: float = 256.0
     dropout: float = Field(default=0.05, ge=0, lt=1)
-    target: str = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|dense|fc1|fc2|gate_proj|up_proj|down_proj)"
+    target: str = r".*(language|text)_model.*\.(q_proj|k_proj|v_proj|o_proj|dense|fc1|fc2|gate_proj|up_proj|down_proj)"
 
 
 class ModelConfig(Config):
@@ -84,6 +110,11 @@ class ModelConfig(Config):
             its own when this is left out.
         chat_template: Name of a template in `model/chat_templates`.
         image_size_px: Side of the square the tower sees; None takes the tower's own.
+        huggingface: Local snapshot folder of a whole vision-language model, in the place of preset and parts; only
+            `lora` and `image_size_px` go with it (see `gastrovl.model.families`).
+        vision_2: A second tower, whose channels are joined to the first one's on the first one's grid.
+        feature_layer_2: Which of its hidden states is used.
+        image_size_2_px: Side of the square it sees; None takes the first tower's.
     """
 
     preset: str | None = None
@@ -95,10 +126,35 @@ class ModelConfig(Config):
     tokenizer: str | None = None
     chat_template: str | None = None
     image_size_px: int | None = None
+    huggingface: str | None = None
+    vision_2: PartConfig | None = None
+    feature_layer_2: int = -1
+    image_size_2_px: int | None = None
+
+    @model_validator(mode="after")
+    def _is_whole_or_parts(self) -> ModelConfig:
+        beside = {"huggingface", "lora", "image_size_px"}
+        parts = [name for name in type(self).model_fields if name not in beside and getattr(self, name) is not None]
+        if self.huggingface is not None and parts:
+            raise ValueError(
+                f"`huggingface` names a whole model, so {', '.join(parts)} cannot be chosen; leave them out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_second_tower(self) -> ModelConfig:
+        if self.vision_2 is None and (self.image_size_2_px is not None or self.feature_layer_2 != -1):
+            raise ValueError(
+                "`image_size_2_px` and `feature_layer_2` say nothing without `vision_2`; name a second tower"
+            )
+        return self
 
 
 class GastroVLConfig(LlavaConfig):
-    """A LLaVA config whose connector changes the number of tokens, so that plain transformers cannot hold it."""
+    """A LLaVA config of what plain transformers cannot hold: other connectors, a second tower, gated cross-attention.
+
+    `second_tower` holds the fields of `second_tower.SecondTower`.
+    """
 
     model_type = "gastrovl"
     connector_kind: str = "pool"
@@ -106,9 +162,24 @@ class GastroVLConfig(LlavaConfig):
     connector_queries: int = 64
     region_tokens: bool = False
     head_bias: bool = False  # Phi's output layer has one, plain LLaVA's has none
+    connector_depth: int = 1
+    gated_every: int = 0
+    second_tower: dict[str, Any] | None = None
+
+    def token_grid_side(self) -> int | None:
+        """Side of the grid that the first image tokens form, row by row from the top left; None when they form none."""
+        if self.connector_kind == "pool" and self.connector_grids:
+            return self.connector_grids[0]
+        is_grid = self.connector_kind == "attention" and is_square(self.connector_queries)
+        return math.isqrt(self.connector_queries) if is_grid else None
 
 
 AutoConfig.register("gastrovl", GastroVLConfig)
+
+
+def is_square(number: int) -> bool:
+    """Whether that many tokens can form a square grid."""
+    return math.isqrt(number) ** 2 == number
 
 
 def part_hf_config(part: PartConfig) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForCausalLM, LlavaConfig, LlavaForConditionalGeneration
+from transformers import AutoModel, LlavaConfig, LlavaForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ModelOutput
 from transformers.models.llava.modeling_llava import (
     LlavaModel,
@@ -16,16 +16,18 @@ from transformers.models.llava.modeling_llava import (
 )
 
 from gastrovl.core.errors import ConfigError, ModelInputError
+from gastrovl.model import cross_attention
 from gastrovl.model.answerloss import answer_loss, answer_scores
-from gastrovl.model.config import PLAIN_CONNECTORS, ConnectorConfig, GastroVLConfig, PartConfig, part_hf_config
+from gastrovl.model.attention_pooling import AttentionProjector
+from gastrovl.model.config import GastroVLConfig
 from gastrovl.model.contrastive import ContrastiveHead
 from gastrovl.model.grounding import GroundingHead, GroundingTargets
 from gastrovl.model.projector import PooledProjector, QueryProjector, pool_regions
+from gastrovl.model.second_tower import SecondTower, joined
 from gastrovl.model.shared_prefix import Backend, answering_states
-from gastrovl.model.vision import TowerShape, load_tower, tower_shape, tower_tokens
+from gastrovl.model.vision import TowerShape, tower_shape, tower_tokens
 
 IGNORED = -100  # label of positions without loss, as everywhere in transformers
-_BIASED_HEADS = ("phi",)  # language models whose output layer has a bias
 
 
 @dataclass
@@ -50,15 +52,25 @@ class GastroVLModel(LlavaModel):
         LlavaPreTrainedModel.__init__(self, config)
         self.shape = tower_shape(config.vision_config, config.vision_config.image_size)
         self.vision_tower = AutoModel.from_config(config.vision_config)
+        self.second_tower = _second_tower(config)
+        if self.second_tower:
+            self.vision_tower_2 = AutoModel.from_config(self.second_tower.hf_config())
+            self.shape = joined(self.shape, self.second_tower.shape)
         self.arrange_tower()
         self.multi_modal_projector = _connector(config, self.shape)
         self.language_model = AutoModel.from_config(config.text_config)
+        every = config.gated_every if isinstance(config, GastroVLConfig) else 0
+        self.gated_blocks = cross_attention.gated_blocks(config.text_config, every)
+        if every:
+            cross_attention.attach(self.language_model, every)
         self.post_init()
 
     def arrange_tower(self) -> None:
         """Lay out a convolutional tower's weights as CPUs and tensor cores want them; reading weights undoes it."""
         if self.shape.is_convolutional:
             self.vision_tower.to(memory_format=torch.channels_last)
+        if self.second_tower and self.second_tower.shape.is_convolutional:
+            self.vision_tower_2.to(memory_format=torch.channels_last)
 
     def get_image_features(
         self,
@@ -77,13 +89,25 @@ class GastroVLModel(LlavaModel):
         return BaseModelOutputWithPooling(last_hidden_state=features, pooler_output=list(self.project(features)))
 
     def tower_features(self, pixel_values: Tensor) -> Tensor:
-        """What the tower says of normalised images, (images, 3, side, side) to (images, grid cells, tower width)."""
-        return tower_tokens(self.vision_tower, self.shape, pixel_values, self.config.vision_feature_layer)
+        """What the tower says of normalised images, (images, 3, side, side) to (images, grid cells, tower width).
+
+        With a second tower the width is that of both, the first one's channels first.
+        """
+        found = tower_tokens(self.vision_tower, self.shape, pixel_values, self.config.vision_feature_layer)
+        if self.second_tower is None:
+            return found
+        return torch.cat(
+            [found, self.second_tower.features(self.vision_tower_2, pixel_values, self.shape.grid_side)], dim=-1
+        )
 
     def project(self, features: Tensor) -> Tensor:
         """Tower features as image tokens, (images, tokens, text width)."""
         projected: Tensor = self.multi_modal_projector(features.to(next(self.multi_modal_projector.parameters()).dtype))
         return projected
+
+    def gating(self, images: Tensor | None, keys: Tensor | None = None) -> dict[str, cross_attention.Gating]:
+        """What the language model has to be told for gated cross-attention, nothing without its blocks."""
+        return cross_attention.gating(self.gated_blocks, images, keys) if len(self.gated_blocks) else {}
 
     def with_regions(self, images: Tensor, boxes: Tensor | None) -> Tensor:
         """All image tokens in the order of their placeholders: of each image its own, then one for each region.
@@ -100,12 +124,13 @@ class GastroVLModel(LlavaModel):
         """
         if boxes is None:
             return images.flatten(0, 1)
-        if not (isinstance(self.config, GastroVLConfig) and self.config.region_tokens and self.config.connector_grids):
+        side = self.config.token_grid_side() if isinstance(self.config, GastroVLConfig) else None
+        if side is None or not self.config.region_tokens:
             raise ModelInputError("region_boxes are given, but the model's connector was built without `regions`")
         if len(boxes) != len(images):
             raise ModelInputError(f"region_boxes of {len(boxes)} images are given for {len(images)}; expected one each")
         boxes = boxes.to(images.device)
-        pooled = pool_regions(images, boxes.nan_to_num(), self.config.connector_grids[0])
+        pooled = pool_regions(images, boxes.nan_to_num(), side)
         is_there = torch.cat([boxes.new_ones(images.shape[:2]), ~boxes.isnan().any(dim=-1)], dim=1).bool()
         return torch.cat([images, pooled], dim=1)[is_there]
 
@@ -113,7 +138,7 @@ class GastroVLModel(LlavaModel):
 class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
     """LLaVA with a choice of connectors, several dialogues a row, and a head that runs on answer positions only.
 
-    With a `linear` or `mlp` connector, config and weights are plain LLaVA; with `pool` or `query` the config is a
+    With a `linear` or `mlp` connector, config and weights are plain LLaVA; with the others the config is a
     GastroVLConfig and needs this package.
     """
 
@@ -133,13 +158,13 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         Raises:
             ConfigError: The connector's tokens form no grid.
         """
-        config, side = self.config, self.model.shape.grid_side
-        if isinstance(config, GastroVLConfig) and config.connector_kind == "query":
+        config = self.config
+        side = config.token_grid_side() if isinstance(config, GastroVLConfig) else self.model.shape.grid_side
+        if side is None:
             raise ConfigError(
-                "grounding_weight needs image tokens on a grid; connector `query` has none, use mlp or pool"
+                f"grounding_weight needs image tokens on a grid; connector `{config.connector_kind}` with "
+                f"{config.connector_queries} tokens has none, use mlp or pool, or attention with a square number"
             )
-        if isinstance(config, GastroVLConfig) and config.connector_grids:
-            side = config.connector_grids[0]
         self.grounding = GroundingHead(config.text_config.hidden_size, side * side)
 
     def drop_grounding_head(self) -> None:
@@ -179,6 +204,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         cache_position: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
         return_dict: bool | None = None,
+        image_keys: Tensor | None = None,
         **others: Any,
     ) -> ModelOutput:
         """Logits of every position, or, when `labels` are given, the loss.
@@ -200,6 +226,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
             grounding, grounding_weight: Targets and weight of the grounding head's loss.
             answer_weight: Weight of the answers' cross-entropy; at 0 the language model does not run at all.
             with_guesses: Score each answer token besides; for validation.
+            image_keys: What `generate` hands on from step to step for gated cross-attention, instead of `pixel_values`.
             others: Without labels, what plain LLaVA takes; the cache has another name in each version of transformers.
 
         Returns:
@@ -210,10 +237,12 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         """
         del return_dict, cache_position  # `generate` may pass them; the language model works both out itself
         if labels is None:
+            images = None
             if pixel_values is not None:
                 images = self.model.project(self.model.tower_features(pixel_values))
                 inputs_embeds = self._embedded(input_ids, images, region_boxes)
                 input_ids = None
+            others |= self.model.gating(images, image_keys)
             return super().forward(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
@@ -237,8 +266,9 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
             embedded = self._embedded(input_ids, images, region_boxes)
             is_answer = labels[:, 1:] != IGNORED
             is_read = nn.functional.pad(is_answer, (0, 1))  # each token is said by the position before it
+            backend, told = self.packed_attention, self.model.gating(images)
             states = answering_states(
-                self.model.language_model, embedded, position_ids, segments, is_read, self.packed_attention
+                self.model.language_model, embedded, position_ids, segments, is_read, backend, **told
             )
             targets = labels[:, 1:][is_answer]
             weights = None if label_weights is None else label_weights[:, 1:][is_answer]
@@ -262,11 +292,22 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         texts = masked_mean(hidden.last_hidden_state, caption_mask)[: len(images)]
         return self.contrast(images, texts, ((caption_ids + 1) * caption_mask)[: len(images)])
 
+    @torch.no_grad()
+    def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers; with gated cross-attention the image's keys are worked out once for all steps."""
+        if self.model.gated_blocks and (pixel_values := kwargs.pop("pixel_values", None)) is not None:
+            images = self.model.project(self.model.tower_features(pixel_values))
+            kwargs["image_keys"] = cross_attention.image_keys(self.model.gated_blocks, images)
+        return super().generate(inputs, *args, **kwargs)
+
     def _embedded(self, input_ids: Tensor | None, images: Tensor, region_boxes: Tensor | None) -> Tensor:
         """Words, image tokens and regions in their places, (rows, length, width)."""
         if input_ids is None:
             raise ModelInputError("images need input_ids that say where they stand")
         words = self.get_input_embeddings()(input_ids)
+        if self.model.gated_blocks:  # the placeholder stays what it is, the image is looked at from the layers
+            cross_attention.check_rows(input_ids == self.config.image_token_id, len(images))
+            return words
         features = self.model.with_regions(images, region_boxes)
         return merge_image_features(words, features, input_ids == self.config.image_token_id)
 
@@ -299,87 +340,9 @@ def masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:
     return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
 
-def compose(
-    vision: PartConfig,
-    language: PartConfig,
-    connector: ConnectorConfig,
-    *,
-    vocabulary: int,
-    image_token_id: int,
-    image_size_px: int,
-    feature_layer: int,
-    pad_token_id: int,
-    eos_token_id: int,
-) -> GastroVLForConditionalGeneration:
-    """A model from its parts; parts with a `path` bring their weights, the others start at random (torch's seed).
-
-    Raises:
-        ConfigError: A part that plain LLaVA cannot hold with a `linear` or `mlp` connector, or an unknown tower.
-    """
-    vision_config = part_hf_config(vision)
-    vision_config.image_size = image_size_px
-    text_config = part_hf_config(language)
-    is_stated = language.path is not None or "vocab_size" in (language.config or {})
-    text_config.vocab_size = max(vocabulary, text_config.vocab_size if is_stated else 0)
-    text_config.pad_token_id, text_config.eos_token_id = pad_token_id, eos_token_id
-    # Published weights are often bfloat16; a part built in that would not meet the others, and training keeps float32.
-    vision_config.dtype = text_config.dtype = torch.float32
-    shape = tower_shape(vision_config, image_size_px)
-    if shape.is_convolutional and feature_layer != -1:
-        raise ConfigError(f"feature_layer {feature_layer}: a convolutional tower gives its last map only; set it to -1")
-    if connector.kind in PLAIN_CONNECTORS:
-        _check_plain(connector, vision_config.model_type, shape, text_config.model_type if language.path else "")
-    config = _llava_config(vision_config, text_config, connector, shape, image_token_id, feature_layer)
-    model = GastroVLForConditionalGeneration(config)
-    if connector.kind == "linear":
-        _make_identity(model.model.multi_modal_projector.linear_2)
-    if vision.path:
-        model.model.vision_tower.load_state_dict(load_tower(vision.path).state_dict())
-    if language.path:
-        _take_language_weights(model, language.path)
-    return model
-
-
-def _check_plain(connector: ConnectorConfig, tower: str, shape: TowerShape, pretrained_language: str) -> None:
-    """Refuse what plain LLaVA would read wrongly or not at all."""
-    reason = ""
-    if shape.is_convolutional:
-        reason = f"the convolutional tower {tower!r}: its maps carry no positions"
-    elif shape.prefix > 1:
-        reason = f"the tower {tower!r}: its register tokens would be taken for patches"
-    elif pretrained_language in _BIASED_HEADS:
-        reason = f"the weights of a {pretrained_language!r} model: the bias of its output layer would be lost"
-    if reason:
-        raise ConfigError(
-            f"connector {connector.kind!r} makes a plain LLaVA model, which cannot hold {reason}; "
-            "use connector `pool` or `query`"
-        )
-
-
-def _llava_config(
-    vision_config: Any, text_config: Any, connector: ConnectorConfig, shape: TowerShape, image_token_id: int, layer: int
-) -> LlavaConfig:
-    fields: dict[str, Any] = {
-        "vision_config": vision_config,
-        "text_config": text_config,
-        "image_token_index": image_token_id,
-        "vision_feature_layer": layer,
-        "vision_feature_select_strategy": "default" if shape.prefix == 1 else "full",
-        "tie_word_embeddings": bool(text_config.tie_word_embeddings),
-    }
-    if connector.kind in PLAIN_CONNECTORS:
-        activation = "linear" if connector.kind == "linear" else "gelu"
-        return LlavaConfig(**fields, image_seq_length=shape.tokens, projector_hidden_act=activation)
-    tokens = connector.queries if connector.kind == "query" else sum(side * side for side in connector.grids)
-    return GastroVLConfig(
-        **fields,
-        image_seq_length=tokens,
-        connector_kind=connector.kind,
-        connector_grids=list(connector.grids),
-        connector_queries=connector.queries,
-        region_tokens=connector.regions,
-        head_bias=text_config.model_type in _BIASED_HEADS,
-    )
+def _second_tower(config: LlavaConfig) -> SecondTower | None:
+    told = config.second_tower if isinstance(config, GastroVLConfig) else None
+    return SecondTower.model_validate(told) if told else None
 
 
 def _connector(config: LlavaConfig, shape: TowerShape) -> nn.Module:
@@ -387,21 +350,9 @@ def _connector(config: LlavaConfig, shape: TowerShape) -> nn.Module:
     if not isinstance(config, GastroVLConfig):
         return LlavaMultiModalProjector(config)
     if config.connector_kind == "query":
-        return QueryProjector(shape.width, text_width, shape.grid_side, config.connector_queries)
+        return QueryProjector(
+            shape.width, text_width, shape.grid_side, config.connector_queries, config.connector_depth
+        )
+    if config.connector_kind == "attention":
+        return AttentionProjector(shape.width, text_width, shape.grid_side, config.connector_queries)
     return PooledProjector(shape.width, text_width, shape.grid_side, tuple(config.connector_grids or ()))
-
-
-def _make_identity(layer: Any) -> None:
-    """LLaVA's projector has two layers; a single linear one is that with an identity behind it, which never trains."""
-    with torch.no_grad():
-        layer.weight.copy_(torch.eye(layer.in_features))
-        layer.bias.zero_()
-
-
-def _take_language_weights(model: GastroVLForConditionalGeneration, path: str) -> None:
-    donor = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, use_safetensors=True)
-    vocabulary = model.lm_head.out_features
-    if donor.get_input_embeddings().num_embeddings < vocabulary:
-        donor.resize_token_embeddings(vocabulary)
-    model.model.language_model.load_state_dict(donor.get_decoder().state_dict())
-    model.lm_head.load_state_dict(donor.get_output_embeddings().state_dict())

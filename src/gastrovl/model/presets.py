@@ -1,4 +1,4 @@
-"""Named models: the small one that trains from random weights, and the shapes of ColonGPT, Qwen3 and Llama."""
+"""Named models: two that train from random weights, and the shapes of ColonGPT, Qwen3 and Llama."""
 
 from __future__ import annotations
 
@@ -69,31 +69,83 @@ SMALL = ModelConfig(
     image_size_px=224,
 )
 
+# The parts of the next presets, as published; a folder with their weights takes the place of each.
+_SIGLIP_SO400M = PartConfig(
+    config={
+        "model_type": "siglip_vision_model",
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "num_hidden_layers": 27,
+        "num_attention_heads": 16,
+        "image_size": 378,
+        "patch_size": 14,
+    }
+)
+_PHI15 = PartConfig(
+    config={
+        "model_type": "phi",
+        "vocab_size": 51200,
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 32,
+        "partial_rotary_factor": 0.5,
+        "max_position_embeddings": 2048,
+    }
+)
+_SIGLIP2_BASE = PartConfig(
+    config={
+        "model_type": "siglip_vision_model",
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "image_size": 256,
+        "patch_size": 16,
+    }
+)
+_QWEN3 = PartConfig(
+    config={
+        "model_type": "qwen3",
+        "vocab_size": 151936,
+        "hidden_size": 1024,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "tie_word_embeddings": True,
+    }
+)
+_CLIP_L = PartConfig(
+    config={
+        "model_type": "clip_vision_model",
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "image_size": 336,
+        "patch_size": 14,
+    }
+)
+_LLAMA32 = PartConfig(
+    config={
+        "model_type": "llama",
+        "vocab_size": 128256,
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+        "tie_word_embeddings": True,
+    }
+)
+
 # ColonGPT's shapes (Ji et al. 2024): SigLIP-so400m-384, 729 tokens pooled to 14x14 + 7x7 + 1 = 246, Phi-1.5 with LoRA.
 PHI15_SIGLIP = ModelConfig(
-    vision=PartConfig(
-        config={
-            "model_type": "siglip_vision_model",
-            "hidden_size": 1152,
-            "intermediate_size": 4304,
-            "num_hidden_layers": 27,
-            "num_attention_heads": 16,
-            "image_size": 378,
-            "patch_size": 14,
-        }
-    ),
-    language=PartConfig(
-        config={
-            "model_type": "phi",
-            "vocab_size": 51200,
-            "hidden_size": 2048,
-            "intermediate_size": 8192,
-            "num_hidden_layers": 24,
-            "num_attention_heads": 32,
-            "partial_rotary_factor": 0.5,
-            "max_position_embeddings": 2048,
-        }
-    ),
+    vision=_SIGLIP_SO400M,
+    language=_PHI15,
     connector=ConnectorConfig(kind="pool", grids=(14, 7, 1)),
     lora=LoraConfig(rank=128, alpha=256, dropout=0.05),
     feature_layer=-2,
@@ -103,30 +155,8 @@ PHI15_SIGLIP = ModelConfig(
 )
 
 QWEN3_SIGLIP2 = ModelConfig(
-    vision=PartConfig(
-        config={
-            "model_type": "siglip_vision_model",
-            "hidden_size": 768,
-            "intermediate_size": 3072,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 12,
-            "image_size": 256,
-            "patch_size": 16,
-        }
-    ),
-    language=PartConfig(
-        config={
-            "model_type": "qwen3",
-            "vocab_size": 151936,
-            "hidden_size": 1024,
-            "intermediate_size": 3072,
-            "num_hidden_layers": 28,
-            "num_attention_heads": 16,
-            "num_key_value_heads": 8,
-            "head_dim": 128,
-            "tie_word_embeddings": True,
-        }
-    ),
+    vision=_SIGLIP2_BASE,
+    language=_QWEN3,
     connector=ConnectorConfig(kind="mlp"),
     lora=LoraConfig(rank=64, alpha=128, dropout=0.05),
     feature_layer=-2,
@@ -136,30 +166,8 @@ QWEN3_SIGLIP2 = ModelConfig(
 )
 
 LLAMA_CLIP = ModelConfig(
-    vision=PartConfig(
-        config={
-            "model_type": "clip_vision_model",
-            "hidden_size": 1024,
-            "intermediate_size": 4096,
-            "num_hidden_layers": 24,
-            "num_attention_heads": 16,
-            "image_size": 336,
-            "patch_size": 14,
-        }
-    ),
-    language=PartConfig(
-        config={
-            "model_type": "llama",
-            "vocab_size": 128256,
-            "hidden_size": 2048,
-            "intermediate_size": 8192,
-            "num_hidden_layers": 16,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 8,
-            "head_dim": 64,
-            "tie_word_embeddings": True,
-        }
-    ),
+    vision=_CLIP_L,
+    language=_LLAMA32,
     connector=ConnectorConfig(kind="mlp"),
     lora=LoraConfig(rank=64, alpha=128, dropout=0.05),
     feature_layer=-2,
@@ -168,11 +176,26 @@ LLAMA_CLIP = ModelConfig(
     image_size_px=336,
 )
 
+# SigLIP 2 at its so400m size has SigLIP's shape, so `phi15-siglip` takes its weights; this is the base size, pooled to
+# 8x8 + 4x4 + 1 = 81 tokens as in ColonGPT's ablation.
+PHI15_SIGLIP2 = PHI15_SIGLIP.model_copy(
+    update={
+        "vision": _SIGLIP2_BASE,
+        "connector": ConnectorConfig(kind="pool", grids=(8, 4, 1)),
+        "image_size_px": 256,
+    }
+)
+
+# LLaVA-1.5's tower before a small Qwen.
+QWEN3_CLIP = QWEN3_SIGLIP2.model_copy(update={"vision": _CLIP_L, "image_size_px": 336})
+
 PRESETS = {
     "nano": NANO,
     "small": SMALL,
     "phi15-siglip": PHI15_SIGLIP,
+    "phi15-siglip2": PHI15_SIGLIP2,
     "qwen3-siglip2": QWEN3_SIGLIP2,
+    "qwen3-clip": QWEN3_CLIP,
     "llama-clip": LLAMA_CLIP,
 }
 
@@ -183,6 +206,8 @@ def resolve(config: ModelConfig) -> ModelConfig:
     Raises:
         ConfigError: The preset is unknown, or a part is missing without one.
     """
+    if config.huggingface is not None:
+        return config
     if config.preset is not None and config.preset not in PRESETS:
         raise ConfigError(f"model.preset {config.preset!r} is unknown; known: {', '.join(sorted(PRESETS))}")
     base = PRESETS[config.preset] if config.preset else ModelConfig()

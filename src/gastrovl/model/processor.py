@@ -110,6 +110,11 @@ class GastroVLProcessor:
         deviation = torch.tensor(self.image_processor.image_std).view(1, 3, 1, 1)
         return (torch.from_numpy(squares).permute(0, 3, 1, 2).float() / 255 - mean) / deviation
 
+    def beside(self, input_ids: Tensor) -> dict[str, Tensor]:
+        """What the model takes beside (rows, length) ids and pixels to generate: nothing here."""
+        del input_ids
+        return {}
+
     def _messages(self, turns: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
         messages = [{"role": role, "content": text} for role, text in turns]
         if not messages or messages[0]["role"] != "user":

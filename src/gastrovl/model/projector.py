@@ -59,9 +59,15 @@ def pool_regions(tokens: Tensor, boxes: Tensor, side: int) -> Tensor:
 
 
 class QueryProjector(nn.Module):
-    """Read the feature grid with learned queries through one cross-attention block (BLIP-2's Q-Former, one layer)."""
+    """Read the feature grid with learned queries through `depth` cross-attention blocks.
 
-    def __init__(self, vision_width: int, text_width: int, grid_side: int, queries: int, heads: int = 8) -> None:
+    One block is BLIP-2's Q-Former with one layer (Li et al. 2023). Further blocks let the queries see each other beside
+    the grid, as in Flamingo's perceiver resampler (Alayrac et al. 2022).
+    """
+
+    def __init__(
+        self, vision_width: int, text_width: int, grid_side: int, queries: int, depth: int = 1, heads: int = 8
+    ) -> None:
         super().__init__()
         self.tokens = queries
         self.norm = nn.LayerNorm(vision_width)
@@ -73,6 +79,7 @@ class QueryProjector(nn.Module):
         self.linear_1 = nn.Linear(text_width, text_width)
         self.act = nn.GELU()
         self.linear_2 = nn.Linear(text_width, text_width)
+        self.further = nn.ModuleList([_QueryBlock(text_width, heads) for _ in range(depth - 1)])
 
     def forward(self, features: Tensor) -> Tensor:
         """(images, grid_side**2, vision_width) to (images, queries, text_width)."""
@@ -80,4 +87,27 @@ class QueryProjector(nn.Module):
         queries = self.queries.expand(features.shape[0], -1, -1)
         read, _ = self.attention(queries, keys, keys, need_weights=False)
         hidden = self.norm_out(queries + read)
-        return hidden + self.linear_2(self.act(self.linear_1(hidden)))
+        hidden = hidden + self.linear_2(self.act(self.linear_1(hidden)))
+        for block in self.further:
+            hidden = block(hidden, keys)
+        return hidden
+
+
+class _QueryBlock(nn.Module):
+    """One more look of the queries at the grid and at each other."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.norm_feed = nn.LayerNorm(width)
+        self.linear_1 = nn.Linear(width, width)
+        self.act = nn.GELU()
+        self.linear_2 = nn.Linear(width, width)
+
+    def forward(self, hidden: Tensor, keys: Tensor) -> Tensor:
+        queries = self.norm(hidden)
+        seen = torch.cat([keys, queries], dim=1)
+        hidden = hidden + self.attention(queries, seen, seen, need_weights=False)[0]
+        projected: Tensor = hidden + self.linear_2(self.act(self.linear_1(self.norm_feed(hidden))))
+        return projected

@@ -33,7 +33,7 @@ def quantise(model: Any, kind: Kind, device: torch.device, dtype: torch.dtype) -
         MissingExtraError: bitsandbytes is not installed.
     """
     bnb = _bitsandbytes()
-    language = model.model.language_model
+    language = model.get_decoder()
     for name, layer in [*language.named_modules()]:
         if type(layer) is nn.Linear:
             language.set_submodule(name, _rounded(bnb, layer, kind, dtype).to(device))

@@ -114,6 +114,7 @@ def answering_states(
     segments: Tensor,
     is_read: Tensor,
     backend: Backend = Backend.AUTO,
+    **told: Any,
 ) -> Tensor:
     """The last hidden states at the positions that are read, row by row, (positions, width).
 
@@ -122,6 +123,7 @@ def answering_states(
         backend: How attention is worked out; all give the same states. AUTO takes `groups` on a CPU where model and
             rows allow it, and `mask` elsewhere. `groups` and `flex` fall back to `mask` for a model that hands its
             attention to nobody or looks back only so far; `groups` also where the rows' prefixes differ in length.
+        told: What hooks before the layers need (see `cross_attention`).
     """
     if backend is Backend.AUTO:
         backend = Backend.GROUPS if embedded.device.type == "cpu" else Backend.MASK
@@ -130,7 +132,11 @@ def answering_states(
         layout = shared_prefix(segments) if backend is Backend.GROUPS else flex_layout(segments)
     if layout is None:
         states: Tensor = language_model(
-            inputs_embeds=embedded, attention_mask=block_mask(segments), position_ids=position_ids, use_cache=False
+            inputs_embeds=embedded,
+            attention_mask=block_mask(segments),
+            position_ids=position_ids,
+            use_cache=False,
+            **told,
         ).last_hidden_state
         return states[is_read]
     with attention_named(language_model.config, _NAME if isinstance(layout, SharedPrefix) else FLEX_NAME):
@@ -139,6 +145,7 @@ def answering_states(
             position_ids=position_ids.flatten()[layout.order].unsqueeze(0),
             use_cache=False,
             layout=layout,
+            **told,
         ).last_hidden_state[0]
     return states[layout.place[is_read.flatten()]]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
 import torch
@@ -11,14 +9,14 @@ from transformers import TrainingArguments
 
 from gastrovl.training.config import StageConfig, TrainConfig
 from gastrovl.training.steps import StepPlan
+from gastrovl.training.trackers import StageArguments
 
 
 def training_arguments(
-    stage: StageConfig, config: TrainConfig, folder: Path, output: Path, seed: int, show_bar: bool, plan: StepPlan
+    stage: StageConfig, config: TrainConfig, folder: Path, seed: int, plan: StepPlan
 ) -> TrainingArguments:
-    """Arguments of one stage; `folder` keeps its saved states, `output` is the run's own folder."""
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(output / "tensorboard" / stage.name)
-    arguments = TrainingArguments(
+    """Arguments of one stage; `folder` keeps its saved states."""
+    arguments = StageArguments(
         output_dir=str(folder),
         per_device_train_batch_size=plan.batch,
         per_device_eval_batch_size=stage.images_per_step,
@@ -40,11 +38,11 @@ def training_arguments(
         save_strategy="steps" if config.save_every else "no",
         save_steps=config.save_every or 500,
         save_total_limit=1,
-        report_to=["tensorboard"],
+        report_to=list(config.trackers),
         remove_unused_columns=False,
         dataloader_num_workers=config.workers,
         dataloader_pin_memory=torch.cuda.is_available(),
-        disable_tqdm=not (show_bar and sys.stderr.isatty()),
+        disable_tqdm=True,  # see progress.py
         average_tokens_across_devices=True,
         ddp_find_unused_parameters=not stage.answer_weight,  # then little or nothing reaches the language model
     )

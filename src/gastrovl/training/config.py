@@ -14,6 +14,7 @@ from gastrovl.model.contrastive import ContrastiveKind
 from gastrovl.model.quantise import Kind as Quantisation
 from gastrovl.model.shared_prefix import Backend
 from gastrovl.training.operations import OPERATIONS
+from gastrovl.training.trackers import TrackerName, TrackingConfig
 
 LengthWeighting = Literal["token", "sqrt", "dialogue"]
 Positive = Annotated[float, Field(gt=0)]
@@ -175,6 +176,22 @@ class StageConfig(Config):
         return self
 
 
+class AnswerConfig(Config):
+    """Validation by generation: the model answers, and the evaluation stage scores what it said.
+
+    Attributes:
+        every: Optimiser steps between two; the last step of a stage has one too.
+        images: At most this many validation images (seeded draw); None takes all.
+        tasks: What is asked; None asks for the tasks of the stage.
+        batch_size: Questions answered at a time.
+    """
+
+    every: Annotated[int, Field(gt=0)]
+    images: Annotated[int, Field(gt=0)] | None = 200
+    tasks: tuple[Task, ...] | None = None
+    batch_size: Annotated[int, Field(gt=0)] = 32
+
+
 class TrainConfig(Config):
     """A whole run.
 
@@ -198,6 +215,12 @@ class TrainConfig(Config):
         image_memory_mb: Most MB (2^20 bytes) of decoded images in memory; those beyond are decoded again when needed.
         quantise: Round the frozen language model to `nf4` (4 bits) or `int8` while adapters learn (QLoRA); the
             checkpoint holds floats again. Needs the extra `quant`.
+        trackers: Which of `tensorboard`, `wandb` and `mlflow` get losses and scores; each stage is a run of its own.
+        tracking: Where they keep them.
+        validate_answers: When the model answers validation questions in full, and which; None never does.
+        licence: Of the weights, as the model card states it; None says that it is unknown.
+        push_to_hub: Repository on the Hugging Face Hub, OWNER/NAME, that `gastrovl train --push` sends the checkpoint
+            to, private; without that flag nothing is sent.
     """
 
     name: str
@@ -222,6 +245,11 @@ class TrainConfig(Config):
     cached_views: Annotated[int, Field(ge=0)] = 0
     image_memory_mb: Annotated[int, Field(ge=0)] = 2048
     quantise: Quantisation | None = None
+    trackers: tuple[TrackerName, ...] = ("tensorboard",)
+    tracking: TrackingConfig = TrackingConfig()
+    validate_answers: AnswerConfig | None = None
+    licence: str | None = None
+    push_to_hub: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> TrainConfig:
@@ -242,4 +270,6 @@ class TrainConfig(Config):
             raise ValueError("a stage trains `lora`, but the model describes none (model.lora)")
         if self.cached_views and not (self.augment and self.feature_cache_gb):
             raise ValueError("cached_views needs `augment`, which draws the views, and a feature_cache_gb to keep them")
+        if self.validate_answers and self.validate_answers.tasks == ():
+            raise ValueError("validate_answers.tasks is empty; name some, or leave it out for those of the stage")
         return self

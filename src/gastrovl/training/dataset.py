@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,7 +31,13 @@ _CROP_MARGIN = 1.25  # cached squares are this much larger than the model's when
 
 @dataclass(frozen=True)
 class Row:
-    """One training item. `tasks` names the task of each packed dialogue, in order; `draw` gives the image's square."""
+    """One training item.
+
+    Attributes:
+        draw: Gives the image as the tower sees it.
+        tasks, ids: Task and conversation of each packed dialogue, in order.
+        image: The file.
+    """
 
     draw: Callable[[], NDArray[np.uint8]]
     packed: PackedRow
@@ -39,6 +45,8 @@ class Row:
     caption: list[int]
     grounding: RowTargets | None
     features: Tensor | None = None
+    image: str = ""
+    ids: tuple[str, ...] = ()
 
     @property
     def square(self) -> NDArray[np.uint8]:
@@ -107,6 +115,10 @@ class RowDataset(Dataset[Row]):
     def __len__(self) -> int:
         return len(self.groups)
 
+    def __iter__(self) -> Iterator[Row]:
+        """Every image once. Python's own loop would ask for rows until there are none, and there always are."""
+        return (self[index] for index in range(len(self)))
+
     def epoch_order(self, epoch: int) -> list[int]:
         """The indices of an epoch of a stage that samples, alike in every process (see `sampling.epoch_order`)."""
         assert self.shares is not None, "only a stage that samples has an order of its own"
@@ -153,7 +165,11 @@ class RowDataset(Dataset[Row]):
 
     def draw(self, image: ImageRef, view: View) -> NDArray[np.uint8]:
         """A view of an image as the tower sees it, uint8 (side, side, 3)."""
-        square, side = self.images.square(image.path), self.processor.image_size_px
+        return self.render(self.images.square(image.path), view)
+
+    def render(self, square: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
+        """The same of an image as the store gives it, uint8 (stored side, stored side, 3)."""
+        side = self.processor.image_size_px
         is_as_stored = not self.augment and square.shape[0] == side
         return square if is_as_stored else view.render(square, side)
 
@@ -193,10 +209,11 @@ class RowDataset(Dataset[Row]):
             caption = self.processor.tokenizer.encode(captions[0], add_special_tokens=False) if captions else []
         grounding = self.terms.targets(known, view.move, self.grid_side) if self.terms else None
         tasks = tuple(conversation.task for conversation, _ in said[:count])
+        ids = tuple(conversation.id for conversation, _ in said[:count])
         if features is not None:
-            return Row(lambda: self.draw(image, view), packed, tasks, caption, grounding, features)
+            return Row(lambda: self.draw(image, view), packed, tasks, caption, grounding, features, image.path, ids)
         square = self.draw(image, view)
-        return Row(lambda: square, packed, tasks, caption, grounding)
+        return Row(lambda: square, packed, tasks, caption, grounding, None, image.path, ids)
 
     def _words(self, conversation: Conversation, view: View, rng: np.random.Generator) -> list[tuple[str, str]]:
         turns: list[tuple[str, str]] = []

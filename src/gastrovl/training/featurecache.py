@@ -121,7 +121,10 @@ class FeatureSpace:
 
         Raises:
             OSError: They cannot be written, or the bound is reached; of an entry that is not whole nothing is left.
+            ValueError: They are of another size.
         """
+        if rows.shape != (len(keys), self.entry_bytes):
+            raise ValueError(f"entries of shape {rows.shape}; expected {len(keys)} of {self.entry_bytes} bytes")
         if self._writer and not self._writer.is_there():
             self.close_writer()
         if self._writer is None:
@@ -229,8 +232,9 @@ class FeatureSpace:
     def _condemn(self, key: bytes, place: Place, report: Report) -> None:
         name, number, _ = place
         del self._entries[key]
+        if not any(shard == name for shard, _ in self._bad):  # one line for a shard, however bad it is
+            report(f"feature cache: entry {number} of {self.folder / name}.bin is damaged; it is made anew")
         self._note_damaged([(name, number)])
-        report(f"feature cache: entry {number} of {self.folder / name}.bin is damaged; it is made anew")
 
     def _note_damaged(self, found: list[tuple[str, int]]) -> None:
         """Tell every process, now and later; on a full disk each finds out for itself."""
@@ -270,7 +274,11 @@ class _Reader:
             return None
         if self._map is None or len(self._map) < end:
             self._map = mmap.mmap(self._handle, 0, access=mmap.ACCESS_READ)
-        return np.frombuffer(self._map, dtype=np.uint8, count=size, offset=number * size).copy()
+        found = np.frombuffer(self._map, dtype=np.uint8, count=size, offset=number * size).copy()
+        if sys.platform == "linux":  # let go of the pages: what a map has touched counts as the process's memory
+            start = number * size // mmap.PAGESIZE * mmap.PAGESIZE
+            self._map.madvise(mmap.MADV_DONTNEED, start, end - start)
+        return found
 
     def close(self) -> None:
         if self._map is not None:

@@ -24,6 +24,7 @@ from gastrovl.training.config import Part, StageConfig
 from gastrovl.training.dataset import RowDataset
 from gastrovl.training.featurecache import FeatureCache, FeatureSpace
 from gastrovl.training.images import ImageStore
+from gastrovl.training.stages import part_of
 
 Say = Callable[[str], None]
 Progress = Callable[[str, int, int], None]
@@ -42,7 +43,7 @@ class TowerFeatures:
     def key(self, image: ImageRef, view: View) -> bytes:
         """Changes with everything that decides the pixels: original, stored file, size it is cut from, view."""
         said = [image.sha256, self.images.digest(image.path), self.images.side, *view.window.xyxy]
-        said += [view.is_mirrored_x, view.is_mirrored_y, *view.gains, view.contrast]
+        said += [view.is_mirrored_x, view.is_mirrored_y, *view.gains, view.contrast, *map(repr, view.operations)]
         return hashlib.sha256(json.dumps(said).encode()).digest()[:16]
 
     def get(self, image: ImageRef, view: View) -> Tensor | None:
@@ -138,7 +139,8 @@ class FeatureFiller:
         keys, known, was_training = list(missing), len(space), self.model.training
         self.model.eval()
         try:
-            own = keys[self.rank :: self.world_size] or keys
+            start, end = (rank * len(keys) // self.world_size for rank in (self.rank, self.rank + 1))
+            own = keys[start:end] or keys
             while own:
                 for batch, squares in in_order(_drawn(dataset, missing), _batches(own, space)):
                     if any(key not in space for key in batch):
@@ -146,8 +148,7 @@ class FeatureFiller:
                     if self.progress:
                         self.progress(what, min(len(space) - known, len(keys)), len(keys))
                 space.refresh()
-                start = self.rank * len(keys) // self.world_size
-                left = [key for key in keys[start:] + keys[:start] if key not in space]
+                left = [key for key in keys[end:] + keys[:end] if key not in space]
                 if set(own) <= set(left):
                     raise OSError("what is written there cannot be read back")
                 own = left
@@ -181,9 +182,12 @@ def tower_meaning(model: Any, processor: GastroVLProcessor) -> dict[str, Any]:
     config, images = model.config.vision_config.to_dict(), processor.image_processor
     return {
         "format": _FORMAT,
-        "weights": weights_digest(model.model.vision_tower),
+        "weights": vision_digest(model),
         "config": {name: value for name, value in config.items() if name not in ("_name_or_path", "dtype")},
         "layer": model.config.vision_feature_layer,
+        "second_tower": getattr(model.config, "second_tower", None),
+        "attention": model.model.vision_tower.config._attn_implementation,
+        "matmul": torch.get_float32_matmul_precision(),
         "shape": astuple(model.model.shape),
         "image_size_px": processor.image_size_px,
         "resample": int(images.resample),
@@ -193,10 +197,12 @@ def tower_meaning(model: Any, processor: GastroVLProcessor) -> dict[str, Any]:
     }
 
 
-def weights_digest(module: nn.Module) -> str:
-    """SHA-256 over names, types, shapes and values of all weights and buffers, lower-case hex."""
+def vision_digest(model: nn.Module) -> str:
+    """SHA-256 over names, types, shapes and values of all that a model's vision part holds, lower-case hex."""
     digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
+    for name, value in sorted(
+        (name, value) for name, value in model.state_dict().items() if part_of(name) is Part.VISION
+    ):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(memoryview(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
     return digest.hexdigest()
@@ -212,4 +218,9 @@ def _batches(keys: Sequence[bytes], space: FeatureSpace) -> Iterator[list[bytes]
 def _drawn(
     dataset: RowDataset, sights: dict[bytes, Sight]
 ) -> Callable[[list[bytes]], tuple[list[bytes], NDArray[np.uint8]]]:
-    return lambda batch: (batch, np.stack([dataset.draw(*sights[key]) for key in batch]))
+    def draw(batch: list[bytes]) -> tuple[list[bytes], NDArray[np.uint8]]:
+        shown = [sights[key] for key in batch]
+        squares = {path: dataset.images.square(path) for path in dict.fromkeys(image.path for image, _ in shown)}
+        return batch, np.stack([dataset.render(squares[image.path], view) for image, view in shown])
+
+    return draw

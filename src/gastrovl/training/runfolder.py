@@ -12,6 +12,8 @@ from gastrovl.training.steps import StepPlan
 
 _STEP = "step.json"
 
+DONE = "weights.safetensors"  # of a finished stage
+
 
 def check_output(output: Path, config: TrainConfig, resume: bool) -> None:
     """Check that `output` is free for this run, or is this run's already and may go on."""
@@ -40,10 +42,38 @@ def last_state(folder: Path) -> str | None:
 
 
 def _is_whole(path: Path) -> bool:
+    """Whether a JSON file was written to its end; a full disk cuts it."""
     try:
-        return isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
+        json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         return False
+    return True
+
+
+def what_is_kept(output: Path, config: TrainConfig) -> str:
+    """What of an unfinished run is there to go on from, as sentences; empty where there is no run."""
+    if not (output / "run.json").is_file():
+        return ""
+    done = [number for number in range(1, len(config.stages) + 1) if (_stage(output, config, number) / DONE).is_file()]
+    names = ", ".join(config.stages[number - 1].name for number in done)
+    finished = f"finished stages are kept ({names}). " if done else ""
+    if len(done) == len(config.stages):
+        return finished
+    number = len(done) + 1
+    last, name = last_state(_stage(output, config, number)), config.stages[number - 1].name
+    if last is None:
+        return f"{finished}stage {name} has no saved state yet and will begin anew. "
+    return f"{finished}stage {name} is kept up to step {Path(last).name.rsplit('-', 1)[1]}. "
+
+
+def _stage(output: Path, config: TrainConfig, number: int) -> Path:
+    return output / "stages" / f"{number}-{config.stages[number - 1].name}"
+
+
+def is_last_step(state: str) -> bool:
+    """Whether a saved state is that of a stage's last step; the trainer would go one step too far from there."""
+    content = json.loads((Path(state) / "trainer_state.json").read_text(encoding="utf-8"))
+    return bool(content["global_step"] >= content["max_steps"])
 
 
 def check_step(folder: Path, plan: StepPlan, state: str | None) -> None:
@@ -65,12 +95,26 @@ def check_step(folder: Path, plan: StepPlan, state: str | None) -> None:
 
 
 def cut_log(path: Path, stage: str, checkpoint: str | None) -> None:
-    """Drop log lines of this stage after the state that is resumed, so that no step is logged twice."""
+    """Drop log lines of this stage that came after the state that is resumed, so that nothing is logged twice.
+
+    Lines of the state's own step stay as far as the state knows them: a validation may have come after it was saved.
+    """
     if not path.is_file():
         return
-    step = int(checkpoint.rsplit("-", 1)[1]) if checkpoint else 0
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-    kept = [line for line in lines if line["stage"] != stage or line["step"] <= step]
+    step, known = 0, 0
+    if checkpoint:
+        step = int(checkpoint.rsplit("-", 1)[1])
+        state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
+        known = sum(entry.get("step") == step for entry in state["log_history"])
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.endswith("}"):
+            continue
+        entry = json.loads(line)
+        is_here = entry["stage"] == stage and entry["step"] == step
+        if entry["stage"] != stage or entry["step"] < step or (is_here and known > 0):
+            kept.append(entry)
+            known -= is_here
     write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
 

@@ -11,8 +11,18 @@ from gastrovl.core.errors import ConfigError
 from gastrovl.training.config import Part, StageConfig
 
 _NO_DECAY = ("bias", "norm", "embed", "positions", "queries", "rows", "columns")
-_UNUSED_ENDS = ("post_layernorm", ".head.", "pooler", "vision_tower.layernorm", "post_layer_norm")
+_UNUSED_ENDS = (
+    "post_layernorm",
+    ".head.",
+    "pooler",
+    "vision_tower.layernorm",
+    "vision_tower_2.layernorm",
+    "post_layer_norm",
+)
 _CONTRAST = re.compile(r"(?:^|\.)contrast\.")
+# What families of Hugging Face models call the two parts before the language model.
+_PROJECTORS = ("multi_modal_projector", "gated_blocks", "visual.merger", ".connector.")
+_TOWERS = ("vision_tower", ".visual.", ".vision_model.")
 _GROUNDING = re.compile(r"(?:^|\.)grounding\.")
 _BLOCK = re.compile(r"\blayers?\.(\d+)\.")
 _UNIT = re.compile(r"\b(?:layers?|stages)\.(\d+)\.")  # a block, or of a convolutional tower a stage
@@ -24,10 +34,10 @@ def part_of(name: str) -> Part | None:
         return Part.LORA
     if "original_module" in name:
         return None
-    if "vision_tower" in name:
-        return Part.VISION
-    if "multi_modal_projector" in name or "grounding" in name or _CONTRAST.search(name):
+    if any(word in name for word in _PROJECTORS) or _CONTRAST.search(name) or _GROUNDING.search(name):
         return Part.PROJECTOR
+    if any(word in name for word in _TOWERS):
+        return Part.VISION
     return Part.LANGUAGE
 
 
@@ -146,6 +156,11 @@ def _never_trains(name: str, model: nn.Module) -> bool:
     is_linear = getattr(config, "projector_hidden_act", None) == "linear"
     if is_linear and "multi_modal_projector.linear_2" in name:
         return True
+    reads_behind = hasattr(config, "vision_config") and not hasattr(
+        config, "vision_feature_layer"
+    )  # the norm, as Gemma
+    if reads_behind:
+        return "vision_tower" in name and ".head." in name
     return "vision_tower" in name and (
         any(word in name for word in _UNUSED_ENDS) or _is_behind_the_features(name.partition("vision_tower")[2], config)
     )
@@ -155,7 +170,10 @@ def _is_behind_the_features(name: str, config: Any) -> bool:
     """Whether a parameter of a transformer tower belongs to a block behind the hidden state that is used."""
     block = _BLOCK.search(name)
     blocks = getattr(getattr(config, "vision_config", None), "num_hidden_layers", None)
+    used = config.vision_feature_layer  # index into the hidden states: the embeddings, then one for each block
+    if name.startswith("_2."):
+        blocks, used = config.second_tower["config"].get("num_hidden_layers"), config.second_tower["feature_layer"]
     if block is None or blocks is None:
         return False
-    used: int = config.vision_feature_layer  # index into the hidden states: the embeddings, then one for each block
-    return int(block.group(1)) >= (used if used >= 0 else blocks + 1 + used)
+    layers = used if isinstance(used, list) else [used]
+    return int(block.group(1)) >= max(layer if layer >= 0 else blocks + 1 + layer for layer in layers)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.data_loader import prepare_data_loader
+from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from gastrovl.model import adapters
 from gastrovl.model.checkpointing import keep_recomputing
@@ -21,6 +23,8 @@ from gastrovl.training.config import StageConfig
 from gastrovl.training.dataset import Collator, RowDataset
 from gastrovl.training.earlystop import EarlyStop
 from gastrovl.training.ema import AveragedWeights
+from gastrovl.training.generation import AnswerValidation
+from gastrovl.training.guards import NamedCollator, StepWatch
 from gastrovl.training.processes import Team
 from gastrovl.training.stages import frozen_modules, parameter_groups
 from gastrovl.training.steps import COUNTED, StepCollator, StepPlan, StepRows, StepSampler, batch_seed, shuffled
@@ -28,11 +32,28 @@ from gastrovl.training.steps import COUNTED, StepCollator, StepPlan, StepRows, S
 WHOLE_MODEL = "whole.safetensors"
 
 
+class _RowsOfEpoch(TrainerCallback):
+    """Tells the rows which epoch it is.
+
+    The data loader does so itself, except where a run goes on in the middle of an epoch: the one that skips batches
+    tells its sampler alone, and wordings and views would be those of the first epoch.
+    """
+
+    def __init__(self, rows: RowDataset) -> None:
+        self.rows = rows
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Called before the epoch's data loader is opened."""
+        del args, control
+        self.rows.set_epoch(math.floor(state.epoch + 1e-6))
+
+
 class GastroTrainer(Trainer):
     """Trains one stage. Distribution, resume, schedules and trackers are the parent's work."""
 
     optimizer: Any
     control: Any
+    state: Any
     current_gradient_accumulation_steps: int  # set by the parent: fewer in the last step of an epoch
 
     def __init__(
@@ -49,8 +70,11 @@ class GastroTrainer(Trainer):
             args=args,
             train_dataset=train,
             eval_dataset=val,
-            data_collator=Collator(train.processor, train.terms, has_captions=stage.contrastive_weight > 0),
+            data_collator=NamedCollator(
+                Collator(train.processor, train.terms, has_captions=stage.contrastive_weight > 0)
+            ),
         )
+        self.watch = StepWatch()
         sharded.check(self.accelerator, model, stage)
         self.stage = stage
         self.team = Team(args.process_index, args.world_size)
@@ -61,6 +85,8 @@ class GastroTrainer(Trainer):
         self._frozen = frozen_modules(model)
         self.model_accepts_loss_kwargs = True
         self.average = AveragedWeights(self.model, stage.ema) if stage.ema else None
+        self.answers: AnswerValidation | None = None
+        self.add_callback(_RowsOfEpoch(train))
         self.early_stop = None
         if stage.early_stop:
             is_saving = args.save_strategy != "no"
@@ -73,12 +99,10 @@ class GastroTrainer(Trainer):
         return [keeper for keeper in (self.average, self.early_stop) if keeper is not None]
 
     def had_stopped(self, state: str | None) -> bool:
-        """Whether a stage that goes on from a saved state ended early in it; then it is read."""
+        """Whether a stage that goes on from a saved state ended early in it; then `take` reads the rest of it."""
         if state is None or self.early_stop is None:
             return False
         self.early_stop.load(Path(state))
-        if self.early_stop.is_over:
-            self._load_from_checkpoint(state)
         return self.early_stop.is_over
 
     def take_final_weights(self) -> None:
@@ -105,14 +129,6 @@ class GastroTrainer(Trainer):
         """The stage's own order of an epoch where it samples; else every image once."""
         rows: RowDataset = self.train_dataset
         return shuffled(len(rows), rows.seed, epoch) if rows.shares is None else rows.epoch_order(epoch)
-
-    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """Forward and backward of one batch, whose dropout depends on the batch alone."""
-        place = self._turn * self.team.size + self.team.rank
-        torch.manual_seed(batch_seed(self.args.seed, self.state.global_step, place))
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        self._turn += 1
-        return loss
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW over the open parts, each at its own rate."""
@@ -152,6 +168,11 @@ class GastroTrainer(Trainer):
         for keeper in self._keepers():
             keeper.load(Path(resume_from_checkpoint))
 
+    def take(self, folder: str) -> None:
+        """Weights and history of a saved state, without a step from there."""
+        self._load_from_checkpoint(folder)
+        self.state = TrainerState.load_from_json(str(Path(folder) / "trainer_state.json"))
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
@@ -177,6 +198,22 @@ class GastroTrainer(Trainer):
             loss = loss * 0.0
         return (loss, outputs) if return_outputs else loss
 
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        """The batches of one optimiser step and the loss's divisor; the watch is told whose records they are."""
+        batches, divisor = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.watch.begin(batches)
+        return batches, divisor
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """Forward and backward of one batch, whose dropout depends on the batch alone; the watch keeps its loss."""
+        place = self._turn * self.team.size + self.team.rank
+        torch.manual_seed(batch_seed(self.args.seed, self.state.global_step, place))
+        self.watch.shape = tuple(inputs["input_ids"].shape)
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        self.watch.losses.append(loss.detach())
+        self._turn += 1
+        return loss
+
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Tensor | None:
         """The divisor of the loss: the answer tokens' weights over all accumulated batches and devices.
 
@@ -192,19 +229,36 @@ class GastroTrainer(Trainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Validation by task under teacher forcing, see `validation.scores`; of the average if one is kept."""
+        """Validation by task under teacher forcing, see `validation.scores`, and by generation where it is due.
+
+        Where an average of the weights is kept, it is what is validated.
+        """
         del ignore_keys
-        with self.average.applied() if self.average else nullcontext():
-            scores = validation.scores(
-                self.model,
-                eval_dataset or self.eval_dataset,
-                self.stage,
-                batch_size=self.args.eval_batch_size,
-                prepare=self._prepare_inputs,
-                precision=self.compute_loss_context_manager,
-                team=self.team,
-            )
+        dataset = eval_dataset or self.eval_dataset
+        scores: dict[str, float] = {}
+        averaged = self.average.applied() if self.average else nullcontext()
+        with averaged, validation.untouched(self.model):
+            if dataset is not None:
+                scores = validation.scores(
+                    self.model,
+                    dataset,
+                    self.stage,
+                    batch_size=self.args.eval_batch_size,
+                    prepare=self._prepare_inputs,
+                    precision=self.compute_loss_context_manager,
+                    team=self.team,
+                )
+            if self.answers is not None and self.answers.is_due:
+                scores |= self._answer_metrics(self.answers)
             metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
             self.log(metrics)
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _answer_metrics(self, answers: AnswerValidation) -> dict[str, float]:
+        """What validation by generation says; the first process answers, and all learn the same numbers."""
+        found = {}
+        if self.is_world_process_zero():
+            found = answers.metrics(self.accelerator.unwrap_model(self.model), self.state.global_step)
+        answers.is_due = False
+        return dict(broadcast_object_list([found])[0])

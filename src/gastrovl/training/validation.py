@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import random
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -38,6 +40,7 @@ def scores(
     those of greedy decoding. A stage without answers reports the grounding loss alone.
 
     Args:
+        model: In evaluation mode, see `untouched`.
         prepare: Brings a batch to the model's device.
         precision: The context the stage computes in.
         team: The processes that share the batches; each computes its own, all get the scores of the whole.
@@ -49,7 +52,6 @@ def scores(
     loader = DataLoader(dataset, batch_sampler=numbers, collate_fn=list)
     collator = Collator(dataset.processor, dataset.terms)
     tally: dict[str, list[float]] = defaultdict(list)
-    model.eval()
     for (_, counts), rows in zip(mine, loader, strict=True):
         found = tally if counts else defaultdict(list)
         batch = collator(rows)
@@ -106,3 +108,23 @@ def _overlap(decode: Callable[[Sequence[int]], str], truth: Tensor, guess: Tenso
     except BoxTextError:
         return 0.0
     return geometry.iou(true_boxes[0], guessed[0]) if len(guessed) == 1 else 0.0
+
+
+@contextmanager
+def untouched(model: Any) -> Iterator[None]:
+    """The model in evaluation mode within the block; behind it its modes and all generators are as before.
+
+    So the weights are those of a run that never looked: a data loader alone draws a number when it starts.
+    """
+    modes = {module: module.training for module in model.modules()}
+    python, numbers = random.getstate(), np.random.get_state()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=list(devices)):
+        model.eval()
+        try:
+            yield
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+            random.setstate(python)
+            np.random.set_state(numbers)

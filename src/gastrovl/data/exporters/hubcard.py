@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from gastrovl.core.files import write_text
+from gastrovl.core.frontmatter import without_front_matter
 from gastrovl.core.types import Task
 from gastrovl.data.card import STRUCTURE
 from gastrovl.data.exporters.streamed import BuiltImage
-from gastrovl.data.frontmatter import front_matter, without_front_matter
+from gastrovl.data.frontmatter import front_matter
 
 CARDS = ("README.md", "card.md")  # of a dataset folder; the second of folders built before version 0.2
 FIGURES = "figures"

@@ -1,0 +1,64 @@
+"""The model that a run begins with: built or read, given adapters and training heads, told how rows are attended."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gastrovl.core.errors import ConfigError
+from gastrovl.model import adapters
+from gastrovl.model.checkpoint import build_model, load_checkpoint
+from gastrovl.model.flex import why_not_flex
+from gastrovl.model.presets import resolve
+from gastrovl.model.processor import GastroVLProcessor
+from gastrovl.model.quantise import quantise
+from gastrovl.model.shared_prefix import Backend
+from gastrovl.training.config import Part, TrainConfig
+from gastrovl.training.inputs import check_tokenizer
+
+Say = Callable[[str], None]
+
+
+def start_model(config: TrainConfig) -> tuple[Any, GastroVLProcessor]:
+    random.seed(config.seed)
+    torch.manual_seed(config.seed)
+    if config.start_from:
+        model, processor, _ = load_checkpoint(Path(config.start_from))
+    else:
+        model, processor = build_model(config.model, config.seed)
+    check_tokenizer(model, processor.tokenizer, config)
+    if config.quantise:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        quantise(model, config.quantise, device, getattr(torch, config.precision))
+    if any(Part.LORA in stage.trains for stage in config.stages):
+        lora = resolve(config.model).lora
+        if lora is None:
+            raise ConfigError("a stage trains `lora`, but neither model.lora nor the preset describes adapters")
+        model = adapters.add_lora(model, lora)
+    if any(stage.grounding_weight for stage in config.stages):
+        adapters.inner(model).add_grounding_head()
+    if any(stage.contrastive_weight for stage in config.stages):
+        adapters.inner(model).add_contrastive_head()
+    return model, processor
+
+
+def choose_attention(model: Any, config: TrainConfig, say: Say) -> None:
+    """Set how packed rows are attended; on a GPU the fast way is tried out first.
+
+    Raises:
+        ConfigError: `attention: flex` is asked for and cannot work here.
+    """
+    inner, device = adapters.inner(model), torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    inner.packed_attention = config.attention
+    if config.attention is not Backend.FLEX and (config.attention is not Backend.AUTO or device.type == "cpu"):
+        return
+    dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
+    reason = why_not_flex(inner.config.get_text_config(), device, dtype)
+    if reason and config.attention is Backend.FLEX:
+        raise ConfigError(f"attention: flex cannot be used here: {reason}; leave `attention` out to have it chosen")
+    inner.packed_attention = Backend.MASK if reason else Backend.FLEX
+    say(f"packed rows are attended by {inner.packed_attention}" + (f": {reason}" if reason else ""))
