@@ -109,6 +109,20 @@ def test_steps_and_time_of_epochs_are_shared_among_devices():
     assert STAGE.changed(is_checkpointed=True).flops_per_step == 16 * 38 * 10**8
 
 
+def test_a_global_number_of_images_is_divided_among_devices():
+    shared = STAGE.changed(global_images=64)
+
+    assert [(shared.on(n).images_per_step, shared.on(n).accumulation) for n in (1, 2, 3, 8)] == [
+        (16, 4),
+        (16, 2),
+        (11, 2),  # 64 in six batches
+        (8, 1),
+    ]
+    assert {shared.steps_in_all(devices) for devices in (1, 2, 3, 8)} == {32}  # 16 steps of 64 in 1000; two epochs
+    assert shared.memory(8).activations == STAGE.changed(images_per_step=8).memory(8).activations
+    assert shared.seconds(CARD, 4) == pytest.approx(shared.seconds(CARD) / 4, rel=1e-3)  # but for the link
+
+
 def test_traffic_that_the_backward_pass_cannot_hide_costs_time():
     slow = Device("slow", 10**6, 2e12, 1e12, 1000.0, is_cpu=True)
     computing, backward = 48e9 / (1e12 * UTILISATION), 32e9 / (1e12 * UTILISATION)

@@ -288,6 +288,27 @@ def test_a_run_that_is_killed_at_five_random_moments_ends_in_the_same_weights(st
     assert logged(tmp_path / "whole") == logged(tmp_path / "parts")
 
 
+WATCH = """
+import pathlib, torch
+read = torch.load
+def load(file, *args, **others):
+    print("read", pathlib.Path(str(file)).name, "weights_only", others.get("weights_only"))
+    return read(file, *args, **others)
+torch.load = load
+"""
+
+
+def test_nothing_of_a_saved_state_is_unpickled_but_tensors_and_plain_values(start, configured, tmp_path):
+    config = configured(stages=(ALIGN, INSTRUCT | {"steps": 4}), val=None, evaluate_every=None)
+    assert start(config, tmp_path / "run", before=DIE.format(rank=0, end=KILL)).end() == [-signal.SIGKILL]
+
+    resumed = start(config, tmp_path / "run", resume=True, before=WATCH)
+
+    assert resumed.end() == [0]
+    read = re.findall(r"read (\S+) weights_only (\S+)", resumed.said.read_text(encoding="utf-8"))
+    assert sorted(read) == [("optimizer.pt", "True"), ("rng_state.pth", "True"), ("scheduler.pt", "True")]
+
+
 def test_the_script_for_several_machines_trains_on_two_local_processes(configured, tmp_path):
     config = configured(stages=(ALIGN | {"steps": 1},), save_every=None, val=None, evaluate_every=None)
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")

@@ -86,7 +86,8 @@ def _smaller_batches(stage: StagePlan) -> Iterator[Change]:
     while rows % 2 == 0:
         rows, times = rows // 2, times * 2
         same = "the same result" if stage.is_exact_split else "nearly the same result"
-        words = f"images_per_step: {stage.images_per_step} -> {rows} with accumulation: {times} ({same})"
+        added = "" if stage.global_images else f" with accumulation: {times}"  # else it follows by itself
+        words = f"images_per_step: {stage.images_per_step} -> {rows}{added} ({same})"
         yield stage.changed(images_per_step=rows, accumulation=times), words
 
 

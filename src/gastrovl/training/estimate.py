@@ -118,6 +118,7 @@ def _stage(inputs: _Inputs, stage: StageConfig, sample: int, chunk_bytes: int, i
         name=stage.name,
         images_per_step=stage.images_per_step,
         accumulation=stage.accumulation,
+        global_images=stage.global_images_per_step,
         epochs=stage.epochs,
         steps=stage.steps,
         trains=tuple(part.value for part in stage.trains),

@@ -206,7 +206,7 @@ def _training(folder: Path, config: TrainConfig, facts: dict[str, Any], manifest
                 ", ".join(stage.trains),
                 f"{stage.learning_rate:.1e}",
                 f"{stage.epochs:g} epochs" if stage.epochs else f"{stage.steps} steps",
-                f"{stage.images_per_step * stage.accumulation}",
+                f"{stage.global_images_per_step or stage.images_per_step * stage.accumulation}",
                 f"{seconds[-1][1]:,.0f}" if seconds else UNKNOWN,
             ]
         )

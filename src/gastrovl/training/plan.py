@@ -65,6 +65,7 @@ class StagePlan:
         chunk: Answer positions whose logits exist at once; None for all.
         row: The row that was measured: padded, or laid out.
         quantised: How the language model's blocks are rounded (QLoRA), if they are.
+        global_images: Images of a step over all devices, from which the accumulation on each follows.
     """
 
     name: str
@@ -83,9 +84,20 @@ class StagePlan:
     row: RowShape
     cost: Footprint
     quantised: str | None = None
+    global_images: int | None = None
+
+    def on(self, devices: int) -> StagePlan:
+        """The stage as so many devices divide its steps."""
+        if self.global_images is None:
+            return self
+        times = math.ceil(self.global_images / (self.images_per_step * devices))
+        batch = math.ceil(self.global_images / (times * devices))
+        return self.changed(images_per_step=batch, accumulation=times, global_images=None)
 
     def memory(self, devices: int = 1, *, is_sharded: bool = False) -> Memory:
         """Peak memory of one of `devices`; sharded by FSDP, or copied by DDP."""
+        if self.global_images:
+            return self.on(devices).memory(devices, is_sharded=is_sharded)
         cost, rows = self.cost, self.images_per_step
         share = devices if is_sharded else 1
         whole_blocks = 2 * cost.block_parameters if share > 1 else 0  # the one at work and the one being fetched
@@ -128,19 +140,22 @@ class StagePlan:
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None
+        if self.global_images:
+            return math.ceil(math.ceil(self.lengths.rows / self.global_images) * self.epochs)
         batches = math.ceil(self.lengths.rows / (self.images_per_step * devices))
         return math.ceil(math.ceil(batches / self.accumulation) * self.epochs)
 
     def seconds(self, device: Device, devices: int = 1, *, is_sharded: bool = False) -> float:
         """Time of the stage without validation, reading images and saving."""
+        stage = self.on(devices)
         speed = device.flops(self.is_mixed) * UTILISATION
-        computing = self.flops_per_step / speed
+        computing = stage.flops_per_step / speed
         backward = (
-            self.cost.backward_flops * self.images_per_step / speed
+            self.cost.backward_flops * stage.images_per_step / speed
         )  # of the last batch: what traffic hides behind
         if not device.is_cpu:
-            computing = max(computing, BATCH_SECONDS * self.accumulation)
-        step = computing + max(0.0, self._traffic(devices, is_sharded) / device.link_bytes - backward)
+            computing = max(computing, BATCH_SECONDS * stage.accumulation)
+        step = computing + max(0.0, stage._traffic(devices, is_sharded) / device.link_bytes - backward)
         once = self.lengths.rows * self.cost.tower_flops / speed / devices if self.is_tower_cached else 0.0
         return self.steps_in_all(devices) * step + once
 

@@ -6,6 +6,7 @@ Under plain data parallelism every process holds all weights and nothing here do
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -39,14 +40,22 @@ def check(accelerator: Any, model: Any, stage: StageConfig) -> None:
                 f"on {accelerator.device.type}; sharding needs several GPUs. Launch with configs/accelerate/ddp.yaml, "
                 "which runs on CPUs too, or run this on GPUs"
             )
-    if is_sharded(accelerator):
-        asked = {"ema": stage.ema, "early_stop": stage.early_stop, "quantise": is_quantised(model)}
-        if found := [name for name, value in asked.items() if value]:
-            raise ConfigError(
-                f"stage {stage.name!r}: {', '.join(found)} cannot be used while {accelerator.distributed_type.value} "
-                "lays the model in pieces; leave it out, or launch with configs/accelerate/ddp.yaml"
-            )
-        _name_blocks(accelerator, model)
+    asked = {"ema": stage.ema, "early_stop": stage.early_stop, "quantise": is_quantised(model)}
+    check_whole(accelerator, stage.name, [name for name, value in asked.items() if value])
+    _name_blocks(accelerator, model)
+
+
+def check_whole(accelerator: Any, stage: str, needs: Sequence[str]) -> None:
+    """Check that each process holds all weights where a stage uses settings that need them.
+
+    Raises:
+        ConfigError: The model lies in pieces, and one of `needs` is used.
+    """
+    if needs and is_sharded(accelerator):
+        raise ConfigError(
+            f"stage {stage!r}: {', '.join(needs)} cannot be used while {accelerator.distributed_type.value} lays the "
+            "model in pieces; leave it out, or launch with configs/accelerate/ddp.yaml"
+        )
 
 
 def _name_blocks(accelerator: Any, model: Any) -> None:

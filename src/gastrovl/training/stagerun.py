@@ -188,12 +188,12 @@ def _trainer(run: Run, number: int) -> GastroTrainer:
         plan,
     )
     trainer.remove_callback(PrinterCallback)
-    images = stage.images_per_step * stage.accumulation * trainer.args.world_size
     title = f"{number}/{len(config.stages)} {stage.name}"
-    trainer.add_callback(StepReport(title, images, run.say, run.progress if run.show_bar else None))
+    trainer.add_callback(StepReport(title, plan.images, run.say, run.progress if run.show_bar else None))
     trainer.add_callback(JsonlLog(run.output / "log.jsonl", stage.name))
     trainer.add_callback(StopAtNoNumber(trainer.watch, stage.name, folder))
     if run.answers is not None and stage.answer_weight:
+        sharded.check_whole(trainer.accelerator, stage.name, ["validate_answers"])  # one process answers alone
         trainer.answers = AnswerValidation(run.answers, run.processor, stage, number)
         trainer.add_callback(trainer.answers)
     return trainer
