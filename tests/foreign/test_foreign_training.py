@@ -199,6 +199,15 @@ def test_no_estimate_is_made_and_it_says_what_to_do(configured, tmp_path):
         estimate(composed)
 
 
+def test_a_run_goes_on_from_what_its_config_describes_only(configured, tmp_path):
+    config = configured("smolvlm", (ALIGN | {"steps": 1},))
+    run(config, tmp_path / "first")
+    other = config.model_copy(update={"model": ModelConfig(preset="nano"), "start_from": str(tmp_path / "first")})
+
+    with pytest.raises(ConfigError, match="first: is a fine-tuned smolvlm model; describe it under `model` as the run"):
+        run(other, tmp_path / "second")
+
+
 def test_a_grounding_weight_is_refused_before_the_first_step(configured, tmp_path):
     config = configured("llava", (ALIGN | {"grounding_weight": 1.0},))
 

@@ -27,7 +27,13 @@ def start_model(config: TrainConfig) -> tuple[Any, GastroVLProcessor]:
     random.seed(config.seed)
     torch.manual_seed(config.seed)
     if config.start_from:
-        model, processor, _ = load_checkpoint(Path(config.start_from))
+        model, processor, card = load_checkpoint(Path(config.start_from))
+        if (card.family is None) != (config.model.huggingface is None):
+            kind = "a composed model" if card.family is None else f"a fine-tuned {card.family} model"
+            raise ConfigError(
+                f"start_from {config.start_from}: is {kind}; describe it under `model` as the run that made it did "
+                "(`huggingface` for one that was published whole, and only then)"
+            )
     else:
         model, processor = build_model(config.model, config.seed)
     check_tokenizer(model, processor.tokenizer, config)
