@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ from torch.utils._pytree import tree_flatten
 from torch.utils.flop_counter import FlopCounterMode
 
 from gastrovl.training.dataset import Collator
-from training_ways import Dialogues, Made, Plain, Setting, cached_features, device, make, padded, rows_of
+from training_ways import Dialogues, Made, Plain, Setting, device, make, padded, rows_of
 
 _SIDE = 2048
 _VIEWS = ("view", "transpose", "expand", "slice", "select", "unsqueeze", "squeeze", "detach", "permute", "split", "t.")
@@ -67,8 +69,9 @@ def counted(step: Any) -> dict[str, float]:
 
 def our_batch(made: Made, setting: Setting) -> dict[str, Any]:
     """The first images' rows, with cached features, on the device."""
-    dataset = rows_of(made, cached_features(made))
-    return on_device(Collator(made.processor, None)([dataset[index] for index in range(setting.images)]))
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = rows_of(made, Path(folder))
+        return on_device(Collator(made.processor, None)([dataset[index] for index in range(setting.images)]))
 
 
 def plain_batch(made: Made, setting: Setting) -> dict[str, Any]:

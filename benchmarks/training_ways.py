@@ -8,7 +8,6 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,8 +30,10 @@ from gastrovl.model.processor import Dialogue, GastroVLProcessor, region_boxes
 from gastrovl.model.rows import PADDING, SHARED
 from gastrovl.model.shared_prefix import Backend
 from gastrovl.training.config import Part, StageConfig
-from gastrovl.training.dataset import Collator, ImageStore, Row, RowDataset
-from gastrovl.training.features import tower_features
+from gastrovl.training.dataset import Collator, Row, RowDataset
+from gastrovl.training.featurecache import FeatureCache
+from gastrovl.training.features import FeatureFiller
+from gastrovl.training.images import ImageStore
 from gastrovl.training.packing import PackedRow
 from gastrovl.training.stages import open_parts
 from gastrovl.training.trainer import GastroTrainer
@@ -82,6 +83,7 @@ class Made:
     stage: StageConfig
     conversations: list[Conversation]
     images: ImageStore
+    precision: str
 
 
 def make(setting: Setting) -> Made:
@@ -104,7 +106,7 @@ def make(setting: Setting) -> Made:
     folder = Path(setting.data)
     conversations = first_dialogues(list(read_records(folder / "train.jsonl", Conversation)), setting.dialogues)
     images = ImageStore(folder, processor.image_size_px, processor)
-    return Made(model.to(device()), processor, stage, conversations, images)
+    return Made(model.to(device()), processor, stage, conversations, images, setting.precision)
 
 
 def device() -> str:
@@ -136,9 +138,9 @@ def _plain(conversation: Conversation) -> Conversation:
     return conversation.model_copy(update={"turns": turns})
 
 
-def rows_of(made: Made, features: dict[str, Tensor] | None) -> RowDataset:
-    """Our dataset: a row for each image."""
-    return RowDataset(
+def rows_of(made: Made, cache: Path | None) -> RowDataset:
+    """Our dataset, a row for each image; with a folder for it, what the frozen tower says is kept there first."""
+    rows = RowDataset(
         made.conversations,
         made.images,
         made.processor,
@@ -147,15 +149,20 @@ def rows_of(made: Made, features: dict[str, Tensor] | None) -> RowDataset:
         max_length=4096,
         augment=None,
         is_training=True,
-        features=features,
     )
-
-
-def cached_features(made: Made) -> dict[str, Tensor]:
-    """What the frozen tower says of each image."""
-    inner = adapters.inner(made.model)
-    paths = sorted({conversation.image.path for conversation in made.conversations})
-    return tower_features(inner, made.images, paths, nullcontext())
+    if cache is not None:
+        is_mixed = made.precision == "bfloat16"
+        filler = FeatureFiller(
+            adapters.inner(made.model),
+            made.processor,
+            FeatureCache(cache, 10**11),
+            precision=torch.autocast(device(), dtype=torch.bfloat16, enabled=is_mixed),
+            dtype=torch.bfloat16 if is_mixed else torch.float32,
+            device=device(),
+            say=lambda _: None,
+        )
+        rows.features = filler.fill(rows, "images")
+    return rows
 
 
 def unpacked(collate: Callable[[Sequence[Row]], dict[str, Any]], rows: Sequence[Row]) -> dict[str, Any]:
@@ -281,9 +288,9 @@ def trainer_of(way: str, setting: Setting, made: Made, folder: str) -> Trainer:
         return Trainer(Plain(made.model), settings, train_dataset=data, data_collator=partial(padded, made))
     if way == TRL:
         return _trl(setting, made, folder)
-    features = None if way == "without cached features" else cached_features(made)
+    cache = None if way == "without cached features" else Path(folder) / "features"
     settings = TrainingArguments(**arguments(setting, folder, setting.images))
-    trainer = GastroTrainer(made.model, settings, made.stage, rows_of(made, features), None)
+    trainer = GastroTrainer(made.model, settings, made.stage, rows_of(made, cache), None)
     collate = Collator(made.processor, None)
     if way == "without packing":
         trainer.data_collator = partial(unpacked, collate)

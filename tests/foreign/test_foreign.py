@@ -10,6 +10,7 @@ import torch
 
 from gastrovl.core.errors import ConfigError, ModelInputError
 from gastrovl.model import adapters
+from gastrovl.model.checkpointing import keep_recomputing, set_checkpointing
 from gastrovl.model.config import LoraConfig
 from gastrovl.model.foreign import dialogue_places, family_of, packs
 from gastrovl.model.gastrovl import IGNORED
@@ -88,6 +89,21 @@ def test_packed_rows_have_the_loss_and_gradients_of_the_familys_own_forward(load
     assert found_gradients.keys() == expected_gradients.keys()
     for name, value in expected_gradients.items():
         assert (found_gradients[name] - value).norm() <= 1e-5 * value.norm() + 1e-7, name
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_activations_that_are_worked_out_again_give_the_same_gradients(loaded, family):
+    model, processor = loaded(family)
+    model(**packed_batch(processor)).loss.backward()
+    expected = gradients(model)
+
+    set_checkpointing(model, True)
+    keep_recomputing(model)
+    model(**packed_batch(processor)).loss.backward()
+    found = gradients(model)
+
+    assert found.keys() == expected.keys()
+    assert all(torch.allclose(found[name], value, rtol=1e-5, atol=1e-7) for name, value in expected.items())
 
 
 @pytest.mark.parametrize("family", FAMILIES)

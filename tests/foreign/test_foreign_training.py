@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from gastrovl.cli.app import app
-from gastrovl.core.errors import ConfigError
+from gastrovl.core.errors import CheckpointError, ConfigError
 from gastrovl.core.images import open_image
 from gastrovl.core.records import read_records
 from gastrovl.core.types import Conversation, Prediction, Task
@@ -19,9 +19,11 @@ from gastrovl.evaluation.evaluate import evaluate
 from gastrovl.inference import batch
 from gastrovl.inference.batch import predict_file
 from gastrovl.inference.predictor import Predictor, Question
+from gastrovl.model.config import ModelConfig
 from gastrovl.model.snapshot import load_snapshot
 from gastrovl.training import stagerun
 from gastrovl.training.config import Part, StageConfig, TrainConfig
+from gastrovl.training.estimate import estimate
 from gastrovl.training.joblog import JsonlLog
 from gastrovl.training.stages import open_parts, part_of
 from gastrovl.training.train import train
@@ -175,6 +177,26 @@ def test_a_run_goes_on_from_a_fine_tuned_model(configured, tmp_path):
     moved = [name for name in first if not torch.equal(first[name], second[name])]
     assert moved
     assert all("connector" in name for name in moved)
+
+
+def test_the_model_card_names_the_model_that_was_fine_tuned(configured, tmp_path):
+    run(configured("gemma3", (ALIGN,)), tmp_path / "run")
+
+    text = (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+    assert "random weights" not in text
+    assert "Gemma3ForConditionalGeneration.from_pretrained" in text
+    assert "`gemma3` layout, loads in plain transformers" in text
+
+
+def test_no_estimate_is_made_and_it_says_what_to_do(configured, tmp_path):
+    config = configured("llava", (ALIGN,))
+    run(config, tmp_path / "run")
+
+    with pytest.raises(ConfigError, match="the estimate knows composed models only; train a few steps"):
+        estimate(config)
+    composed = config.model_copy(update={"model": ModelConfig(preset="nano"), "start_from": str(tmp_path / "run")})
+    with pytest.raises(CheckpointError, match="a fine-tuned llava model, of which no estimate is made"):
+        estimate(composed)
 
 
 def test_a_grounding_weight_is_refused_before_the_first_step(configured, tmp_path):

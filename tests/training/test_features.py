@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader
 
 from gastrovl.core import geometry
 from gastrovl.core.boxtext import BOX_PATTERN, decode_box
-from gastrovl.core.errors import ImageError
 from gastrovl.core.types import Task
 from gastrovl.model.checkpoint import build_model
 from gastrovl.training import images as images_module
@@ -429,9 +428,7 @@ def test_each_of_three_processes_begins_with_its_own_share_and_makes_up_for_the_
 def test_a_process_without_a_share_waits_for_nobody(bench):
     made = bench(images=2)
     rows = made.rows()
-
     rows.features = made.filler(rank=2, world_size=3).fill(rows, "tower")
-
     assert all(row.features is not None for row in (rows[0], rows[1]))
 
 
@@ -451,19 +448,3 @@ def test_only_stages_whose_tower_is_frozen_and_whose_rows_are_whole_use_kept_fea
     stage = STAGE.model_copy(update=stage)
 
     assert may_keep(stage, bench().rows(stage=stage, **others)) == kept
-
-
-def test_a_store_keeps_squares_up_to_its_bound_and_finds_broken_images_beyond(bench):
-    made = bench(images=3)
-    side = 600  # 600 x 600 x 3 bytes: one fits into 2 MB, two do not
-    store = ImageStore(made.file.parent, side, made.processor, memory_mb=2)
-    paths = ["0.png", "1.png", "2.png"]
-    told = []
-
-    store.load(paths, lambda done, total: told.append((done, total)))
-
-    assert told == [(1, 3), (2, 3), (3, 3)]
-    assert sum(store.square(path) is store.square(path) for path in paths) == 1
-    (made.file.parent / "2.png").write_bytes(b"no image")
-    with pytest.raises(ImageError, match=r"2\.png: cannot be decoded"):
-        ImageStore(made.file.parent, side, made.processor, memory_mb=2).load(paths)

@@ -134,7 +134,12 @@ class ModelConfig(Config):
     @model_validator(mode="after")
     def _is_whole_or_parts(self) -> ModelConfig:
         beside = {"huggingface", "lora", "image_size_px"}
-        parts = [name for name in type(self).model_fields if name not in beside and getattr(self, name) is not None]
+        fields = {name: field for name, field in type(self).model_fields.items() if name not in beside}
+        parts = [
+            name
+            for name, field in fields.items()
+            if getattr(self, name) != field.get_default(call_default_factory=True)
+        ]
         if self.huggingface is not None and parts:
             raise ValueError(
                 f"`huggingface` names a whole model, so {', '.join(parts)} cannot be chosen; leave them out"
