@@ -13,6 +13,7 @@ import torch
 from accelerate.utils import DistributedType
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from gastrovl.core.errors import ConfigError
 from gastrovl.model import adapters
@@ -85,6 +86,11 @@ def whole_state(model: Any, accelerator: Any = None) -> dict[str, Tensor]:
     else:
         state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     return {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+
+
+def expect_whole_models() -> None:
+    """Have transformers build models whole again; under ZeRO-3 it builds them in pieces until a stage has ended."""
+    unset_hf_deepspeed_config()
 
 
 def take_whole_state(model: Any, state: dict[str, Any]) -> None:

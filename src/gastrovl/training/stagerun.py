@@ -131,6 +131,7 @@ def _hand_over(run: Run, trainer: GastroTrainer, folder: Path) -> None:
     """End a stage whose model lies in pieces: the next one starts from a whole model with the stage's weights."""
     state = sharded.whole_state(trainer.model_wrapped, trainer.accelerator)
     attention = adapters.inner(run.model).packed_attention
+    sharded.expect_whole_models()
     run.model, _ = start_model(run.config)
     adapters.inner(run.model).packed_attention = attention
 
