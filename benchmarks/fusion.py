@@ -50,7 +50,7 @@ from gastrovl.model.checkpoint import build_model, load_checkpoint
 from gastrovl.model.config import ConnectorConfig, ModelConfig, PartConfig
 from gastrovl.model.presets import NANO
 from gastrovl.training.config import TrainConfig
-from gastrovl.training.dataset import Collator, ImageStore, RowDataset, load_conversations
+from gastrovl.training.rows.dataset import Collator, ImageStore, RowDataset, load_conversations
 from gastrovl.training.train import train
 
 REPOSITORY = Path(__file__).resolve().parents[1]

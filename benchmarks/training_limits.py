@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 from torch.utils.flop_counter import FlopCounterMode
 
-from gastrovl.training.dataset import Collator
+from gastrovl.training.rows.dataset import Collator
 from training_ways import Dialogues, Made, Plain, Setting, device, make, padded, rows_of
 
 _SIDE = 2048

@@ -21,20 +21,21 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from gastrovl.core.images import open_image
 from gastrovl.core.records import read_records
 from gastrovl.core.types import Conversation, Task
-from gastrovl.model import adapters, answerloss, gastrovl
+from gastrovl.model import adapters, gastrovl
 from gastrovl.model.checkpoint import build_model, save_checkpoint
 from gastrovl.model.config import ModelConfig
 from gastrovl.model.gastrovl import IGNORED
+from gastrovl.model.packed import answerloss
+from gastrovl.model.packed.rows import PADDING, SHARED
+from gastrovl.model.packed.shared_prefix import Backend
 from gastrovl.model.presets import resolve
 from gastrovl.model.processor import Dialogue, GastroVLProcessor, region_boxes
-from gastrovl.model.rows import PADDING, SHARED
-from gastrovl.model.shared_prefix import Backend
+from gastrovl.training.cache.features import FeatureFiller
+from gastrovl.training.cache.store import FeatureCache
 from gastrovl.training.config import Part, StageConfig
-from gastrovl.training.dataset import Collator, Row, RowDataset
-from gastrovl.training.featurecache import FeatureCache
-from gastrovl.training.features import FeatureFiller
-from gastrovl.training.images import ImageStore
-from gastrovl.training.packing import PackedRow
+from gastrovl.training.rows.dataset import Collator, Row, RowDataset
+from gastrovl.training.rows.images import ImageStore
+from gastrovl.training.rows.packing import PackedRow
 from gastrovl.training.stages import open_parts
 from gastrovl.training.trainer import GastroTrainer
 

@@ -59,9 +59,9 @@ HOME_OF: dict[str, tuple[str, ...]] = {
     "sacrebleu": ("evaluation/language.py",),
     "rouge_score": ("evaluation/language.py",),
     "nltk": ("evaluation/language.py",),  # comes with rouge_score
-    "wandb": ("training/trackers.py",),
-    "mlflow": ("training/trackers.py",),
-    "huggingface_hub": ("training/hub.py",),
+    "wandb": ("training/watching/trackers.py",),
+    "mlflow": ("training/watching/trackers.py",),
+    "huggingface_hub": ("training/publishing/hub.py",),
 }
 TORCH_FREE = {"core", "clinical", "data", "evaluation", "cli"}
 UNPICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

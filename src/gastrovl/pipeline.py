@@ -257,7 +257,7 @@ def _complete_card(config: RunConfig, output: Path) -> None:
     """Write the model card again, with the scores of every evaluated split."""
     from gastrovl.core.manifest import read_manifest
     from gastrovl.evaluation.results import read_results
-    from gastrovl.training.model_card import write_model_card
+    from gastrovl.training.publishing.model_card import write_model_card
 
     folders = [output / "evaluation" / split for split in config.predict.splits]
     scores = [score for folder in folders for score in read_results(folder / "results.json").scores]

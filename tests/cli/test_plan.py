@@ -13,12 +13,13 @@ from typer.testing import CliRunner
 from gastrovl.cli import plan as shown
 from gastrovl.cli.app import app, main
 from gastrovl.core.errors import ConfigError
-from gastrovl.training import devices, stagerun
+from gastrovl.training import stagerun
 from gastrovl.training import train as train_module
 from gastrovl.training.config import TrainConfig
-from gastrovl.training.devices import DEVICES, Device
-from gastrovl.training.estimate import estimate
-from gastrovl.training.joblog import JsonlLog
+from gastrovl.training.planning import devices
+from gastrovl.training.planning.devices import DEVICES, Device
+from gastrovl.training.planning.estimate import estimate
+from gastrovl.training.watching.joblog import JsonlLog
 
 STAGES = [
     {"name": "align", "tasks": ["CAP"], "trains": ["projector"], "learning_rate": 1e-3, "steps": 2},

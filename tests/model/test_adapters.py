@@ -10,7 +10,7 @@ from gastrovl.core.errors import ConfigError
 from gastrovl.model.adapters import add_lora, inner, merge
 from gastrovl.model.checkpoint import build_model, load_checkpoint, save_checkpoint
 from gastrovl.model.config import ConnectorConfig, LoraConfig
-from gastrovl.model.projector import PooledProjector
+from gastrovl.model.fusion.projector import PooledProjector
 
 LORA = LoraConfig(rank=4, alpha=8, dropout=0.1)
 CONNECTORS = [("mlp", "siglip"), ("pool", "resnet"), ("linear", "siglip")]

@@ -9,8 +9,8 @@ from gastrovl.model.adapters import add_lora, inner
 from gastrovl.model.checkpoint import build_model
 from gastrovl.model.checkpointing import free_memory, is_wanted, keep_recomputing, set_checkpointing
 from gastrovl.model.config import LoraConfig
-from gastrovl.model.shared_prefix import Backend
-from gastrovl.training.packing import collate, pack
+from gastrovl.model.packed.shared_prefix import Backend
+from gastrovl.training.rows.packing import collate, pack
 
 TURNS = (
     [

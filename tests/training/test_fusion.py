@@ -11,10 +11,10 @@ from gastrovl.inference.predictor import Predictor, Question
 from gastrovl.model.adapters import add_lora
 from gastrovl.model.checkpoint import build_model, load_checkpoint
 from gastrovl.model.config import LoraConfig, PartConfig
-from gastrovl.model.shared_prefix import Backend
+from gastrovl.model.packed.shared_prefix import Backend
+from gastrovl.training.cache.features import tower_meaning
 from gastrovl.training.config import Part, StageConfig, TrainConfig
-from gastrovl.training.features import tower_meaning
-from gastrovl.training.packing import collate, pack
+from gastrovl.training.rows.packing import collate, pack
 from gastrovl.training.stages import open_parts, part_of
 from gastrovl.training.train import train
 

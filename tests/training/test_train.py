@@ -19,8 +19,8 @@ from gastrovl.model.checkpoint import build_model, load_checkpoint
 from gastrovl.training import stagerun
 from gastrovl.training import train as train_module
 from gastrovl.training.config import TrainConfig
-from gastrovl.training.joblog import JsonlLog
 from gastrovl.training.train import train
+from gastrovl.training.watching.joblog import JsonlLog
 
 ALIGN = {"name": "align", "tasks": ["CAP"], "trains": ["projector"], "learning_rate": 1e-2, "steps": 3}
 INSTRUCT = {
@@ -162,7 +162,7 @@ def test_a_full_disk_changes_nothing_but_the_time(configured, tmp_path, monkeypa
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("gastrovl.training.featurecache._write_all", refuse)
+        patch.setattr("gastrovl.training.cache.store._write_all", refuse)
         said = run(config, tmp_path / "full")
     run(config.model_copy(update={"feature_cache_gb": 0}), tmp_path / "none")
 

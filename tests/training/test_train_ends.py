@@ -12,8 +12,8 @@ from gastrovl.core.errors import ConfigError
 from gastrovl.model.checkpoint import build_model
 from gastrovl.training import stagerun
 from gastrovl.training.config import TrainConfig
-from gastrovl.training.joblog import JsonlLog
 from gastrovl.training.train import train
+from gastrovl.training.watching.joblog import JsonlLog
 
 ALIGN = {"name": "align", "tasks": ["CAP"], "trains": ["projector"], "learning_rate": 1e-2, "steps": 3}
 INSTRUCT = {

@@ -14,12 +14,12 @@ from gastrovl.core.types import Task
 from gastrovl.model.checkpoint import build_model
 from gastrovl.model.gastrovl import IGNORED
 from gastrovl.training.config import Part, StageConfig
-from gastrovl.training.dataset import Collator, RowDataset, load_conversations
-from gastrovl.training.grounding import TermIndex
-from gastrovl.training.images import ImageStore
-from gastrovl.training.joblog import JsonlLog
+from gastrovl.training.rows.dataset import Collator, RowDataset, load_conversations
+from gastrovl.training.rows.grounding import TermIndex
+from gastrovl.training.rows.images import ImageStore
 from gastrovl.training.stages import open_parts
 from gastrovl.training.trainer import GastroTrainer
+from gastrovl.training.watching.joblog import JsonlLog
 
 ALL = (Task.CLS, Task.REC, Task.REG, Task.CAP)
 

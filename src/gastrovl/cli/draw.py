@@ -15,6 +15,6 @@ def draw(
     ] = None,
 ) -> None:
     """Draw losses, validation scores and learning rate of a run, also while it goes on."""
-    from gastrovl.training.picture import save_picture
+    from gastrovl.training.watching.picture import save_picture
 
     typer.echo(f"picture in {save_picture(run, output)}")

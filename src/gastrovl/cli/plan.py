@@ -17,9 +17,9 @@ _WIDTHS = (80, 100)
 def show_plan(settings: Any, path: Path | None) -> None:
     """Estimate a TrainConfig, print it, and write it as JSON where `path` names a file."""
     from gastrovl.core.files import write_text
-    from gastrovl.training.devices import DEVICES, this_machine
-    from gastrovl.training.estimate import estimate
-    from gastrovl.training.plan import as_json
+    from gastrovl.training.planning.devices import DEVICES, this_machine
+    from gastrovl.training.planning.estimate import estimate
+    from gastrovl.training.planning.plan import as_json
 
     here = this_machine()
     plan = estimate(settings, is_cpu=False)
@@ -113,7 +113,7 @@ def _memory(plan: Any) -> Table:
 
 
 def _times(plan: Any, devices: Sequence[Any]) -> Table:
-    from gastrovl.training.plan import RESERVE
+    from gastrovl.training.planning.plan import RESERVE
 
     title = (
         f"Time of all stages; {RESERVE:.0%} of the memory is kept free\n"
@@ -134,7 +134,7 @@ def _cell(plan: Any, device: Any, count: int) -> str:
     """Time on `count` devices in the plainest way that fits."""
     from dataclasses import replace
 
-    from gastrovl.training.plan import fits
+    from gastrovl.training.planning.plan import fits
 
     checkpointed = replace(plan, stages=tuple(stage.changed(is_checkpointed=True) for stage in plan.stages))
     ways = [(plan, False, ""), (checkpointed, False, " c"), (plan, True, " s"), (checkpointed, True, " cs")]

@@ -17,7 +17,7 @@ def push(
     yes: Annotated[bool, typer.Option("--yes", help="Send without asking.")] = False,
 ) -> None:
     """Send a checkpoint and its card to the Hugging Face Hub; nothing else of the run leaves this machine."""
-    from gastrovl.training.hub import push as push_checkpoint
+    from gastrovl.training.publishing.hub import push as push_checkpoint
 
     address = push_checkpoint(
         checkpoint, repo, is_private=private, agrees=lambda: yes or typer.confirm("send this?"), say=typer.echo

@@ -63,7 +63,7 @@ def train(
         return
     typer.echo(f"checkpoint in {output}; losses and validation scores in {output / 'log.jsonl'}")
     if push and settings.push_to_hub:
-        from gastrovl.training.hub import push as push_checkpoint
+        from gastrovl.training.publishing.hub import push as push_checkpoint
 
         address = push_checkpoint(output, settings.push_to_hub, is_private=True, agrees=lambda: True, say=typer.echo)
         typer.echo(f"sent to {address}")

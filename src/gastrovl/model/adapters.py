@@ -7,7 +7,7 @@ from typing import Any
 
 from gastrovl.core.errors import ConfigError
 from gastrovl.model.config import LoraConfig
-from gastrovl.model.families import FAMILIES
+from gastrovl.model.published.families import FAMILIES
 from gastrovl.model.quantise import is_quantised, merge_floats
 
 

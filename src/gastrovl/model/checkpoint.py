@@ -16,12 +16,12 @@ from gastrovl.core.errors import CheckpointError
 from gastrovl.core.files import write_text
 from gastrovl.model.compose import compose
 from gastrovl.model.config import GastroVLConfig, ModelConfig, part_hf_config
-from gastrovl.model.foreign_processor import ForeignProcessor
+from gastrovl.model.fusion.second_tower import describe_second_tower
 from gastrovl.model.gastrovl import GastroVLForConditionalGeneration
 from gastrovl.model.presets import resolve
 from gastrovl.model.processor import GastroVLProcessor
-from gastrovl.model.second_tower import describe_second_tower
-from gastrovl.model.snapshot import load_snapshot, save_snapshot
+from gastrovl.model.published.processor import ForeignProcessor
+from gastrovl.model.published.snapshot import load_snapshot, save_snapshot
 from gastrovl.model.tokenizer import load_tokenizer
 from gastrovl.model.vision import image_processor, tower_shape
 

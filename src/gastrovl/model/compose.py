@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM, LlavaConfig
 
 from gastrovl.core.errors import ConfigError
 from gastrovl.model.config import PLAIN_CONNECTORS, ConnectorConfig, GastroVLConfig, PartConfig, part_hf_config
+from gastrovl.model.fusion.second_tower import SecondTower
 from gastrovl.model.gastrovl import GastroVLForConditionalGeneration
-from gastrovl.model.second_tower import SecondTower
 from gastrovl.model.vision import TowerShape, load_tower, tower_shape
 
 _BIASED_HEADS = ("phi",)  # language models whose output layer has a bias

@@ -111,7 +111,7 @@ class ModelConfig(Config):
         chat_template: Name of a template in `model/chat_templates`.
         image_size_px: Side of the square the tower sees; None takes the tower's own.
         huggingface: Local snapshot folder of a whole vision-language model, in the place of preset and parts; only
-            `lora` and `image_size_px` go with it (see `gastrovl.model.families`).
+            `lora` and `image_size_px` go with it (see `gastrovl.model.published.families`).
         vision_2: A second tower, whose channels are joined to the first one's on the first one's grid.
         feature_layer_2: Which of its hidden states is used.
         image_size_2_px: Side of the square it sees; None takes the first tower's.

@@ -16,15 +16,15 @@ from transformers.models.llava.modeling_llava import (
 )
 
 from gastrovl.core.errors import ConfigError, ModelInputError
-from gastrovl.model import cross_attention
-from gastrovl.model.answerloss import answer_loss, answer_scores
-from gastrovl.model.attention_pooling import AttentionProjector
 from gastrovl.model.config import GastroVLConfig
 from gastrovl.model.contrastive import ContrastiveHead
+from gastrovl.model.fusion import cross_attention
+from gastrovl.model.fusion.attention_pooling import AttentionProjector
+from gastrovl.model.fusion.projector import PooledProjector, QueryProjector, pool_regions
+from gastrovl.model.fusion.second_tower import SecondTower, joined
 from gastrovl.model.grounding import GroundingHead, GroundingTargets
-from gastrovl.model.projector import PooledProjector, QueryProjector, pool_regions
-from gastrovl.model.second_tower import SecondTower, joined
-from gastrovl.model.shared_prefix import Backend, answering_states
+from gastrovl.model.packed.answerloss import answer_loss, answer_scores
+from gastrovl.model.packed.shared_prefix import Backend, answering_states
 from gastrovl.model.vision import TowerShape, tower_shape, tower_tokens
 
 IGNORED = -100  # label of positions without loss, as everywhere in transformers

@@ -8,8 +8,8 @@ import torch
 from transformers import TrainingArguments
 
 from gastrovl.training.config import StageConfig, TrainConfig
-from gastrovl.training.steps import StepPlan
-from gastrovl.training.trackers import StageArguments
+from gastrovl.training.distributed.steps import StepPlan
+from gastrovl.training.watching.trackers import StageArguments
 
 
 def training_arguments(

@@ -11,10 +11,10 @@ from gastrovl.core.config import Config
 from gastrovl.core.types import Task
 from gastrovl.model.config import ModelConfig
 from gastrovl.model.contrastive import ContrastiveKind
+from gastrovl.model.packed.shared_prefix import Backend
 from gastrovl.model.quantise import Kind as Quantisation
-from gastrovl.model.shared_prefix import Backend
-from gastrovl.training.operations import OPERATIONS
-from gastrovl.training.trackers import TrackerName, TrackingConfig
+from gastrovl.training.rows.operations import OPERATIONS
+from gastrovl.training.watching.trackers import TrackerName, TrackingConfig
 
 LengthWeighting = Literal["token", "sqrt", "dialogue"]
 Positive = Annotated[float, Field(gt=0)]

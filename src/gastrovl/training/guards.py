@@ -21,7 +21,7 @@ from transformers import TrainerCallback
 
 from gastrovl.core.errors import DiskFullError, DivergedError, GastroVLError, OutOfMemoryError
 from gastrovl.training.config import TrainConfig
-from gastrovl.training.dataset import Row
+from gastrovl.training.rows.dataset import Row
 from gastrovl.training.runfolder import last_state
 from gastrovl.training.stages import part_of
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from gastrovl.core.errors import OutputError
 from gastrovl.core.files import sha256_file, write_text
 from gastrovl.training.config import TrainConfig
-from gastrovl.training.steps import StepPlan
+from gastrovl.training.distributed.steps import StepPlan
 
 _STEP = "step.json"
 

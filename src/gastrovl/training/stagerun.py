@@ -15,36 +15,36 @@ from transformers import PrinterCallback
 
 from gastrovl.core.types import Conversation
 from gastrovl.model import adapters, checkpointing
-from gastrovl.model.foreign_processor import ForeignProcessor
 from gastrovl.model.processor import GastroVLProcessor
+from gastrovl.model.published.processor import ForeignProcessor
 from gastrovl.model.quantise import load_weights, save_weights
-from gastrovl.training import sharded
 from gastrovl.training.arguments import training_arguments
+from gastrovl.training.cache.features import FeatureFiller, may_keep
+from gastrovl.training.cache.store import FeatureCache
 from gastrovl.training.config import StageConfig, TrainConfig
-from gastrovl.training.dataset import RowDataset
-from gastrovl.training.estimate import advice_here, estimate
-from gastrovl.training.featurecache import FeatureCache
-from gastrovl.training.features import FeatureFiller, may_keep
-from gastrovl.training.generation import (
-    SECONDS,
-    AnswerSource,
-    AnswerValidation,
-)
-from gastrovl.training.grounding import TermIndex
+from gastrovl.training.distributed import sharded
+from gastrovl.training.distributed.steps import plan_steps
+from gastrovl.training.distributed.team import Team
 from gastrovl.training.guards import (
     StopAtNoNumber,
     named_failures,
 )
-from gastrovl.training.images import ImageStore
-from gastrovl.training.joblog import JsonlLog
-from gastrovl.training.processes import Team
-from gastrovl.training.progress import StepReport
+from gastrovl.training.planning.estimate import advice_here, estimate
+from gastrovl.training.rows.dataset import RowDataset
+from gastrovl.training.rows.grounding import TermIndex
+from gastrovl.training.rows.images import ImageStore
 from gastrovl.training.runfolder import DONE, check_step, cut_log, is_last_step, last_state
 from gastrovl.training.stages import describe, open_parts
 from gastrovl.training.start import start_model
-from gastrovl.training.steps import plan_steps
-from gastrovl.training.trackers import tracked
 from gastrovl.training.trainer import GastroTrainer
+from gastrovl.training.watching.generation import (
+    SECONDS,
+    AnswerSource,
+    AnswerValidation,
+)
+from gastrovl.training.watching.joblog import JsonlLog
+from gastrovl.training.watching.progress import StepReport
+from gastrovl.training.watching.trackers import tracked
 
 Say = Callable[[str], None]
 Progress = Callable[[str, int, int], None]

@@ -12,11 +12,11 @@ import torch
 from gastrovl.core.errors import ConfigError
 from gastrovl.model import adapters
 from gastrovl.model.checkpoint import build_model, load_checkpoint
-from gastrovl.model.flex import why_not_flex
+from gastrovl.model.packed.flex import why_not_flex
+from gastrovl.model.packed.shared_prefix import Backend
 from gastrovl.model.presets import resolve
 from gastrovl.model.processor import GastroVLProcessor
 from gastrovl.model.quantise import quantise
-from gastrovl.model.shared_prefix import Backend
 from gastrovl.training.config import Part, TrainConfig
 from gastrovl.training.inputs import check_tokenizer
 

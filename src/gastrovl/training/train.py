@@ -18,30 +18,30 @@ from gastrovl.core.manifest import write_manifest
 from gastrovl.core.types import Conversation
 from gastrovl.model import adapters
 from gastrovl.model.checkpoint import save_checkpoint
-from gastrovl.model.foreign_processor import ForeignProcessor
+from gastrovl.model.published.processor import ForeignProcessor
+from gastrovl.training.cache.store import FeatureCache
 from gastrovl.training.config import Part, TrainConfig
-from gastrovl.training.dataset import cached_side, load_conversations
-from gastrovl.training.featurecache import FeatureCache
-from gastrovl.training.generation import (
-    AnswerSource,
-    ScoreAnswers,
-    chosen_questions,
-    last_scores,
-)
+from gastrovl.training.distributed.team import Team, joined
 from gastrovl.training.guards import (
     check_space,
     space_needed,
     writing_checkpoint,
 )
-from gastrovl.training.images import ImageStore
 from gastrovl.training.inputs import begin_or_check_inputs
-from gastrovl.training.model_card import write_facts, write_model_card
-from gastrovl.training.picture import save_picture
-from gastrovl.training.processes import Team, joined
+from gastrovl.training.publishing.model_card import write_facts, write_model_card
+from gastrovl.training.rows.dataset import cached_side, load_conversations
+from gastrovl.training.rows.images import ImageStore
 from gastrovl.training.runfolder import check_output, input_hashes
 from gastrovl.training.stagerun import Run, Split, run_stage
 from gastrovl.training.start import choose_attention, start_model
-from gastrovl.training.trackers import check_trackers
+from gastrovl.training.watching.generation import (
+    AnswerSource,
+    ScoreAnswers,
+    chosen_questions,
+    last_scores,
+)
+from gastrovl.training.watching.picture import save_picture
+from gastrovl.training.watching.trackers import check_trackers
 
 Say = Callable[[str], None]
 Progress = Callable[[str, int, int], None]

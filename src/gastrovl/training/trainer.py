@@ -18,16 +18,25 @@ from transformers import Trainer, TrainerCallback, TrainerState, TrainingArgumen
 from gastrovl.model import adapters
 from gastrovl.model.checkpointing import keep_recomputing
 from gastrovl.model.quantise import load_weights, save_weights
-from gastrovl.training import sharded, validation
 from gastrovl.training.config import StageConfig
-from gastrovl.training.dataset import Collator, RowDataset
+from gastrovl.training.distributed import sharded
+from gastrovl.training.distributed.steps import (
+    COUNTED,
+    StepCollator,
+    StepPlan,
+    StepRows,
+    StepSampler,
+    batch_seed,
+    shuffled,
+)
+from gastrovl.training.distributed.team import Team
 from gastrovl.training.earlystop import EarlyStop
 from gastrovl.training.ema import AveragedWeights
-from gastrovl.training.generation import AnswerValidation
 from gastrovl.training.guards import NamedCollator, StepWatch
-from gastrovl.training.processes import Team
+from gastrovl.training.rows.dataset import Collator, RowDataset
 from gastrovl.training.stages import frozen_modules, parameter_groups
-from gastrovl.training.steps import COUNTED, StepCollator, StepPlan, StepRows, StepSampler, batch_seed, shuffled
+from gastrovl.training.watching import validation
+from gastrovl.training.watching.generation import AnswerValidation
 
 WHOLE_MODEL = "whole.safetensors"
 
