@@ -273,4 +273,4 @@ def test_a_state_whose_last_file_is_cut_off_is_not_taken_for_whole(tmp_path):
 
     assert guards.last_state(folder) == str(folder / "checkpoint-2")
     guards.drop_half_states(folder)
-    assert {path.name for path in folder.iterdir()} == {"checkpoint-2", "step.json"}
+    assert {path.name for path in folder.iterdir()} == {"checkpoint-2"}

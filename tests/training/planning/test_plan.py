@@ -318,5 +318,5 @@ def test_models_of_two_and_eight_billion_parameters_are_planned_in_a_few_megabyt
     )
     assert done.returncode == 0, done.stderr
     small, large, grown_mb = (float(line) for line in done.stdout.split())
-    assert (round(small, 1), round(large, 1)) == (1.8, 8.6)  # with CLIP-L and, untied, two tables of 128,256 words
+    assert (round(small, 1), round(large, 1)) == (1.8, 8.4)  # with CLIP-L and, untied, two tables of 128,256 words
     assert grown_mb < 150  # the larger one's float32 weights alone would be 34,000
