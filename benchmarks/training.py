@@ -23,8 +23,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-IMAGES = {"nano": 16, "small": 8, "colongpt": 16}  # a step
-DRAWN = 48  # images of the data set
+IMAGES = {"nano": 16, "small": 16, "colongpt": 16}  # a step
+DRAWN = 400  # frames, of which about one in four has four dialogues
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def draw_data(folder: Path) -> None:
     from gastrovl.data.build import build_dataset
     from gastrovl.data.config import BuildConfig
 
-    overrides = (f"sources.0.synthetic.images={DRAWN * 2}", "splits={train: 1.0}", "figures=false")
+    overrides = (f"sources.0.synthetic.images={DRAWN}", "splits={train: 1.0}", "figures=false")
     build_dataset(load_config(Path("configs/data/synthetic.yaml"), BuildConfig, overrides), folder)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from gastrovl.core.errors import ConfigError
 from gastrovl.model.config import LoraConfig
+from gastrovl.model.lowrank import fuse_adapters
 from gastrovl.model.published.families import FAMILIES
 from gastrovl.model.quantise import is_quantised, merge_floats
 
@@ -31,9 +32,11 @@ def add_lora(model: Any, config: LoraConfig) -> Any:
     with warnings.catch_warnings():  # PEFT asks transformers >= 5.20 for an attribute by its former name
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         try:
-            return get_peft_model(model, peft_config)
+            adapted = get_peft_model(model, peft_config)
         except ValueError as error:
             raise ConfigError(f"model.lora.target {config.target!r}: adapters cannot be placed ({error})") from error
+    fuse_adapters(adapted)
+    return adapted
 
 
 def merge(model: Any) -> Any:
