@@ -47,7 +47,8 @@ WITHOUT = {
     "without answer-only head": "the head runs on every position",
     "without chunks": "all answer logits exist at once",
     "without cached features": "the tower runs at every step, once per image",
-    "without grouped attention": "padded rows under a dense mask",
+    "without grouped attention": "padded rows under a dense mask, also where rows differ much in length",
+    "without fused adapters": "adapters as PEFT computes them",
 }
 TRAINER, TRL = "transformers.Trainer", "TRL SFTTrainer"
 
@@ -299,6 +300,9 @@ def trainer_of(way: str, setting: Setting, made: Made, folder: str) -> Trainer:
         trainer.data_collator = partial(every_position, collate)
     if way == "without chunks":
         gastrovl.answer_loss = partial(answerloss.answer_loss, chunk_bytes=2**62)
+    if way == "without fused adapters":
+        for module in made.model.modules():
+            module.__dict__.pop("forward", None)
     if way == "without grouped attention":
         adapters.inner(made.model).packed_attention = Backend.MASK
     return trainer

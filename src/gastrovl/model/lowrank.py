@@ -1,8 +1,8 @@
 """A frozen linear layer with a low-rank adapter as matrix products alone, forward and backward.
 
-PEFT scales and adds the adapter's output as tensors of the layer's full width, and so does their backward pass; on a CPU
-these passes over memory take as long as the adapter's products themselves. Scaled at its rank and added by the product
-that makes it, the same sum (Hu et al., ICLR 2022) needs none of them.
+PEFT scales and adds the adapter's output as tensors of the layer's full width, and so does their backward pass; on a
+CPU these passes over memory take as long as the adapter's products themselves. Scaled at its rank and added by the
+product that makes it, the same sum (Hu et al., ICLR 2022) needs none of them.
 """
 
 from __future__ import annotations

@@ -203,7 +203,8 @@ class TrainConfig(Config):
         evaluate_every, save_every, log_every: Optimiser steps between validation, saved states, log lines.
         val_images: At most this many validation images (seeded draw); None takes all.
         attention: How packed rows are attended: `groups` (dense products, for CPUs), `flex` (FlexAttention, for GPUs),
-            `mask` (anywhere). `auto` takes groups on a CPU, on a GPU flex where a trial succeeds, and mask otherwise.
+            `mask` (anywhere). `auto` takes, on a CPU, groups where rows differ much in
+            length; on a GPU flex where a trial succeeds; and mask otherwise.
         workers: Processes that prepare batches; 0 prepares in the main process.
         gradient_checkpointing: Throw the blocks' activations away and work them out again in the backward pass: true,
             false, or `auto`, where a stage would not fit into memory otherwise.

@@ -44,7 +44,7 @@ def language_model(request):
 def states_and_gradient(language_model, segments, embedded):
     is_read = (segments > 0) & (torch.arange(segments.shape[1]) % 2 == 1)
     embedded = embedded.clone().requires_grad_()
-    states = answering_states(language_model, embedded, positions_of(segments), segments, is_read)
+    states = answering_states(language_model, embedded, positions_of(segments), segments, is_read, Backend.GROUPS)
     (states * torch.linspace(-1, 1, states.numel()).view_as(states)).sum().backward()
     return states.detach(), embedded.grad
 
@@ -104,3 +104,17 @@ def test_asked_for_whole_rows_nothing_is_laid_out(language_model, monkeypatch):
     segments = rows_of(ROWS)
     embedded = torch.randn(*segments.shape, 32)
     answering_states(language_model, embedded, positions_of(segments), segments, segments > 0, Backend.MASK)
+
+
+@pytest.mark.parametrize(("others", "is_laid_out"), [(90, False), (30, True)])
+def test_on_a_cpu_rows_are_laid_out_where_padding_would_cost_more(language_model, monkeypatch, others, is_laid_out):
+    rows = [f"{'0' * 10}{'1' * 90}"] * 8 + [f"{'0' * 10}{'1' * others}"] * 8
+    segments = rows_of(rows)  # 1,600 positions when padded
+    calls = []
+    attend = shared_prefix._causal
+    monkeypatch.setattr(shared_prefix, "_causal", lambda *inputs: calls.append(1) or attend(*inputs))
+
+    embedded = torch.randn(*segments.shape, 32)
+    answering_states(language_model, embedded, positions_of(segments), segments, segments > 0)
+
+    assert bool(calls) == is_laid_out

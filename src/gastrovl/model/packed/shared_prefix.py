@@ -25,6 +25,7 @@ _ROWS = 8  # in a group at most: fewer would pad less, and take more calls
 # Matrix products are compiled for each shape they meet: lengths are rounded up so that shapes come again.
 _LENGTH_STEP = 4
 _TOKENS_STEP = 64
+_WORTH = 1.15  # positions of padded rows to laid out ones from which on groups were faster (docs/experiments.md)
 _NAME = "gastrovl_shared_prefix"
 
 
@@ -121,15 +122,18 @@ def answering_states(
     Args:
         embedded: (rows, length, width). position_ids, segments: (rows, length). is_read: (rows, length), bool.
         backend: How attention is worked out; all give the same states. AUTO takes `groups` on a CPU where model and
-            rows allow it, and `mask` elsewhere. `groups` and `flex` fall back to `mask` for a model that hands its
-            attention to nobody or looks back only so far; `groups` also where the rows' prefixes differ in length.
-        told: What hooks before the layers need (see `cross_attention`).
+            rows allow it and padding would cost more than small products do, and `mask` elsewhere. `groups` and `flex`
+            fall back to `mask` for a model that hands its attention to nobody or looks back only so far; `groups` also
+            where the rows' prefixes differ in length.
     """
-    if backend is Backend.AUTO:
+    is_free = backend is Backend.AUTO
+    if is_free:
         backend = Backend.GROUPS if embedded.device.type == "cpu" else Backend.MASK
     layout: SharedPrefix | FlexLayout | None = None
     if backend is not Backend.MASK and supports(language_model):
         layout = shared_prefix(segments) if backend is Backend.GROUPS else flex_layout(segments)
+    if is_free and layout is not None and segments.numel() < _WORTH * len(layout.order):
+        layout = None  # rows of like length: one masked product is faster than many small ones
     if layout is None:
         states: Tensor = language_model(
             inputs_embeds=embedded,
