@@ -214,7 +214,7 @@ def show(report: dict[str, Any]) -> None:
         f"{limits['product_seconds'] * 1e3:,.0f} ms, {limits['ours']['bytes'] / 1e9:.2f} GB of other traffic at "
         f"{limits['peak_bytes_per_s'] / 1e9:.1f} GB/s take {limits['traffic_seconds'] * 1e3:,.0f} ms; "
         f"{limits['achieved_share']:.0%} of that limit is reached ({limits['achieved_share_of_products']:.0%} of "
-        f"matrix products alone). The plain way needs {limits['flops_trainer_over_ours']:.1f} times the FLOPs."
+        f"matrix products alone). The plain way needs at least {limits['flops_trainer_over_ours']:.1f} times the FLOPs."
     )
 
 

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from gastrovl.model import adapters
-from gastrovl.model.packed.shared_prefix import answering_states
+from gastrovl.model.packed.shared_prefix import Backend, answering_states
 from gastrovl.training.config import Part, StageConfig
 from gastrovl.training.planning.lengths import RowShape
 from gastrovl.training.stages import open_parts, part_of
@@ -295,4 +295,4 @@ def _states(model: Any, images: Tensor, row: RowShape, mode: FakeTensorMode, has
     is_read = torch.zeros(rows, row.length, dtype=torch.bool)
     is_read[:, row.prefix : row.prefix + row.answers] = True
     positions = torch.arange(row.length).expand(rows, -1)
-    return answering_states(model.model.language_model, embedded, positions, segments, is_read)
+    return answering_states(model.model.language_model, embedded, positions, segments, is_read, Backend.GROUPS)
