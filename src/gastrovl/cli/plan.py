@@ -40,10 +40,10 @@ def print_plan(plan: Any, devices: Sequence[Any], console: Console) -> None:
     console.print(_parts(plan))
     console.print(_costs(plan))
     console.print(_memory(plan))
-    kept = f", the tower's features {_size(plan.features_bytes)}" if plan.features_bytes else ""
+    kept = f", beside the tower's features {_size(plan.features_bytes)}" if plan.features_bytes else ""
     console.print(
-        f"Main memory: images {_size(plan.squares_bytes)}{kept}. Disk: a saved state {_size(plan.state_bytes)}; the "
-        f"run needs {_size(plan.disk_bytes)} free.\n"
+        f"Main memory: images {_size(plan.squares_bytes)}. Disk: a saved state {_size(plan.state_bytes)}; the run needs "
+        f"{_size(plan.disk_bytes)} free{kept}.\n"
     )
     console.print(_times(plan, devices))
     console.print("What this rests on, the weightiest first:")
