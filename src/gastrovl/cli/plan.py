@@ -42,8 +42,8 @@ def print_plan(plan: Any, devices: Sequence[Any], console: Console) -> None:
     console.print(_memory(plan))
     kept = f", beside the tower's features {_size(plan.features_bytes)}" if plan.features_bytes else ""
     console.print(
-        f"Main memory: images {_size(plan.squares_bytes)}. Disk: a saved state {_size(plan.state_bytes)}; the run needs "
-        f"{_size(plan.disk_bytes)} free{kept}.\n"
+        f"Main memory: images {_size(plan.squares_bytes)}. Disk: a saved state {_size(plan.state_bytes)}; the run "
+        f"needs {_size(plan.disk_bytes)} free{kept}.\n"
     )
     console.print(_times(plan, devices))
     console.print("What this rests on, the weightiest first:")
