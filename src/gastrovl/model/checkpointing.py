@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+
+from gastrovl.model.packed.shared_prefix import attention_named
 
 Choice = Literal["auto"] | bool
 _ROOM = 0.9  # of the free memory, what a stage may take by the estimate before it recomputes
@@ -70,14 +72,4 @@ def _recomputed(config: Any, call: Callable[..., Any], *args: Any) -> Any:
 
 def _contexts(config: Any) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """What the forward pass runs in, and its repetition: the attention that packed rows had chosen for the former."""
-    return nullcontext(), _attention(config, config._attn_implementation)
-
-
-@contextmanager
-def _attention(config: Any, name: str) -> Iterator[None]:
-    before = config._attn_implementation
-    config._attn_implementation = name
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
+    return nullcontext(), attention_named(config, config._attn_implementation)
