@@ -40,10 +40,10 @@ from gastrovl.core.records import write_records
 from gastrovl.core.types import Split, Task
 from gastrovl.data.build import build_dataset
 from gastrovl.data.config import BuildConfig
+from gastrovl.evaluation.baselines.thumbnails import Thumbnails, read_thumbnails
 from gastrovl.evaluation.evaluate import score_items
 from gastrovl.evaluation.items import read_conversations, read_items
 from gastrovl.evaluation.results import ALL, Results
-from gastrovl.evaluation.thumbnails import Thumbnails, read_thumbnails
 from gastrovl.inference.batch import predict_file
 from gastrovl.inference.predictor import Predictor
 from gastrovl.model.checkpoint import build_model, load_checkpoint

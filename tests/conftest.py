@@ -31,6 +31,8 @@ from gastrovl.core.files import sha256_file
 from gastrovl.core.records import write_records
 from gastrovl.core.types import Box, Conversation, ImageRef, Split, Target, Task, Turn
 
+from .modelserver import served as served
+
 if TYPE_CHECKING:  # torch is imported by the tests that need it only
     from gastrovl.model.config import ModelConfig
 

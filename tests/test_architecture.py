@@ -55,10 +55,10 @@ HOME_OF: dict[str, tuple[str, ...]] = {
     "bitsandbytes": ("model/quantise.py",),
     "pyarrow": ("data/exporters/parquet.py",),
     "ray": ("data/rayengine.py",),
-    "jinja2": ("evaluation/page.py", "data/audit/page.py"),
-    "sacrebleu": ("evaluation/language.py",),
-    "rouge_score": ("evaluation/language.py",),
-    "nltk": ("evaluation/language.py",),  # comes with rouge_score
+    "jinja2": ("evaluation/showing/page.py", "data/audit/page.py"),
+    "sacrebleu": ("evaluation/measures/language.py",),
+    "rouge_score": ("evaluation/measures/language.py",),
+    "nltk": ("evaluation/measures/language.py",),  # comes with rouge_score
     "wandb": ("training/watching/trackers.py",),
     "mlflow": ("training/watching/trackers.py",),
     "huggingface_hub": ("training/publishing/hub.py",),

@@ -21,7 +21,7 @@ from gastrovl.data.config import BuildConfig
 from gastrovl.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from gastrovl.evaluation.baselines import Baseline
+    from gastrovl.evaluation.baselines.trivial import Baseline
 
 MARK_NAME, MARK_SCHEMA = "gastrovl-run.json", "gastrovl/run/1"
 Say = Callable[[str], None]
@@ -82,7 +82,7 @@ def run(
             _evaluate(config, output, split)
     _complete_card(config, output)
     write_manifest(output, stage="run", config=config.model_dump(mode="json"), seed=config.train.seed)
-    from gastrovl.evaluation.page import write_run_page
+    from gastrovl.evaluation.showing.page import write_run_page
 
     write_run_page(output)
     return output / "index.html"
@@ -104,7 +104,7 @@ class AnswerScorer:
     """
 
     def __init__(self, name: str, train: Path, seed: int) -> None:
-        from gastrovl.evaluation import language
+        from gastrovl.evaluation.measures import language
 
         self.name, self.train, self.seed = name, Path(train), seed
         self._rivals: dict[tuple[Task, tuple[str, ...]], list[Baseline]] = {}
@@ -131,7 +131,7 @@ class AnswerScorer:
 
     def _scores(self, asked: Sequence[Conversation], replies: dict[str, Prediction]) -> list[Score]:
         from gastrovl.clinical.taxonomy import Taxonomy
-        from gastrovl.evaluation.baselines import baselines
+        from gastrovl.evaluation.baselines.trivial import baselines
         from gastrovl.evaluation.items import pair, read_conversations
         from gastrovl.evaluation.results import ALL
         from gastrovl.evaluation.scoring import score_task

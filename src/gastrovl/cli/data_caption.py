@@ -137,7 +137,7 @@ def _server(
     api_key: str | None,
     per_minute: float | None,
 ) -> Callable[..., str]:
-    from gastrovl.data.captioning.endpoint import EndpointDescriber, EndpointOptions, Pace
+    from gastrovl.core.endpoint import ChatEndpoint, EndpointOptions, Pace
 
     options = EndpointOptions(
         url=url,
@@ -149,7 +149,7 @@ def _server(
         allows_remote=allows_remote,
         api_key=api_key,
     )
-    return EndpointDescriber(options, Pace(per_minute))
+    return ChatEndpoint(options, Pace(per_minute))
 
 
 def _report(run: CaptionRun, output: Path, console: Console) -> None:

@@ -12,7 +12,7 @@ from rich.table import Table as RichTable
 from gastrovl.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from gastrovl.evaluation.tables import Table
+    from gastrovl.evaluation.showing.tables import Table
 
 
 def evaluate(
@@ -31,7 +31,7 @@ def evaluate(
 ) -> None:
     """Score PREDICTIONS into results.json, tables (Markdown, CSV, LaTeX) and plots, all beside trivial baselines."""
     from gastrovl.evaluation.evaluate import evaluate as run_evaluation
-    from gastrovl.evaluation.tables import overall_table
+    from gastrovl.evaluation.showing.tables import overall_table
 
     console = Console()
     with progress_bar() as show:

@@ -239,12 +239,29 @@ class Conversation(Record):
         return self.turns[-1].text
 
 
+class Usage(Record):
+    """What a reply took from a server.
+
+    Attributes:
+        attempts: Connections, the first included.
+        prompt_tokens, completion_tokens: As the server counts them; None where it does not say.
+        cost: In the currency of the model's description, or None where it states no prices.
+    """
+
+    attempts: int = Field(ge=1, default=1)
+    prompt_tokens: Annotated[int, Field(ge=0)] | None = None
+    completion_tokens: Annotated[int, Field(ge=0)] | None = None
+    cost: Annotated[float, Field(ge=0)] | None = None
+
+
 class Prediction(Record):
     """A model's raw reply to the last user turn of a conversation; never edited afterwards.
 
     Attributes:
         confidence: In [0, 1], or None; what it means is the model's to say (ours: mean token probability).
+        probabilities: Of terms by their ids, each in [0, 1], where the model gives them; a term not named has 0.
         seconds: Wall-clock time spent on this reply (a batch's time divided by its size).
+        usage: What it took from a server; None for a model that runs here.
     """
 
     conversation_id: str = Field(min_length=1)
@@ -253,6 +270,8 @@ class Prediction(Record):
     model: str
     seconds: float = Field(ge=0)
     stop_reason: Literal["end", "length", "external"]
+    probabilities: dict[str, Annotated[float, Field(ge=0, le=1)]] | None = None
+    usage: Usage | None = None
 
 
 class Verdict(StrEnum):

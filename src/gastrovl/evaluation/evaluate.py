@@ -14,11 +14,12 @@ from gastrovl.core.errors import RecordError
 from gastrovl.core.files import sha256_file, whole_folder
 from gastrovl.core.manifest import write_manifest
 from gastrovl.core.types import Conversation, Split, Task
-from gastrovl.evaluation import classification, localisation, tasks
-from gastrovl.evaluation.baselines import ALWAYS_ABSENT, Baseline, baselines
+from gastrovl.evaluation import tasks
+from gastrovl.evaluation.baselines.thumbnails import Progress, Thumbnails, read_thumbnails
+from gastrovl.evaluation.baselines.trivial import ALWAYS_ABSENT, Baseline, baselines
 from gastrovl.evaluation.items import Answer, Item, parse_failures, read_conversations, read_items
-from gastrovl.evaluation.language import bleu_signature
-from gastrovl.evaluation.plots import save_plots
+from gastrovl.evaluation.measures import classification, localisation
+from gastrovl.evaluation.measures.language import bleu_signature
 from gastrovl.evaluation.results import (
     ALL,
     ClassScore,
@@ -29,9 +30,9 @@ from gastrovl.evaluation.results import (
     write_results,
 )
 from gastrovl.evaluation.scoring import Scored, score_task
-from gastrovl.evaluation.statistics import LEVEL
-from gastrovl.evaluation.tables import write_tables
-from gastrovl.evaluation.thumbnails import Progress, Thumbnails, read_thumbnails
+from gastrovl.evaluation.showing.plots import save_plots
+from gastrovl.evaluation.showing.tables import write_tables
+from gastrovl.evaluation.statistics.intervals import LEVEL
 
 _CURVE_AT = np.linspace(0.05, 1.0, 39)  # IoU thresholds of the curve; at 0 any box would do
 _REASONS = 10  # commonest reasons for unread replies that are kept

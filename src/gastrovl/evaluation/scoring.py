@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from gastrovl.core.types import Conversation, Score, Split, Task
-from gastrovl.evaluation import statistics, tasks
-from gastrovl.evaluation.baselines import Baseline
+from gastrovl.evaluation import tasks
+from gastrovl.evaluation.baselines.trivial import Baseline
 from gastrovl.evaluation.items import Answer
+from gastrovl.evaluation.measures.measure import Flags, Measure, value
 from gastrovl.evaluation.results import ALL, MEAN, BaselineScore
-from gastrovl.evaluation.statistics import Flags, Interval, Measure
+from gastrovl.evaluation.statistics.intervals import Interval, intervals, mean_interval
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def score_task(
     is_unparsed = tasks.unparsed(answers)
 
     def block(dataset: str, rows: Flags) -> _Block:
-        found = statistics.intervals(measures, groups, resamples=resamples, seed=seed, rows=rows)
+        found = intervals(measures, groups, resamples=resamples, seed=seed, rows=rows)
         return _block(dataset, rows, measures, found, of_rivals, is_unparsed)
 
     per_dataset = [block(name, sources == name) for name in sorted(set(sources))]
@@ -82,14 +83,14 @@ def _block(
     rivals: dict[str, list[Measure]],
     is_unparsed: Flags,
 ) -> _Block:
-    values = [statistics.value(measure, rows) for measure in measures]
+    values = [value(measure, rows) for measure in measures]
     return _Block(
         dataset=dataset,
         values=values,
         intervals=intervals,
         n=[int((rows & measure.applies).sum()) for measure in measures],
         n_unparsed=[int((rows & measure.applies & is_unparsed).sum()) for measure in measures],
-        baselines={name: [statistics.value(one, rows) for one in some] for name, some in rivals.items()},
+        baselines={name: [value(one, rows) for one in some] for name, some in rivals.items()},
         reasons=[
             measure.undefined if value is None else found.reason
             for measure, value, found in zip(measures, values, intervals, strict=True)
@@ -103,9 +104,7 @@ def _mean_block(parts: Sequence[_Block], measures: Sequence[Measure]) -> _Block:
     used = [[part for part in parts if part.values[index] is not None] for index in every]
     values = [_mean([part.values[index] for part in used[index]]) for index in every]
     intervals = [
-        statistics.mean_interval([part.intervals[index] for part in used[index]])
-        if used[index]
-        else Interval(None, None, None)
+        mean_interval([part.intervals[index] for part in used[index]]) if used[index] else Interval(None, None, None)
         for index in every
     ]
     return _Block(

@@ -8,9 +8,9 @@ import numpy as np
 
 from gastrovl.clinical.answers import BoxAnswer, LabelAnswer, ParseFailure, TextAnswer
 from gastrovl.core.types import Conversation, Task
-from gastrovl.evaluation import classification, language, localisation, shortanswers
 from gastrovl.evaluation.items import Answer
-from gastrovl.evaluation.statistics import Flags, Measure
+from gastrovl.evaluation.measures import classification, language, localisation, shortanswers
+from gastrovl.evaluation.measures.measure import Flags, Measure
 
 HEADLINE = {
     Task.CLS: "accuracy",

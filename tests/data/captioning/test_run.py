@@ -15,11 +15,11 @@ from collections import Counter
 import pytest
 
 from gastrovl.core import records
+from gastrovl.core.endpoint import UnusableReplyError, data_url
 from gastrovl.core.errors import EndpointError, OutputError, RecordError
 from gastrovl.core.images import open_image
 from gastrovl.core.types import Caption, Finding, Sample, Split, Verdict
 from gastrovl.data.captioning import run as run_module
-from gastrovl.data.captioning.endpoint import UnusableReplyError, data_url
 from gastrovl.data.captioning.prompts import load_template
 from gastrovl.data.captioning.run import CaptionOptions, caption_dataset
 

@@ -23,11 +23,11 @@ from pydantic import Field
 from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core import records
 from gastrovl.core.config import Config
+from gastrovl.core.endpoint import UnusableReplyError
 from gastrovl.core.errors import EndpointError, OutputError, RecordError
 from gastrovl.core.images import open_image
 from gastrovl.core.types import Caption, Sample, Split, Verdict
 from gastrovl.data.captioning.check import CheckOptions, check_caption
-from gastrovl.data.captioning.endpoint import UnusableReplyError
 from gastrovl.data.captioning.facts import Facts
 from gastrovl.data.captioning.prompts import Template, request_prompt, retry_prompt
 from gastrovl.data.formats.textlines import inside

@@ -13,7 +13,7 @@ from gastrovl.core import figures
 from gastrovl.core.figures import GREY, INK, OCHRE, PURPLE, RULE, RUST, TEAL, hide_frame, save_figure
 from gastrovl.core.types import Score, Split, Task
 from gastrovl.evaluation.results import ALL, MEAN, ConfusionMatrix, IouCurve, Results
-from gastrovl.evaluation.tables import NAMES
+from gastrovl.evaluation.showing.tables import NAMES
 from gastrovl.evaluation.tasks import HEADLINE
 
 MODEL = TEAL

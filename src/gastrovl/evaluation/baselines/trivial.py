@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from gastrovl.clinical.answers import BoxAnswer, LabelAnswer, TextAnswer
 from gastrovl.core.types import Box, Conversation, Kind, Task
+from gastrovl.evaluation.baselines.thumbnails import Thumbnails, nearest
 from gastrovl.evaluation.items import Answer
-from gastrovl.evaluation.thumbnails import Thumbnails, nearest
 
 NEIGHBOUR = "nearest neighbour"
 ALWAYS_ABSENT = "always absent"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from gastrovl.core.files import write_text
 from gastrovl.core.types import Kind, Score, Split, Task
+from gastrovl.evaluation.measures.shortanswers import EXACT, metric_of
 from gastrovl.evaluation.results import ALL, MEAN, Results
-from gastrovl.evaluation.shortanswers import EXACT, metric_of
 from gastrovl.evaluation.tasks import HEADLINE
 
 NAMES = {

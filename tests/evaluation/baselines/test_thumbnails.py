@@ -6,7 +6,7 @@ from PIL import Image
 
 from gastrovl.core.errors import ImageError
 from gastrovl.core.types import Task
-from gastrovl.evaluation.thumbnails import nearest, read_thumbnails, thumbnail
+from gastrovl.evaluation.baselines.thumbnails import nearest, read_thumbnails, thumbnail
 
 
 def test_a_thumbnail_is_the_mean_colour_of_each_cell():
@@ -27,7 +27,7 @@ def test_chunks_do_not_change_the_nearest(monkeypatch):
     generator = np.random.default_rng(1)
     asked, known = (generator.random((30, 48), dtype=np.float32) for _ in range(2))
     whole = nearest(asked, known).tolist()
-    monkeypatch.setattr("gastrovl.evaluation.thumbnails._PAIRS_AT_ONCE", 64)
+    monkeypatch.setattr("gastrovl.evaluation.baselines.thumbnails._PAIRS_AT_ONCE", 64)
     assert nearest(asked, known).tolist() == whole
 
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from gastrovl.core.boxtext import decode_boxes, encode_boxes
 from gastrovl.core.types import Box
-from gastrovl.evaluation.matching import best_pairs, bottleneck, count_pairs, overlaps
-from gastrovl.evaluation.statistics import Flags, Floats, Measure, first_over_second, mean_measure, ratio
+from gastrovl.evaluation.measures.matching import best_pairs, bottleneck, count_pairs, overlaps
+from gastrovl.evaluation.measures.measure import Flags, Floats, Measure, first_over_second, mean_measure, ratio
 
 Boxes = tuple[Box, ...]
 THRESHOLDS = (0.3, 0.5, 0.75)

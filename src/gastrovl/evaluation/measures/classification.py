@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gastrovl.evaluation.statistics import Flags, Floats, Measure, mean_measure, mean_of_defined, ratio
+from gastrovl.evaluation.measures.measure import Flags, Floats, Measure, mean_measure, mean_of_defined, ratio
 
 Labels = frozenset[str]
 SEVERAL = "(several labels)"

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gastrovl.evaluation.statistics import Measure, intervals, mean_interval, mean_measure, resampled_sums, value
+from gastrovl.evaluation.measures.measure import Measure, mean_measure, value
+from gastrovl.evaluation.statistics.intervals import intervals, mean_interval, resampled_sums
 
 
 def share(values: list[int]) -> Measure:
@@ -82,7 +83,7 @@ def test_every_resample_draws_as_many_groups_as_there_are():
 
 
 def test_large_inputs_are_drawn_in_chunks_of_bounded_memory(monkeypatch):
-    monkeypatch.setattr("gastrovl.evaluation.statistics._DRAWS_AT_ONCE", 20)
+    monkeypatch.setattr("gastrovl.evaluation.statistics.intervals._DRAWS_AT_ONCE", 20)
     totals = resampled_sums(np.ones((7, 1)), resamples=11, seed=7)
     assert np.array_equal(totals, np.full((11, 1), 7.0))
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
-from gastrovl.evaluation.classification import SEVERAL, UNPARSED, Labels, confusion, measures, per_class
-from gastrovl.evaluation.statistics import value
+from gastrovl.evaluation.measures.classification import SEVERAL, UNPARSED, Labels, confusion, measures, per_class
+from gastrovl.evaluation.measures.measure import value
 
 
 def labels(*texts: str) -> list[Labels]:

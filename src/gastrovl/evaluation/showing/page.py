@@ -17,11 +17,11 @@ from gastrovl.core.files import write_text
 from gastrovl.core.manifest import Manifest, read_manifest
 from gastrovl.core.trainlog import read_log
 from gastrovl.core.types import Split, Task
-from gastrovl.evaluation.curves import draw_loss, draw_scores_over_time
-from gastrovl.evaluation.gallery import Card, cards
 from gastrovl.evaluation.items import read_conversations, read_items
 from gastrovl.evaluation.results import ALL, Results, read_results
-from gastrovl.evaluation.tables import (
+from gastrovl.evaluation.showing.curves import draw_loss, draw_scores_over_time
+from gastrovl.evaluation.showing.gallery import Card, cards
+from gastrovl.evaluation.showing.tables import (
     NAMES,
     NO_VALUE,
     Table,
@@ -238,6 +238,8 @@ def _template() -> Any:
         raise MissingExtraError(
             'jinja2 is not installed; the run page needs it: pip install "gastrovl[evaluate]"'
         ) from error
-    text = (resources.files("gastrovl.evaluation") / "templates" / "run_page.html.j2").read_text(encoding="utf-8")
+    text = (resources.files("gastrovl.evaluation.showing") / "templates" / "run_page.html.j2").read_text(
+        encoding="utf-8"
+    )
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(text)

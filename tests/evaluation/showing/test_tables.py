@@ -7,7 +7,7 @@ import pytest
 
 from gastrovl.core.types import Score, Split, Task
 from gastrovl.evaluation.results import Results
-from gastrovl.evaluation.tables import (
+from gastrovl.evaluation.showing.tables import (
     all_tables,
     dataset_table,
     metric_table,

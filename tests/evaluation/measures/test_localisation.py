@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from gastrovl.core.types import Box
-from gastrovl.evaluation.localisation import Boxes, as_asked, curve, measures, overlap
-from gastrovl.evaluation.statistics import value
+from gastrovl.evaluation.measures.localisation import Boxes, as_asked, curve, measures, overlap
+from gastrovl.evaluation.measures.measure import value
 
 
 def strip(x0: float, x1: float) -> Box:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gastrovl.core.errors import MissingExtraError
-from gastrovl.evaluation.statistics import Flags, Floats, Measure, mean_measure
+from gastrovl.evaluation.measures.measure import Flags, Floats, Measure, mean_measure
 
 References = tuple[str, ...]
 _ORDER = 4  # BLEU-4

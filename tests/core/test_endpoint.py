@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gastrovl.core.errors import ConfigError, EndpointError
-from gastrovl.data.captioning.endpoint import (
-    EndpointDescriber,
+from gastrovl.core.endpoint import (
+    ChatEndpoint,
     EndpointOptions,
     Pace,
     UnusableReplyError,
@@ -22,12 +21,19 @@ from gastrovl.data.captioning.endpoint import (
     data_url,
     is_loopback,
 )
+from gastrovl.core.errors import ConfigError, EndpointError
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize((64, 48))
 PROMPT = "- in view: antrum\n- finding: gastric ulcer"
 REPLY = "This view of the antrum shows gastric ulcer."
+
+
+@pytest.fixture
+def served(served):
+    served.answer = lambda _: REPLY
+    return served
 
 
 class Clock:
@@ -47,7 +53,7 @@ class Clock:
 def describer(url, clock=None, per_minute=None, **changes):
     clock = clock or Clock()
     options = EndpointOptions(url=url, model="tiny", **{"attempts": 3, "timeout_s": 5.0, **changes})
-    return EndpointDescriber(options, Pace(per_minute, clock, clock.wait))
+    return ChatEndpoint(options, Pace(per_minute, clock, clock.wait))
 
 
 def test_a_request_holds_image_prompt_seed_and_no_temperature(served):

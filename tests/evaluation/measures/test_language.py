@@ -8,8 +8,8 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
 
 from gastrovl.core.errors import MissingExtraError
-from gastrovl.evaluation.language import bleu_signature, measures, rouge_l
-from gastrovl.evaluation.statistics import value
+from gastrovl.evaluation.measures.language import bleu_signature, measures, rouge_l
+from gastrovl.evaluation.measures.measure import value
 
 TEXT = "a small reddish polyp lies at the upper left of the gastric antrum ; mucosa is normal, 5 mm."
 WORDS = TEXT.split()

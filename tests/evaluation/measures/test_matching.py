@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gastrovl.core.types import Box
-from gastrovl.evaluation.matching import best_pairs, bottleneck, count_pairs, overlaps
+from gastrovl.evaluation.measures.matching import best_pairs, bottleneck, count_pairs, overlaps
 
 
 def best_by_trying_all(worth: list[list[float]]) -> float:

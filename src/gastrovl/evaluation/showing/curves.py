@@ -8,7 +8,7 @@ from typing import Any
 from gastrovl.core.figures import GREY
 from gastrovl.core.trainlog import Entry, Series, by_stage, is_number, series_of
 from gastrovl.core.types import Task
-from gastrovl.evaluation.plots import MODEL, RIVAL, new_figure
+from gastrovl.evaluation.showing.plots import MODEL, RIVAL, new_figure
 from gastrovl.evaluation.tasks import HEADLINE
 
 _COLOURS = (MODEL, RIVAL, "#7a4f9a", "#9a7b1f", "#2563eb", "#be185d", "#4d7c0f", GREY)

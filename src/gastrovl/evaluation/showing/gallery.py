@@ -17,9 +17,10 @@ from PIL import Image
 from gastrovl.clinical.answers import BoxAnswer, ParseFailure
 from gastrovl.core.images import open_image
 from gastrovl.core.types import Box, Task
-from gastrovl.evaluation import localisation, tasks
+from gastrovl.evaluation import tasks
 from gastrovl.evaluation.items import Item
-from gastrovl.evaluation.language import rouge_l
+from gastrovl.evaluation.measures import localisation
+from gastrovl.evaluation.measures.language import rouge_l
 
 CARDS = 32  # over all tasks; 24 at the least when there are as many images
 SIDE_PX = 360

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from gastrovl.core.trainlog import read_log
-from gastrovl.evaluation.curves import draw_loss, draw_scores_over_time
+from gastrovl.evaluation.showing.curves import draw_loss, draw_scores_over_time
 
 
 def lines_of(axes):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gastrovl.core.types import Box, Split, Task
-from gastrovl.evaluation.baselines import ALWAYS_ABSENT, NEIGHBOUR, baselines
+from gastrovl.evaluation.baselines.trivial import ALWAYS_ABSENT, NEIGHBOUR, baselines
 
 A, B = Box(x0=0.0, y0=0.0, x1=0.2, y1=0.4), Box(x0=0.4, y0=0.2, x1=0.8, y1=0.6)
 

@@ -1,4 +1,4 @@
-"""An image and a prompt to a reply of an OpenAI-compatible server: paced, retried, and never sent elsewhere.
+"""Words and images to a reply of an OpenAI-compatible server: paced, retried, and never sent elsewhere.
 
 Written with the standard library's urllib, as `data/fetch.py` is: one kind of request, no streaming, and no
 dependency of the base install. Redirects are refused, because an image would follow them.
@@ -15,7 +15,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.message import Message
@@ -137,8 +137,27 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class EndpointDescriber:
-    """Asks for one image at a time; may be called by several threads.
+@dataclass(frozen=True)
+class ChatReply:
+    """What a server answered.
+
+    Attributes:
+        is_cut: It ended at the token limit.
+        prompt_tokens, completion_tokens: As the server counts them, None where it does not say.
+        attempts: Connections it took, the first included.
+        seconds: Wall-clock time from the first connection to the reply, waits included.
+    """
+
+    text: str
+    is_cut: bool
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    attempts: int
+    seconds: float
+
+
+class ChatEndpoint:
+    """Asks a server, one conversation at a time; may be called by several threads.
 
     Args:
         pace: Shared by all threads.
@@ -152,18 +171,31 @@ class EndpointDescriber:
         self._opener = urllib.request.build_opener(*handlers)
 
     def __call__(self, image: Image.Image, prompt: str) -> str:
-        """The model's reply.
+        """The model's words about an image, whole and not empty.
 
         Raises:
             UnusableReplyError: Not for this image: broken or empty replies only, cut at the limit, or refused.
             EndpointError: Not for any image: nobody listens, no such model or address, or the key is wrong.
         """
-        body = json.dumps(self._request(image, prompt)).encode()
+        reply = self.chat([{"role": "user", "content": [image_part(image), text_part(prompt)]}])
+        if reply.is_cut:
+            raise UnusableReplyError("the reply was cut at the token limit; raise --max-tokens")
+        return reply.text
+
+    def chat(self, messages: Sequence[Mapping[str, Any]]) -> ChatReply:
+        """The model's reply to messages in OpenAI's form; it may be cut, but it is not empty.
+
+        Raises:
+            UnusableReplyError: Broken or empty replies only, or refused.
+            EndpointError: Nobody listens, no such model or address, or the key is wrong.
+        """
+        begin = time.monotonic()
+        body = json.dumps(self._request(messages)).encode()
         last: Exception | None = None
         for attempt in range(self.options.attempts):
             self._pace.take()
             try:
-                return _text(self._send(body))
+                return _reply(self._send(body), attempt + 1, time.monotonic() - begin)
             except _PassingError as error:
                 last = error
                 if attempt + 1 < self.options.attempts:
@@ -176,11 +208,10 @@ class EndpointDescriber:
             raise EndpointError(f"{self.options.url}: {last}; is the server running? Run the same command again")
         raise UnusableReplyError(f"{last} ({self.options.attempts} attempts)")
 
-    def _request(self, image: Image.Image, prompt: str) -> dict[str, Any]:
-        content = [{"type": "image_url", "image_url": {"url": data_url(image)}}, {"type": "text", "text": prompt}]
+    def _request(self, messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return {
             "model": self.options.model,
-            "messages": [{"role": "user", "content": content}],
+            "messages": list(messages),
             "temperature": 0,
             "seed": self.options.seed,
             "max_tokens": self.options.most_tokens,
@@ -248,20 +279,43 @@ def data_url(image: Image.Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
-def _text(content: bytes) -> str:
-    """The words of a reply; a cut or empty one may come out whole the next time."""
+def image_part(image: Image.Image) -> dict[str, Any]:
+    """An RGB image as one part of a message."""
+    return {"type": "image_url", "image_url": {"url": data_url(image)}}
+
+
+def text_part(text: str) -> dict[str, Any]:
+    """Words as one part of a message."""
+    return {"type": "text", "text": text}
+
+
+def _reply(content: bytes, attempts: int, seconds: float) -> ChatReply:
+    """What a server sent as a reply; an empty one may come out whole the next time."""
     try:
-        choice = json.loads(content)["choices"][0]
+        whole = json.loads(content)
+        choice = whole["choices"][0]
         said = choice["message"]["content"]
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise _PassingError(f"the reply is no chat completion ({type(error).__name__}: {content[:80]!r})") from None
     if isinstance(said, list):
-        said = "".join(part.get("text", "") for part in said if isinstance(part, dict))
-    if choice.get("finish_reason") == "length":
-        raise UnusableReplyError("the reply was cut at the token limit; raise --max-tokens")
-    if not isinstance(said, str) or not said.strip():
+        said = "".join(str(part.get("text", "")) for part in said if isinstance(part, dict))
+    is_cut = choice.get("finish_reason") == "length"
+    if not is_cut and (not isinstance(said, str) or not said.strip()):
         raise _PassingError("the reply is empty")
-    return said
+    usage = whole.get("usage")
+    counts = usage if isinstance(usage, dict) else {}
+    return ChatReply(
+        text=said if isinstance(said, str) else "",
+        is_cut=is_cut,
+        prompt_tokens=_count(counts.get("prompt_tokens")),
+        completion_tokens=_count(counts.get("completion_tokens")),
+        attempts=attempts,
+        seconds=seconds,
+    )
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _retry_after(headers: Message) -> float | None:

@@ -8,7 +8,7 @@ import pytest
 
 from gastrovl.core.errors import PredictionError, RecordError
 from gastrovl.core.types import Task
-from gastrovl.evaluation.page import write_run_page
+from gastrovl.evaluation.showing.page import write_run_page
 
 VOID = {"meta", "img", "link", "br", "input"}
 

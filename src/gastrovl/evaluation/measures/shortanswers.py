@@ -10,8 +10,8 @@ import numpy as np
 from gastrovl.clinical.answers import SEPARATOR
 from gastrovl.clinical.taxonomy import Taxonomy, normalise
 from gastrovl.core.types import Conversation, Kind
-from gastrovl.evaluation import language
-from gastrovl.evaluation.statistics import Flags, Measure, mean_measure
+from gastrovl.evaluation.measures import language
+from gastrovl.evaluation.measures.measure import Flags, Measure, mean_measure
 
 EXACT = "exact_match"
 Short = frozenset[str]

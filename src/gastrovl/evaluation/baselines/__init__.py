@@ -1,0 +1,1 @@
+"""What training alone would answer: the rivals that stand beside every score."""

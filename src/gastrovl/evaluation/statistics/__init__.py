@@ -1,0 +1,1 @@
+"""Counts per question to scores, intervals and comparisons."""
