@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gastrovl.evaluation.measures.measure import Flags, Floats, Measure
+from gastrovl.evaluation.measures.weighted import AnyMeasure, OfTimes
 
 LEVEL = 0.95
 FEW_GROUPS = 10  # below, a cluster bootstrap is known to be overconfident (Cameron, Gelbach and Miller 2008)
 _DRAWS_AT_ONCE = 4_000_000  # groups drawn per chunk of resamples: bounds the memory at some 100 MB
+_CELLS_AT_ONCE = 4_000_000  # conversations x resamples handed to a weighted measure: some 50 MB
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Interval:
 
 
 def intervals(
-    measures: Sequence[Measure], groups: Sequence[str], *, resamples: int, seed: int, rows: Flags | None = None
+    measures: Sequence[AnyMeasure], groups: Sequence[str], *, resamples: int, seed: int, rows: Flags | None = None
 ) -> list[Interval]:
     """Percentile bootstrap intervals, one per measure, with whole groups drawn with replacement.
 
@@ -55,28 +57,76 @@ def intervals(
         return [Interval(None, None, "no interval: bootstrap switched off (0 resamples)") for _ in measures]
     if max(counts) < 2:
         return [_without(count) for count in counts]
-    sums = np.concatenate([_group_sums(m.counts[chosen], codes, len(index_of)) for m in measures], axis=1)
-    totals = resampled_sums(sums, resamples=resamples, seed=seed)
-    bounds = np.cumsum([0, *(m.counts.shape[1] for m in measures)])
+    found = _replicates(measures, codes, np.flatnonzero(chosen), resamples=resamples, seed=seed)
     return [
-        _without(count) if count < 2 else _percentiles(measure.value_of(totals[:, start:stop]), _doubt(count))
-        for measure, start, stop, count in zip(measures, bounds[:-1], bounds[1:], counts, strict=True)
+        _without(count) if count < 2 else _percentiles(replicates, _doubt(count))
+        for count, replicates in zip(counts, found, strict=True)
     ]
 
 
 def resampled_sums(sums: Floats, *, resamples: int, seed: int) -> Floats:
     """Column sums over groups drawn with replacement: (groups, k) -> (resamples, k)."""
-    count = sums.shape[0]
+    return np.concatenate(
+        [times.astype(np.float64) @ sums for times in drawn_groups(len(sums), resamples=resamples, seed=seed)]
+    )
+
+
+def drawn_groups(count: int, *, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """How often each of `count` groups is drawn, in chunks (resamples of the chunk, groups); every row sums to count.
+
+    The draws depend on `count`, `resamples` and `seed` alone, so all measures see the same ones.
+    """
     generator = np.random.default_rng(seed)
     chunk = max(1, _DRAWS_AT_ONCE // count)
-    parts = []
     for start in range(0, resamples, chunk):
         size = min(chunk, resamples - start)
         drawn = generator.integers(0, count, size=(size, count), dtype=np.int64)
         drawn += np.arange(size, dtype=np.int64)[:, None] * count
-        times = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)
-        parts.append(times.astype(np.float64) @ sums)
-    return np.concatenate(parts)
+        yield np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)
+
+
+def _replicates(
+    measures: Sequence[AnyMeasure],
+    codes: NDArray[np.int64],
+    chosen: NDArray[np.int64],
+    *,
+    resamples: int,
+    seed: int,
+) -> list[Floats]:
+    """Each measure over the same resamples, (resamples,) each; `codes` are the groups of the `chosen` conversations."""
+    count = int(codes.max()) + 1
+    sums = _sums_of_groups([one for one in measures if isinstance(one, Measure)], codes, chosen, count)
+    weighted = [one.of_rows(chosen) for one in measures if not isinstance(one, Measure)]
+    parts: list[list[Floats]] = []
+    for times in drawn_groups(count, resamples=resamples, seed=seed):
+        as_floats = times.astype(np.float64)
+        totals = {key: as_floats @ of_group for key, of_group in sums.items()}
+        of_times = iter(_of_times(weighted, times, codes))
+        parts.append(
+            [one.value_of(totals[id(one.counts)]) if isinstance(one, Measure) else next(of_times) for one in measures]
+        )
+    return [np.concatenate(of_one) for of_one in zip(*parts, strict=True)]
+
+
+def _sums_of_groups(
+    measures: Sequence[Measure], codes: NDArray[np.int64], chosen: NDArray[np.int64], count: int
+) -> dict[int, Floats]:
+    """The sums of each array of counts over groups, by its identity: measures that share one are summed once."""
+    arrays = {id(one.counts): one.counts for one in measures}
+    return {key: _group_sums(counts[chosen], codes, count) for key, counts in arrays.items()}
+
+
+def _of_times(weighted: Sequence[OfTimes], times: NDArray[np.int64], codes: NDArray[np.int64]) -> list[Floats]:
+    """Each weighted measure over the draws of one chunk, a few draws at a time."""
+    if not weighted:
+        return []
+    step = max(1, _CELLS_AT_ONCE // len(codes))
+    parts: list[list[Floats]] = []
+    for start in range(0, len(times), step):
+        of_groups = np.ascontiguousarray(times[start : start + step].T, dtype=np.int32)
+        of_rows = of_groups[codes]
+        parts.append([value_of(of_rows) for value_of in weighted])
+    return [np.concatenate(of_one) for of_one in zip(*parts, strict=True)]
 
 
 def mean_interval(parts: Sequence[Interval]) -> Interval:
