@@ -18,6 +18,7 @@ NAMES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro F1",
+    "mcc": "Matthews correlation",
     "acc@0.3": "acc@IoU 0.3",
     "acc@0.5": "acc@IoU 0.5",
     "acc@0.75": "acc@IoU 0.75",
