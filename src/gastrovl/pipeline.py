@@ -132,21 +132,22 @@ class AnswerScorer:
     def _scores(self, asked: Sequence[Conversation], replies: dict[str, Prediction]) -> list[Score]:
         from gastrovl.clinical.taxonomy import Taxonomy
         from gastrovl.evaluation.baselines.trivial import baselines
-        from gastrovl.evaluation.items import pair, read_conversations
+        from gastrovl.evaluation.items import pair
+        from gastrovl.evaluation.questions import questions_of, read_questions
         from gastrovl.evaluation.results import ALL
         from gastrovl.evaluation.scoring import score_task
         from gastrovl.evaluation.tasks import HEADLINE
 
         found: list[Score] = []
-        paired = pair(asked, replies, Taxonomy.load())
+        paired = pair(list(questions_of(asked)), replies, Taxonomy.load())
         for task in Task:
-            items = [item for item in paired if item.conversation.task is task]
+            items = [item for item in paired if item.question.task is task]
             if not items:
                 continue
-            questions, split = [item.conversation for item in items], items[0].conversation.split
+            questions, split = [item.question for item in items], items[0].question.split
             key = (task, tuple(one.id for one in questions))
             if key not in self._rivals:
-                self._rivals[key] = baselines(task, questions, read_conversations(self.train), None, seed=self.seed)
+                self._rivals[key] = baselines(task, questions, read_questions(self.train), None, seed=self.seed)
             answers, rivals = [item.answer for item in items], self._rivals[key]
             scored = score_task(task, split, questions, answers, rivals, resamples=0, seed=self.seed).scores
             found += sorted(scored, key=lambda score: (score.dataset != ALL, score.metric != HEADLINE[score.task]))

@@ -19,6 +19,7 @@ from gastrovl.core.boxtext import encode_boxes
 from gastrovl.core.manifest import write_manifest
 from gastrovl.core.records import write_records
 from gastrovl.core.types import Box, Conversation, ImageRef, Prediction, Split, Target, Task, Turn
+from gastrovl.evaluation.questions import Question, questions_of
 
 COLOURS = {
     "esophagitis": (196, 92, 84),
@@ -76,6 +77,12 @@ def make_prediction(conversation_id: str, text: str) -> Prediction:
 @pytest.fixture
 def conversation() -> Callable[..., Conversation]:
     return make_conversation
+
+
+@pytest.fixture
+def question() -> Callable[..., Question]:
+    """As `conversation`, in the form in which it is scored."""
+    return lambda *given, **named: next(questions_of([make_conversation(*given, **named)]))
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.errors import ImageError, OutputError, PredictionError, RecordError
 from gastrovl.core.types import Score, Split, Task
 from gastrovl.evaluation.evaluate import evaluate, score_items
-from gastrovl.evaluation.items import read_conversations, read_items
+from gastrovl.evaluation.items import read_items
+from gastrovl.evaluation.questions import read_questions
 from gastrovl.evaluation.results import SCHEMA, read_results, results_schema, write_schema
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -36,7 +37,7 @@ def score(finished_run, reply_with, tmp_path):
     def go(reply, split="test", tasks=tuple(Task), **options):
         conversations = finished_run / "data" / f"{split}.jsonl"
         predictions = reply_with(conversations, tmp_path / "replies.jsonl", reply)
-        known = [one for one in read_conversations(finished_run / "data" / "train.jsonl") if one.task in tasks]
+        known = [one for one in read_questions(finished_run / "data" / "train.jsonl") if one.task in tasks]
         items = read_items(predictions, conversations, Taxonomy.load())
         return score_items(items, known, None, Taxonomy.load(), **{"resamples": 0, "seed": 7, **options})
 
@@ -206,7 +207,7 @@ def test_splits_in_one_file_are_scored_apart(made_up_dataset, reply_with, tmp_pa
     )
     predictions = reply_with(both, tmp_path / "replies.jsonl", lambda one: one.answer if one.split == "val" else "")
     items = read_items(predictions, both, Taxonomy.load())
-    known = read_conversations(made_up_dataset / "train.jsonl")
+    known = read_questions(made_up_dataset / "train.jsonl")
     results = score_items(items, known, None, Taxonomy.load(), resamples=0, seed=7)
     assert {one.value for one in results.scores if one.split is Split.VAL} == {1.0}
     assert {one.value for one in results.scores if one.split is Split.TEST} == {0.0}

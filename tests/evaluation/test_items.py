@@ -9,7 +9,8 @@ from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.errors import PredictionError, RecordError
 from gastrovl.core.records import to_line, write_records
 from gastrovl.core.types import Box, Task
-from gastrovl.evaluation.items import parse_failures, read_conversations, read_items
+from gastrovl.evaluation.items import parse_failures, read_items
+from gastrovl.evaluation.questions import questions_of, read_questions
 from gastrovl.evaluation.tasks import is_right, measures_of
 
 
@@ -32,8 +33,8 @@ def files(tmp_path, asked):
 
 def test_replies_meet_their_questions_whatever_their_order(files, asked, prediction):
     items = read_items(*files([prediction(one.id, one.id) for one in reversed(asked)]), Taxonomy.load())
-    assert [item.conversation.id for item in items] == [one.id for one in asked]
-    assert all(item.prediction.text == item.conversation.id for item in items)
+    assert [item.question.id for item in items] == [one.id for one in asked]
+    assert all(item.reply.text == item.question.id for item in items)
 
 
 def test_missing_predictions_are_counted_named_and_refused(files, asked, prediction):
@@ -79,14 +80,14 @@ def test_conversations_passed_as_predictions_are_refused(files):
 def test_an_empty_file_of_conversations_is_refused(tmp_path):
     (tmp_path / "test.jsonl").write_text("\n")
     with pytest.raises(RecordError, match="holds no conversation"):
-        read_conversations(tmp_path / "test.jsonl")
+        read_questions(tmp_path / "test.jsonl")
 
 
 def test_a_conversation_that_comes_twice_is_refused_with_both_lines(tmp_path, asked):
     path = tmp_path / "test.jsonl"
     path.write_text(to_line(asked[0]) + "\n\n" + to_line(asked[0]) + "\n", "utf-8")
     with pytest.raises(RecordError, match="stands at line 1") as caught:
-        read_conversations(path)
+        read_questions(path)
     assert str(caught.value).startswith(f"{path}:3: ")
 
 
@@ -109,7 +110,8 @@ MALFORMED = st.one_of(
 @given(reply=MALFORMED, task=st.sampled_from([Task.CLS, Task.REC, Task.REG, Task.CAP]))
 def test_no_reply_crashes_the_scoring(reply, task, conversation):
     answer = parse_answer(task, reply, Taxonomy.load())
-    question = conversation(task, "drawn/0#0", terms=["gastric_ulcer"], boxes=[BOX], caption="An ulcer of the stomach.")
+    one = conversation(task, "drawn/0#0", terms=["gastric_ulcer"], boxes=[BOX], caption="An ulcer of the stomach.")
+    question = next(questions_of([one]))
     measures_of(task, [question], [answer])
     if isinstance(answer, ParseFailure) and task is not Task.CAP:
         assert is_right(question, answer) is False

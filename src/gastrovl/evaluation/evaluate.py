@@ -13,13 +13,14 @@ from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.errors import RecordError
 from gastrovl.core.files import sha256_file, whole_folder
 from gastrovl.core.manifest import write_manifest
-from gastrovl.core.types import Conversation, Split, Task
+from gastrovl.core.types import Split, Task
 from gastrovl.evaluation import tasks
 from gastrovl.evaluation.baselines.thumbnails import Progress, Thumbnails, read_thumbnails
 from gastrovl.evaluation.baselines.trivial import ALWAYS_ABSENT, Baseline, baselines
-from gastrovl.evaluation.items import Answer, Item, parse_failures, read_conversations, read_items
+from gastrovl.evaluation.items import Answer, Item, parse_failures, read_items
 from gastrovl.evaluation.measures import classification, localisation
 from gastrovl.evaluation.measures.language import bleu_signature
+from gastrovl.evaluation.questions import Question, read_questions
 from gastrovl.evaluation.results import (
     ALL,
     ClassScore,
@@ -76,10 +77,10 @@ def evaluate(
     taxonomy = Taxonomy.load()
     with whole_folder(output, is_replaced=is_replaced) as folder:
         items = read_items(predictions, conversations, taxonomy)
-        known = read_conversations(train)
+        known = read_questions(train)
         thumbnails = None
         if uses_images:
-            asked = [item.conversation for item in items]
+            asked = [item.question for item in items]
             thumbnails = read_thumbnails([(asked, conversations.parent), (known, train.parent)], progress)
         results = score_items(items, known, thumbnails, taxonomy, resamples=resamples, seed=seed, progress=progress)
         write_results(folder / "results.json", results)
@@ -99,7 +100,7 @@ def evaluate(
 
 def score_items(
     items: Sequence[Item],
-    train: Sequence[Conversation],
+    train: Sequence[Question],
     thumbnails: Thumbnails | None,
     taxonomy: Taxonomy,
     *,
@@ -122,7 +123,7 @@ def score_items(
         progress("scoring", len(blocks), len(blocks))
     has_text = any(score.metric == "bleu4" for part in parts for score in part.scored.scores)
     return Results(
-        models=tuple(sorted({item.prediction.model for item in items})),
+        models=tuple(sorted({item.reply.model for item in items})),
         taxonomy=taxonomy.version,
         resamples=resamples,
         seed=seed,
@@ -153,14 +154,14 @@ def _part(
     task: Task,
     split: Split,
     items: Sequence[Item],
-    train: Sequence[Conversation],
+    train: Sequence[Question],
     thumbnails: Thumbnails | None,
     taxonomy: Taxonomy,
     *,
     resamples: int,
     seed: int,
 ) -> _Part:
-    asked, answers = [item.conversation for item in items], [item.answer for item in items]
+    asked, answers = [item.question for item in items], [item.answer for item in items]
     rivals = baselines(task, asked, train, thumbnails, seed=seed)
     is_labels = task in tasks.LABEL_TASKS
     return _Part(
@@ -172,7 +173,7 @@ def _part(
     )
 
 
-def _per_class(task: Task, split: Split, asked: Sequence[Conversation], answers: Sequence[Answer]) -> list[ClassScore]:
+def _per_class(task: Task, split: Split, asked: Sequence[Question], answers: Sequence[Answer]) -> list[ClassScore]:
     """Every label over all conversations and, where there are several datasets, in each."""
     sources = sorted({one.source for one in asked})
     found = []
@@ -199,7 +200,7 @@ def _per_class(task: Task, split: Split, asked: Sequence[Conversation], answers:
 
 
 def _confusion(
-    task: Task, split: Split, asked: Sequence[Conversation], answers: Sequence[Answer], taxonomy: Taxonomy
+    task: Task, split: Split, asked: Sequence[Question], answers: Sequence[Answer], taxonomy: Taxonomy
 ) -> ConfusionMatrix | None:
     true, given = tasks.true_labels(asked), tasks.given_labels(answers)
     listed = [term.id for term in taxonomy.terms]
@@ -211,7 +212,7 @@ def _confusion(
 
 
 def _curves(
-    split: Split, asked: Sequence[Conversation], answers: Sequence[Answer], rivals: Sequence[Baseline]
+    split: Split, asked: Sequence[Question], answers: Sequence[Answer], rivals: Sequence[Baseline]
 ) -> list[IouCurve]:
     found = []
     for name, given in (("model", answers), *((rival.name, rival.answers) for rival in rivals)):
@@ -230,14 +231,14 @@ def _replies(task: Task, split: Split, items: Sequence[Item]) -> Replies:
         split=split,
         n=len(items),
         n_unparsed=sum(reasons.values()),
-        n_cut=sum(item.prediction.stop_reason == "length" for item in items),
-        seconds=sum(item.prediction.seconds for item in items),
+        n_cut=sum(item.reply.stop_reason == "length" for item in items),
+        seconds=sum(item.reply.seconds for item in items),
         reasons=dict(reasons.most_common(_REASONS)),
     )
 
 
 def _notes(
-    items: Sequence[Item], train: Sequence[Conversation], parts: Sequence[_Part], *, has_neighbour: bool
+    items: Sequence[Item], train: Sequence[Question], parts: Sequence[_Part], *, has_neighbour: bool
 ) -> list[str]:
     """What a reader must know before quoting a number."""
     notes = [
@@ -248,7 +249,7 @@ def _notes(
     if not has_neighbour:
         notes.append("The nearest-neighbour baseline was left out on request, so scores lack their strongest rival.")
     trained_on = {one.group for one in train}
-    shared = {item.conversation.group for item in items} & trained_on
+    shared = {item.question.group for item in items} & trained_on
     if shared:
         notes.append(
             f"{len(shared)} groups (patients, exams or videos) stand in the training file as well, e.g. "
@@ -261,7 +262,7 @@ def _blocks(items: Sequence[Item]) -> dict[tuple[Split, Task], list[Item]]:
     """Items by split and task, both in the order of their enumerations."""
     found: dict[tuple[Split, Task], list[Item]] = {(split, task): [] for split in Split for task in Task}
     for item in items:
-        found[item.conversation.split, item.conversation.task].append(item)
+        found[item.question.split, item.question.task].append(item)
     return {key: some for key, some in found.items() if some}
 
 

@@ -1,57 +1,49 @@
-"""A file of conversations and a file of replies to pairs that are ready to be scored."""
+"""Questions and a file of replies to pairs that are ready to be scored."""
 
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from gastrovl.clinical.answers import BoxAnswer, LabelAnswer, ParseFailure, TextAnswer, parse_answer
 from gastrovl.clinical.taxonomy import Taxonomy
-from gastrovl.core.errors import PredictionError, RecordError
-from gastrovl.core.records import from_line, schema_name
-from gastrovl.core.types import Conversation, Prediction, Record
+from gastrovl.core.errors import PredictionError
+from gastrovl.core.types import Prediction, Task
+from gastrovl.evaluation.questions import Question, numbered, read_questions
 
 Answer = LabelAnswer | BoxAnswer | TextAnswer | ParseFailure
-R = TypeVar("R", bound=Record)
 _QUOTED = re.compile(r"""(['"]).*\1|\[.*\]""", re.DOTALL)
 _NAMED = 3  # ids shown in an error message
+_SHORT = 200  # letters; longer replies are rarely said twice, so they are not kept for comparison
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What became of a question: `core.types.Prediction` without its conversation's id."""
+
+    text: str
+    model: str
+    confidence: float | None
+    probabilities: dict[str, float] | None
+    seconds: float
+    stop_reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Item:
     """One question with its reply, read by the grammar of its task."""
 
-    conversation: Conversation
-    prediction: Prediction
+    question: Question
+    reply: Reply
     answer: Answer
 
     @property
     def is_parsed(self) -> bool:
         return not isinstance(self.answer, ParseFailure)
-
-
-def read_conversations(path: Path) -> list[Conversation]:
-    """All conversations of a file, in its order.
-
-    Raises:
-        RecordError: The file is missing, empty or broken, or an id comes twice.
-    """
-    lines = _read_numbered(path, Conversation)
-    if not lines:
-        raise RecordError(f"{path}: holds no conversation; expected at least one to score")
-    first_line: dict[str, int] = {}
-    for number, conversation in lines:
-        if conversation.id in first_line:
-            raise RecordError(
-                f"{path}:{number}: conversation {conversation.id!r} stands at line {first_line[conversation.id]} "
-                "already; ids must be unique. Build the dataset again"
-            )
-        first_line[conversation.id] = number
-    return [conversation for _, conversation in lines]
 
 
 def read_items(predictions: Path, conversations: Path, taxonomy: Taxonomy) -> list[Item]:
@@ -61,21 +53,51 @@ def read_items(predictions: Path, conversations: Path, taxonomy: Taxonomy) -> li
         RecordError: A file is missing, or a line of it is broken.
         PredictionError: A reply is missing, double, or answers no known conversation.
     """
-    asked = read_conversations(conversations)
-    return pair(asked, _join(predictions, conversations, asked), taxonomy)
+    asked = read_questions(conversations)
+    return _joined(predictions, conversations, asked, taxonomy)
 
 
-def pair(asked: Sequence[Conversation], replies: Mapping[str, Prediction], taxonomy: Taxonomy) -> list[Item]:
+def pair(asked: Sequence[Question], replies: Mapping[str, Prediction], taxonomy: Taxonomy) -> list[Item]:
     """Questions and their replies by conversation id, read by the grammar of each task; every question has one."""
-    return [Item(one, replies[one.id], parse_answer(one.task, replies[one.id].text, taxonomy)) for one in asked]
+    reader = _Reader(taxonomy)
+    return [reader.item(one, replies[one.id]) for one in asked]
 
 
-def _join(predictions: Path, conversations: Path, asked: Sequence[Conversation]) -> dict[str, Prediction]:
-    known = {one.id for one in asked}
-    replies: dict[str, Prediction] = {}
+class _Reader:
+    """Reads replies; what is said often is read once and kept once."""
+
+    def __init__(self, taxonomy: Taxonomy) -> None:
+        self._taxonomy = taxonomy
+        self._known: dict[tuple[Task, str], Answer] = {}
+
+    def item(self, question: Question, prediction: Prediction) -> Item:
+        text = prediction.text if len(prediction.text) > _SHORT else sys.intern(prediction.text)
+        reply = Reply(
+            text=text,
+            model=sys.intern(prediction.model),
+            confidence=prediction.confidence,
+            probabilities=prediction.probabilities,
+            seconds=prediction.seconds,
+            stop_reason=sys.intern(prediction.stop_reason),
+        )
+        return Item(question, reply, self._answer(question.task, text))
+
+    def _answer(self, task: Task, text: str) -> Answer:
+        if len(text) > _SHORT:
+            return parse_answer(task, text, self._taxonomy)
+        key = (task, text)
+        if key not in self._known:
+            self._known[key] = parse_answer(task, text, self._taxonomy)
+        return self._known[key]
+
+
+def _joined(predictions: Path, conversations: Path, asked: Sequence[Question], taxonomy: Taxonomy) -> list[Item]:
+    reader = _Reader(taxonomy)
+    question_of = {one.id: one for one in asked}
+    items: dict[str, Item] = {}
     first_line: dict[str, int] = {}
     unknown: list[tuple[int, str]] = []
-    for number, prediction in _read_numbered(predictions, Prediction):
+    for number, prediction in numbered(predictions, Prediction):
         key = prediction.conversation_id
         if key in first_line:
             raise PredictionError(
@@ -83,20 +105,20 @@ def _join(predictions: Path, conversations: Path, asked: Sequence[Conversation])
                 f"{first_line[key]}); expected exactly one. Which one counts is yours to say: delete the other line"
             )
         first_line[key] = number
-        if key in known:
-            replies[key] = prediction
+        if key in question_of:
+            items[key] = reader.item(question_of[key], prediction)
         else:
             unknown.append((number, key))
     if unknown:
         raise PredictionError(_about_unknown(predictions, conversations, unknown, len(first_line)))
-    missing = [one.id for one in asked if one.id not in replies]
+    missing = [one.id for one in asked if one.id not in items]
     if missing:
         raise PredictionError(
             f"{predictions}: {len(missing)} of {len(asked)} conversations of {conversations} have no prediction: "
             f"{_some(missing)}. Run `gastrovl predict` again with the same output file (it goes on where it stopped); "
             "a reply that a model refused to give is written as an empty text, not left out"
         )
-    return replies
+    return [items[one.id] for one in asked]
 
 
 def _about_unknown(predictions: Path, conversations: Path, unknown: list[tuple[int, str]], total: int) -> str:
@@ -112,19 +134,7 @@ def _some(ids: Sequence[str]) -> str:
     return shown if len(ids) <= _NAMED else f"{shown} and {len(ids) - _NAMED} more"
 
 
-def _read_numbered(path: Path, kind: type[R]) -> list[tuple[int, R]]:
-    path = Path(path)
-    if not path.is_file():
-        raise RecordError(f"{path}: no such file; expected a JSONL file of {schema_name(kind)} records")
-    with path.open(encoding="utf-8") as stream:
-        return [
-            (number, from_line(line, kind, f"{path}:{number}"))
-            for number, line in enumerate(stream, start=1)
-            if line.strip()
-        ]
-
-
-def parse_failures(items: Sequence[Item]) -> Counter[str]:
+def parse_failures(items: Iterable[Item]) -> Counter[str]:
     """How often each kind of reason kept a reply from being read; what is quoted in a reason becomes an ellipsis."""
     reasons = [item.answer.reason for item in items if isinstance(item.answer, ParseFailure)]
     return Counter(_QUOTED.sub("...", reason) for reason in reasons)

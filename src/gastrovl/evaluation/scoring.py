@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gastrovl.core.types import Conversation, Score, Split, Task
+from gastrovl.core.types import Score, Split, Task
 from gastrovl.evaluation import tasks
 from gastrovl.evaluation.baselines.trivial import Baseline
 from gastrovl.evaluation.items import Answer
 from gastrovl.evaluation.measures.measure import Flags, Measure, value
+from gastrovl.evaluation.questions import Question
 from gastrovl.evaluation.results import ALL, MEAN, BaselineScore
 from gastrovl.evaluation.statistics.intervals import Interval, intervals, mean_interval
 
@@ -40,7 +41,7 @@ class _Block:
 def score_task(
     task: Task,
     split: Split,
-    asked: Sequence[Conversation],
+    asked: Sequence[Question],
     answers: Sequence[Answer],
     rivals: Sequence[Baseline],
     *,

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from gastrovl.clinical.answers import BoxAnswer, LabelAnswer, ParseFailure, TextAnswer
-from gastrovl.core.types import Conversation, Task
+from gastrovl.core.types import Task
 from gastrovl.evaluation.items import Answer
 from gastrovl.evaluation.measures import classification, language, localisation, shortanswers
 from gastrovl.evaluation.measures.measure import Flags, Measure
+from gastrovl.evaluation.questions import Question
 
 HEADLINE = {
     Task.CLS: "accuracy",
@@ -23,7 +24,7 @@ HEADLINE = {
 LABEL_TASKS = (Task.CLS, Task.REG)
 
 
-def measures_of(task: Task, asked: Sequence[Conversation], answers: Sequence[Answer]) -> list[Measure]:
+def measures_of(task: Task, asked: Sequence[Question], answers: Sequence[Answer]) -> list[Measure]:
     """All measures of a task over its questions and answers, in order of report.
 
     Raises:
@@ -33,47 +34,41 @@ def measures_of(task: Task, asked: Sequence[Conversation], answers: Sequence[Ans
         return classification.measures(true_labels(asked), given_labels(answers))
     if task is Task.REC:
         return localisation.measures(true_boxes(asked), given_boxes(answers))
-    wanted, given = [references(one) for one in asked], given_texts(answers)
+    wanted, given = [one.references for one in asked], given_texts(answers)
     return shortanswers.measures(asked, wanted, given) if task is Task.VQA else language.measures(wanted, given)
 
 
-def is_right(conversation: Conversation, answer: Answer) -> bool | None:
+def is_right(question: Question, answer: Answer) -> bool | None:
     """Whether an answer counts in the headline score of its task; None for CAP and REPORT, which are no such thing.
 
     REC: every box paired at IoU >= 0.5 and none in surplus, or "absent" where the object is.
     """
-    if conversation.task in LABEL_TASKS:
-        return true_labels([conversation]) == given_labels([answer])
-    if conversation.task is Task.VQA:
-        return shortanswers.is_match(references(conversation), given_texts([answer])[0])
-    if conversation.task is not Task.REC:
+    if question.task in LABEL_TASKS:
+        return true_labels([question]) == given_labels([answer])
+    if question.task is Task.VQA:
+        return shortanswers.is_match(question.references, given_texts([answer])[0])
+    if question.task is not Task.REC:
         return None
     boxes = given_boxes([answer])[0]
-    if not conversation.target.boxes:
+    if not question.boxes:
         return boxes == ()
-    return localisation.overlap(localisation.as_asked(conversation.target.boxes), boxes or ()).worst >= 0.5
+    return localisation.overlap(localisation.as_asked(question.boxes), boxes or ()).worst >= 0.5
 
 
-def true_labels(asked: Sequence[Conversation]) -> list[classification.Labels]:
-    return [frozenset(one.target.terms) for one in asked]
+def true_labels(asked: Sequence[Question]) -> list[classification.Labels]:
+    return [frozenset(one.terms) for one in asked]
 
 
 def given_labels(answers: Sequence[Answer]) -> list[classification.Labels | None]:
     return [frozenset(answer.terms) if isinstance(answer, LabelAnswer) else None for answer in answers]
 
 
-def true_boxes(asked: Sequence[Conversation]) -> list[localisation.Boxes]:
-    return [localisation.as_asked(one.target.boxes) for one in asked]
+def true_boxes(asked: Sequence[Question]) -> list[localisation.Boxes]:
+    return [localisation.as_asked(one.boxes) for one in asked]
 
 
 def given_boxes(answers: Sequence[Answer]) -> list[localisation.Boxes | None]:
     return [tuple(answer.boxes) if isinstance(answer, BoxAnswer) else None for answer in answers]
-
-
-def references(conversation: Conversation) -> language.References:
-    """The true text and its equally good wordings."""
-    turn = conversation.turns[-1]
-    return (turn.text, *turn.alternatives)
 
 
 def given_texts(answers: Sequence[Answer]) -> list[str | None]:

@@ -10,11 +10,11 @@ A, B = Box(x0=0.0, y0=0.0, x1=0.2, y1=0.4), Box(x0=0.4, y0=0.2, x1=0.8, y1=0.6)
 
 
 @pytest.fixture
-def known(conversation):
-    """A training conversation of the image `name`."""
+def known(question):
+    """A training question of the image `name`."""
 
     def make(task, name, **content):
-        return conversation(task, f"{name}#{task}", split=Split.TRAIN, image=f"{name}.png", **content)
+        return question(task, f"{name}#{task}", split=Split.TRAIN, image=f"{name}.png", **content)
 
     return make
 
@@ -31,113 +31,111 @@ def colours(conversations, shade_of):
     }
 
 
-def test_the_majority_is_that_of_training_and_not_of_the_questions(conversation, known):
+def test_the_majority_is_that_of_training_and_not_of_the_questions(question, known):
     train = [known(Task.CLS, f"t{i}", terms=["angle"] if i < 2 else ["antrum"]) for i in range(3)]
-    asked = [conversation(Task.CLS, f"q{i}", terms=["antrum"]) for i in range(2)]
+    asked = [question(Task.CLS, f"q{i}", terms=["antrum"]) for i in range(2)]
     assert [answer.terms for answer in found(Task.CLS, asked, train)["majority label"]] == [("angle",)] * 2
 
 
-def test_a_label_set_counts_as_one_label(conversation, known):
+def test_a_label_set_counts_as_one_label(question, known):
     train = [known(Task.CLS, f"t{i}", terms=["antrum", "angle"] if i < 2 else ["antrum"]) for i in range(3)]
-    [answer] = found(Task.CLS, [conversation(Task.CLS, "q", terms=["antrum"])], train)["majority label"]
+    [answer] = found(Task.CLS, [question(Task.CLS, "q", terms=["antrum"])], train)["majority label"]
     assert set(answer.terms) == {"antrum", "angle"}
 
 
-def test_the_majority_of_the_dataset_knows_where_a_question_comes_from(conversation, known):
+def test_the_majority_of_the_dataset_knows_where_a_question_comes_from(question, known):
     train = [known(Task.REG, f"t{i}", terms=["gastric_ulcer"], boxes=[A], source="one") for i in range(3)]
     train += [known(Task.REG, "t9", terms=["gastric_polyp"], boxes=[A], source="two")]
     asked = [
-        conversation(Task.REG, f"q{i}", terms=["angle"], boxes=[A], source=source)
+        question(Task.REG, f"q{i}", terms=["angle"], boxes=[A], source=source)
         for i, source in enumerate(["one", "two", "three"])
     ]
     answers = found(Task.REG, asked, train)["majority label of the dataset"]
     assert [answer.terms for answer in answers] == [("gastric_ulcer",), ("gastric_polyp",), ("gastric_ulcer",)]
 
 
-def test_the_mean_box_is_that_of_the_asked_label(conversation, known):
+def test_the_mean_box_is_that_of_the_asked_label(question, known):
     train = [
         known(Task.REC, "t1", terms=["gastric_ulcer"], boxes=[A]),
         known(Task.REC, "t2", terms=["gastric_ulcer"], boxes=[B]),
         known(Task.REC, "t3", terms=["gastric_polyp"], boxes=[A]),
         known(Task.REC, "t4", terms=["gastric_ulcer"], boxes=[]),
     ]
-    asked = [conversation(Task.REC, f"q-{term}", terms=[term]) for term in ("gastric_ulcer", "gastric_polyp")]
+    asked = [question(Task.REC, f"q-{term}", terms=[term]) for term in ("gastric_ulcer", "gastric_polyp")]
     answers = found(Task.REC, asked, train)["mean box"]
     assert answers[0].boxes[0].xyxy == pytest.approx((0.2, 0.1, 0.5, 0.5))
     assert answers[1].boxes[0].xyxy == pytest.approx(A.xyxy)
 
 
-def test_a_label_without_training_boxes_gets_the_mean_of_all(conversation, known):
+def test_a_label_without_training_boxes_gets_the_mean_of_all(question, known):
     train = [known(Task.REC, f"t{i}", terms=["gastric_ulcer"], boxes=[box]) for i, box in enumerate((A, B))]
-    [answer] = found(Task.REC, [conversation(Task.REC, "q", terms=["gastric_polyp"])], train)["mean box"]
+    [answer] = found(Task.REC, [question(Task.REC, "q", terms=["gastric_polyp"])], train)["mean box"]
     assert answer.boxes[0].xyxy == pytest.approx((0.2, 0.1, 0.5, 0.5))
 
 
-def test_training_without_any_box_leaves_only_absence(conversation, known):
+def test_training_without_any_box_leaves_only_absence(question, known):
     train = [known(Task.REC, "t1", terms=["gastric_ulcer"])]
-    assert list(found(Task.REC, [conversation(Task.REC, "q", terms=["gastric_ulcer"])], train)) == [ALWAYS_ABSENT]
+    assert list(found(Task.REC, [question(Task.REC, "q", terms=["gastric_ulcer"])], train)) == [ALWAYS_ABSENT]
 
 
-def test_the_neighbour_lends_its_labels(conversation, known):
+def test_the_neighbour_lends_its_labels(question, known):
     train = [known(Task.CLS, "dark", terms=["angle"]), known(Task.CLS, "light", terms=["antrum"])]
-    asked = [conversation(Task.CLS, "q", terms=["angle"], image="grey.png")]
+    asked = [question(Task.CLS, "q", terms=["angle"], image="grey.png")]
     shades = colours([*train, *asked], {"dark": 0.0, "light": 1.0, "grey": 0.6})
     [answer] = found(Task.CLS, asked, train, shades)[NEIGHBOUR]
     assert answer.terms == ("antrum",)
 
 
-def test_the_neighbour_lends_the_boxes_of_the_asked_label_or_says_absent(conversation, known):
+def test_the_neighbour_lends_the_boxes_of_the_asked_label_or_says_absent(question, known):
     train = [
         known(Task.REC, "dark", terms=["gastric_ulcer"], boxes=[A, B]),
         known(Task.REC, "light", terms=["gastric_polyp"], boxes=[B]),
         known(Task.CLS, "grey", terms=["angle"]),  # nearest of all, but without a question about boxes
     ]
-    asked = [conversation(Task.REC, f"q-{t}", terms=[t], image="grey.png") for t in ("gastric_ulcer", "gastric_polyp")]
+    asked = [question(Task.REC, f"q-{t}", terms=[t], image="grey.png") for t in ("gastric_ulcer", "gastric_polyp")]
     shades = colours([*train, *asked], {"dark": 0.0, "light": 1.0, "grey": 0.4})
     answers = found(Task.REC, asked, train, shades)[NEIGHBOUR]
     assert [answer.boxes for answer in answers] == [(A, B), ()]
 
 
-def test_the_neighbour_of_a_region_is_near_in_place_as_well(conversation, known):
+def test_the_neighbour_of_a_region_is_near_in_place_as_well(question, known):
     train = [
         known(Task.REG, "same", terms=["gastric_ulcer"], boxes=[A]),
         known(Task.REG, "same", terms=["gastric_polyp"], boxes=[B]),
     ]
-    asked = [
-        conversation(Task.REG, "q", terms=["angle"], boxes=[Box(x0=0.4, y0=0.2, x1=0.7, y1=0.6)], image="same.png")
-    ]
+    asked = [question(Task.REG, "q", terms=["angle"], boxes=[Box(x0=0.4, y0=0.2, x1=0.7, y1=0.6)], image="same.png")]
     [answer] = found(Task.REG, asked, train, colours([*train, *asked], {"same": 0.5}))[NEIGHBOUR]
     assert answer.terms == ("gastric_polyp",)
 
 
-def test_the_most_frequent_caption_is_given_when_one_comes_twice(conversation, known):
+def test_the_most_frequent_caption_is_given_when_one_comes_twice(question, known):
     train = [known(Task.CAP, f"t{i}", caption=text) for i, text in enumerate(["An angle.", "An ulcer.", "An ulcer."])]
-    answers = found(Task.CAP, [conversation(Task.CAP, "q", caption="x")], train)["most frequent caption"]
+    answers = found(Task.CAP, [question(Task.CAP, "q", caption="x")], train)["most frequent caption"]
     assert answers[0].text == "An ulcer."
 
 
-def test_distinct_captions_have_a_most_typical_one_and_no_most_frequent_one(conversation, known):
+def test_distinct_captions_have_a_most_typical_one_and_no_most_frequent_one(question, known):
     texts = ["A polyp in the antrum.", "An ulcer in the antrum.", "A polyp in the body.", "Varices."]
     train = [known(Task.CAP, f"t{i}", caption=text) for i, text in enumerate(texts)]
-    answers = found(Task.CAP, [conversation(Task.CAP, "q", caption="x")], train)
+    answers = found(Task.CAP, [question(Task.CAP, "q", caption="x")], train)
     assert list(answers) == ["most typical caption"]
     # words shared of five: the first has 4 with the third and 3 with the second; nobody has more
     assert answers["most typical caption"][0].text == "A polyp in the antrum."
 
 
-def test_the_neighbour_lends_its_caption(conversation, known):
+def test_the_neighbour_lends_its_caption(question, known):
     train = [known(Task.CAP, "dark", caption="A dark view."), known(Task.CAP, "light", caption="A bright view.")]
-    asked = [conversation(Task.CAP, "q", caption="x", image="grey.png")]
+    asked = [question(Task.CAP, "q", caption="x", image="grey.png")]
     shades = colours([*train, *asked], {"dark": 0.0, "light": 1.0, "grey": 0.1})
     assert found(Task.CAP, asked, train, shades)[NEIGHBOUR][0].text == "A dark view."
 
 
-def test_a_task_without_training_has_no_baseline(conversation, known):
+def test_a_task_without_training_has_no_baseline(question, known):
     train = [known(Task.CLS, "t", terms=["angle"])]
-    assert baselines(Task.CAP, [conversation(Task.CAP, "q", caption="x")], train, None, seed=7) == []
+    assert baselines(Task.CAP, [question(Task.CAP, "q", caption="x")], train, None, seed=7) == []
 
 
-def test_the_order_of_the_training_file_does_not_matter(conversation, known):
+def test_the_order_of_the_training_file_does_not_matter(question, known):
     train = [known(Task.CLS, f"t{i}", terms=[term]) for i, term in enumerate(["angle", "antrum"])]
-    asked = [conversation(Task.CLS, "q", terms=["angle"])]
+    asked = [question(Task.CLS, "q", terms=["angle"])]
     assert found(Task.CLS, asked, train) == found(Task.CLS, asked, train[::-1])

@@ -11,7 +11,7 @@ from PIL import Image
 
 from gastrovl.core.errors import ImageError
 from gastrovl.core.images import open_image
-from gastrovl.core.types import Conversation
+from gastrovl.evaluation.questions import Question
 
 SIDE = 4
 Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
@@ -25,9 +25,7 @@ def thumbnail(image: Image.Image) -> NDArray[np.float32]:
     return np.asarray(small, dtype=np.float32).reshape(-1) / np.float32(255)
 
 
-def read_thumbnails(
-    parts: Sequence[tuple[Sequence[Conversation], Path]], progress: Progress | None = None
-) -> Thumbnails:
+def read_thumbnails(parts: Sequence[tuple[Sequence[Question], Path]], progress: Progress | None = None) -> Thumbnails:
     """Thumbnails of all images of several conversation lists, each with the folder its paths are relative to.
 
     Raises:

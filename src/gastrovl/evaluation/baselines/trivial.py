@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gastrovl.clinical.answers import BoxAnswer, LabelAnswer, TextAnswer
-from gastrovl.core.types import Box, Conversation, Kind, Task
+from gastrovl.core.types import Box, Kind, Task
 from gastrovl.evaluation.baselines.thumbnails import Thumbnails, nearest
 from gastrovl.evaluation.items import Answer
+from gastrovl.evaluation.questions import Question
 
 NEIGHBOUR = "nearest neighbour"
 ALWAYS_ABSENT = "always absent"
@@ -36,8 +37,8 @@ class Baseline:
 
 def baselines(
     task: Task,
-    asked: Sequence[Conversation],
-    train: Sequence[Conversation],
+    asked: Sequence[Question],
+    train: Sequence[Question],
     thumbnails: Thumbnails | None,
     *,
     seed: int,
@@ -66,7 +67,7 @@ def baselines(
     return found
 
 
-def _majority_labels(asked: Sequence[Conversation], known: Sequence[Conversation]) -> list[Baseline]:
+def _majority_labels(asked: Sequence[Question], known: Sequence[Question]) -> list[Baseline]:
     overall = _most_frequent(_labels(one) for one in known)
     by_source = _by(known, lambda one: one.source)
     of_source = {source: _most_frequent(_labels(one) for one in some) for source, some in by_source.items()}
@@ -78,9 +79,9 @@ def _majority_labels(asked: Sequence[Conversation], known: Sequence[Conversation
     ]
 
 
-def _mean_boxes(asked: Sequence[Conversation], known: Sequence[Conversation]) -> list[Baseline]:
+def _mean_boxes(asked: Sequence[Question], known: Sequence[Question]) -> list[Baseline]:
     """One box a question, never "absent"; a label that has no box in training gets the mean of all boxes."""
-    present = [one for one in known if one.target.boxes]
+    present = [one for one in known if one.boxes]
     if not present:
         return []
     overall = BoxAnswer((_mean_box(present),))
@@ -93,11 +94,11 @@ def _mean_boxes(asked: Sequence[Conversation], known: Sequence[Conversation]) ->
     return [Baseline("mean box", tuple(plain)), Baseline("mean box of the dataset", tuple(closer))]
 
 
-def _always_absent(asked: Sequence[Conversation]) -> Baseline:
+def _always_absent(asked: Sequence[Question]) -> Baseline:
     return Baseline(ALWAYS_ABSENT, tuple(BoxAnswer(()) for _ in asked))
 
 
-def _majority_answers(asked: Sequence[Conversation], known: Sequence[Conversation]) -> list[Baseline]:
+def _majority_answers(asked: Sequence[Question], known: Sequence[Question]) -> list[Baseline]:
     """The commonest answer to questions of the same kind, and to the same question where training asks it."""
     overall = _most_frequent(one.answer for one in known)
     of_kind = {kind: _most_frequent(one.answer for one in some) for kind, some in _by(known, _kind).items()}
@@ -111,7 +112,7 @@ def _majority_answers(asked: Sequence[Conversation], known: Sequence[Conversatio
 
 
 def _stock_captions(
-    asked: Sequence[Conversation], known: Sequence[Conversation], generator: np.random.Generator
+    asked: Sequence[Question], known: Sequence[Question], generator: np.random.Generator
 ) -> list[Baseline]:
     """The most frequent caption, where one comes twice at all, and the one most similar to the others on average."""
     counts = Counter(one.answer for one in known)
@@ -121,20 +122,16 @@ def _stock_captions(
     return [Baseline(name, tuple(TextAnswer(text) for _ in asked)) for name, text in texts.items()]
 
 
-def _neighbour_labels(
-    asked: Sequence[Conversation], known: Sequence[Conversation], thumbnails: Thumbnails
-) -> list[Answer]:
+def _neighbour_labels(asked: Sequence[Question], known: Sequence[Question], thumbnails: Thumbnails) -> list[Answer]:
     found = nearest(_images(asked, thumbnails), _images(known, thumbnails))
     return [LabelAnswer(_labels(known[index])) for index in found]
 
 
-def _neighbour_boxes(
-    asked: Sequence[Conversation], known: Sequence[Conversation], thumbnails: Thumbnails
-) -> list[Answer]:
+def _neighbour_boxes(asked: Sequence[Question], known: Sequence[Question], thumbnails: Thumbnails) -> list[Answer]:
     """The boxes of the asked label in the nearest image that has any REC question; "absent" if it has none there."""
     first_of = {one.image.sha256: one for one in reversed(known)}
     images = list(first_of.values())
-    boxes_of = {(one.image.sha256, _labels(one)): one.target.boxes for one in known}
+    boxes_of = {(one.image.sha256, _labels(one)): one.boxes for one in known}
     found = nearest(_images(asked, thumbnails), _images(images, thumbnails))
     return [
         BoxAnswer(boxes_of.get((images[index].image.sha256, _labels(one)), ()))
@@ -142,23 +139,17 @@ def _neighbour_boxes(
     ]
 
 
-def _neighbour_regions(
-    asked: Sequence[Conversation], known: Sequence[Conversation], thumbnails: Thumbnails
-) -> list[Answer]:
+def _neighbour_regions(asked: Sequence[Question], known: Sequence[Question], thumbnails: Thumbnails) -> list[Answer]:
     found = nearest(_regions(asked, thumbnails), _regions(known, thumbnails))
     return [LabelAnswer(_labels(known[index])) for index in found]
 
 
-def _neighbour_text(
-    asked: Sequence[Conversation], known: Sequence[Conversation], thumbnails: Thumbnails
-) -> list[Answer]:
+def _neighbour_text(asked: Sequence[Question], known: Sequence[Question], thumbnails: Thumbnails) -> list[Answer]:
     found = nearest(_images(asked, thumbnails), _images(known, thumbnails))
     return [TextAnswer(known[index].answer) for index in found]
 
 
-def _neighbour_answers(
-    asked: Sequence[Conversation], known: Sequence[Conversation], thumbnails: Thumbnails
-) -> list[Answer]:
+def _neighbour_answers(asked: Sequence[Question], known: Sequence[Question], thumbnails: Thumbnails) -> list[Answer]:
     """The answer to the same question about the nearest image; one of the same kind, or any, where there is none."""
     by_question, by_kind = _by(known, _question), _by(known, _kind)
     answers: dict[int, Answer] = {}
@@ -169,7 +160,7 @@ def _neighbour_answers(
     return [answers[place] for place in range(len(asked))]
 
 
-_NEIGHBOURS: dict[Task, Callable[[Sequence[Conversation], Sequence[Conversation], Thumbnails], list[Answer]]] = {
+_NEIGHBOURS: dict[Task, Callable[[Sequence[Question], Sequence[Question], Thumbnails], list[Answer]]] = {
     Task.CLS: _neighbour_labels,
     Task.REC: _neighbour_boxes,
     Task.REG: _neighbour_regions,
@@ -177,14 +168,14 @@ _NEIGHBOURS: dict[Task, Callable[[Sequence[Conversation], Sequence[Conversation]
 }
 
 
-def _images(conversations: Sequence[Conversation], thumbnails: Thumbnails) -> NDArray[np.float32]:
+def _images(conversations: Sequence[Question], thumbnails: Thumbnails) -> NDArray[np.float32]:
     return np.stack([thumbnails[one.image.sha256] for one in conversations])
 
 
-def _regions(conversations: Sequence[Conversation], thumbnails: Thumbnails) -> NDArray[np.float32]:
+def _regions(conversations: Sequence[Question], thumbnails: Thumbnails) -> NDArray[np.float32]:
     """Thumbnail and box side by side, each scaled so that its part of the squared distance is a mean, not a sum."""
     images = _images(conversations, thumbnails)
-    boxes = np.array([(one.target.boxes or (_WHOLE,))[0].xyxy for one in conversations], dtype=np.float32)
+    boxes = np.array([(one.boxes or (_WHOLE,))[0].xyxy for one in conversations], dtype=np.float32)
     return np.concatenate([images / np.sqrt(images.shape[1]), boxes / np.sqrt(4)], axis=1, dtype=np.float32)
 
 
@@ -203,25 +194,25 @@ def _most_typical(captions: Sequence[str], generator: np.random.Generator) -> st
     return captions[int(np.argmax(similarity.mean(axis=1)))]
 
 
-def _mean_box(conversations: Sequence[Conversation]) -> Box:
-    corners = np.array([box.xyxy for one in conversations for box in one.target.boxes]).mean(axis=0)
+def _mean_box(conversations: Sequence[Question]) -> Box:
+    corners = np.array([box.xyxy for one in conversations for box in one.boxes]).mean(axis=0)
     x0, y0, x1, y1 = (float(value) for value in corners)
     return Box(x0=x0, y0=y0, x1=x1, y1=y1)
 
 
-def _labels(conversation: Conversation) -> tuple[str, ...]:
-    return tuple(sorted(conversation.target.terms))
+def _labels(question: Question) -> tuple[str, ...]:
+    return tuple(sorted(question.terms))
 
 
-def _kind(conversation: Conversation) -> str:
+def _kind(question: Question) -> str:
     """The kind of a question; of a source's own, its words."""
-    return conversation.kind.value if conversation.kind else conversation.turns[-2].text
+    return question.kind.value if question.kind else question.words
 
 
-def _question(conversation: Conversation) -> tuple[str, tuple[str, ...]]:
+def _question(question: Question) -> tuple[str, tuple[str, ...]]:
     """Kind and terms asked about; the terms of a question for a site are its answer, and stay out."""
-    is_about_terms = conversation.kind in (Kind.PRESENCE, Kind.COUNT)
-    return _kind(conversation), _labels(conversation) if is_about_terms else ()
+    is_about_terms = question.kind in (Kind.PRESENCE, Kind.COUNT)
+    return _kind(question), _labels(question) if is_about_terms else ()
 
 
 def _most_frequent(values: Iterable[H]) -> H:
@@ -230,15 +221,15 @@ def _most_frequent(values: Iterable[H]) -> H:
     return min(counts, key=lambda value: (-counts[value], str(value)))
 
 
-def _places(conversations: Sequence[Conversation], key: Callable[[Conversation], H]) -> dict[H, list[int]]:
+def _places(conversations: Sequence[Question], key: Callable[[Question], H]) -> dict[H, list[int]]:
     found: dict[H, list[int]] = defaultdict(list)
     for place, one in enumerate(conversations):
         found[key(one)].append(place)
     return found
 
 
-def _by(conversations: Sequence[Conversation], key: Callable[[Conversation], H]) -> dict[H, list[Conversation]]:
-    found: dict[H, list[Conversation]] = defaultdict(list)
+def _by(conversations: Sequence[Question], key: Callable[[Question], H]) -> dict[H, list[Question]]:
+    found: dict[H, list[Question]] = defaultdict(list)
     for one in conversations:
         found[key(one)].append(one)
     return found

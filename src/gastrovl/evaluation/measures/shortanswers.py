@@ -9,9 +9,10 @@ import numpy as np
 
 from gastrovl.clinical.answers import SEPARATOR
 from gastrovl.clinical.taxonomy import Taxonomy, normalise
-from gastrovl.core.types import Conversation, Kind
+from gastrovl.core.types import Kind
 from gastrovl.evaluation.measures import language
 from gastrovl.evaluation.measures.measure import Flags, Measure, mean_measure
+from gastrovl.evaluation.questions import Question
 
 EXACT = "exact_match"
 Short = frozenset[str]
@@ -41,7 +42,7 @@ def is_match(references: Sequence[str], reply: str | None) -> bool:
 
 
 def measures(
-    asked: Sequence[Conversation], references: Sequence[language.References], replies: Sequence[str | None]
+    asked: Sequence[Question], references: Sequence[language.References], replies: Sequence[str | None]
 ) -> list[Measure]:
     """Exact match over all questions, then over each kind that is asked; for free text, BLEU and ROUGE as well.
 

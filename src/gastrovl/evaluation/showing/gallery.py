@@ -72,7 +72,7 @@ def cards(items: Sequence[Item], folder: Path, *, seed: int, count: int = CARDS)
     """
     by_task: dict[Task, list[Item]] = {task: [] for task in Task}
     for item in items:
-        by_task[item.conversation.task].append(item)
+        by_task[item.question.task].append(item)
     present = {task: some for task, some in by_task.items() if some}
     each = -(-count // max(1, len(present)))
     used: set[str] = set()
@@ -85,14 +85,14 @@ def cards(items: Sequence[Item], folder: Path, *, seed: int, count: int = CARDS)
 def _choose(items: Sequence[Item], count: int, generator: random.Random, used: set[str]) -> list[Item]:
     """Right and wrong ones by turns; images already on the page come last."""
     shuffled = _spread_over_datasets(generator.sample(list(items), len(items)))
-    shuffled.sort(key=lambda item: item.conversation.image.sha256 in used)
-    right = [item for item in shuffled if tasks.is_right(item.conversation, item.answer) is not False]
-    wrong = [item for item in shuffled if tasks.is_right(item.conversation, item.answer) is False]
+    shuffled.sort(key=lambda item: item.question.image.sha256 in used)
+    right = [item for item in shuffled if tasks.is_right(item.question, item.answer) is not False]
+    wrong = [item for item in shuffled if tasks.is_right(item.question, item.answer) is False]
     by_turns = [item for pair in zip_longest(right, wrong) for item in pair if item is not None]
     chosen: list[Item] = []
     for is_second_look in (False, True):
         for item in by_turns:
-            image = item.conversation.image.sha256
+            image = item.question.image.sha256
             if len(chosen) < count and item not in chosen and (is_second_look or image not in used):
                 chosen.append(item)
                 used.add(image)
@@ -103,12 +103,12 @@ def _spread_over_datasets(items: Sequence[Item]) -> list[Item]:
     """The same items, with the first of every dataset before the second of any."""
     queues: dict[str, list[Item]] = defaultdict(list)
     for item in items:
-        queues[item.conversation.source].append(item)
+        queues[item.question.source].append(item)
     return [item for turn in zip_longest(*queues.values()) for item in turn if item is not None]
 
 
 def _card(item: Item, folder: Path) -> Card:
-    one, answer = item.conversation, item.answer
+    one, answer = item.question, item.answer
     picture = open_image(folder / one.image.path)
     picture.thumbnail((SIDE_PX, SIDE_PX))
     is_right = tasks.is_right(one, answer)
@@ -121,9 +121,9 @@ def _card(item: Item, folder: Path) -> Card:
         width=picture.width,
         height=picture.height,
         outlines=_outlines(item, picture.size),
-        question=one.turns[-2].text,
+        question=one.words,
         truth=one.answer,
-        reply=item.prediction.text,
+        reply=item.reply.text,
         verdict=verdict if item.is_parsed else "unreadable",
         score=_score(item),
         reason=answer.reason if isinstance(answer, ParseFailure) else "",
@@ -138,14 +138,14 @@ def data_uri(picture: Image.Image) -> str:
 
 
 def _outlines(item: Item, size_wh: tuple[int, int]) -> tuple[Outline, ...]:
-    one, answer = item.conversation, item.answer
+    one, answer = item.question, item.answer
     if one.task is Task.REG:
-        return tuple(_outline("asked", box, size_wh) for box in one.target.boxes)
+        return tuple(_outline("asked", box, size_wh) for box in one.boxes)
     if one.task is not Task.REC:
         return ()
     given = answer.boxes if isinstance(answer, BoxAnswer) else ()
     return (
-        *(_outline("true", box, size_wh) for box in one.target.boxes),
+        *(_outline("true", box, size_wh) for box in one.boxes),
         *(_outline("predicted", box, size_wh) for box in given),
     )
 
@@ -162,10 +162,10 @@ def _outline(role: str, box: Box, size_wh: tuple[int, int]) -> Outline:
 
 
 def _score(item: Item) -> str:
-    one, answer = item.conversation, item.answer
-    if one.task is Task.REC and one.target.boxes and isinstance(answer, BoxAnswer):
-        found = localisation.overlap(localisation.as_asked(one.target.boxes), answer.boxes)
+    one, answer = item.question, item.answer
+    if one.task is Task.REC and one.boxes and isinstance(answer, BoxAnswer):
+        found = localisation.overlap(localisation.as_asked(one.boxes), answer.boxes)
         return f"IoU {found.iou:.2f}"
     if one.task in (Task.CLS, Task.REC, Task.REG, Task.VQA) or not item.is_parsed:
         return ""
-    return f"ROUGE-L {100 * rouge_l(tasks.references(one), item.prediction.text):.0f} %"
+    return f"ROUGE-L {100 * rouge_l(one.references, item.reply.text):.0f} %"

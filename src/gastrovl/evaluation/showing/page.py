@@ -17,7 +17,8 @@ from gastrovl.core.files import write_text
 from gastrovl.core.manifest import Manifest, read_manifest
 from gastrovl.core.trainlog import read_log
 from gastrovl.core.types import Split, Task
-from gastrovl.evaluation.items import read_conversations, read_items
+from gastrovl.evaluation.items import read_items
+from gastrovl.evaluation.questions import read_questions
 from gastrovl.evaluation.results import ALL, Results, read_results
 from gastrovl.evaluation.showing.curves import draw_loss, draw_scores_over_time
 from gastrovl.evaluation.showing.gallery import Card, cards
@@ -185,7 +186,7 @@ def _unread(results: dict[Split, Results]) -> list[str]:
 def _count_table(data: Path) -> Table:
     """Table 1 of the paper: conversations by split and task, and images."""
     paths = {split: data / f"{split}.jsonl" for split in Split}
-    found = {split: read_conversations(path) for split, path in paths.items() if path.is_file()}
+    found = {split: read_questions(path) for split, path in paths.items() if path.is_file()}
     is_asked = any(one.task is Task.VQA for some in found.values() for one in some)
     columns = (Task.CAP, Task.CLS, Task.REC, Task.REG, *([Task.VQA] if is_asked else []))
     rows = tuple(
