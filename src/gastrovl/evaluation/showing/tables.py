@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gastrovl.core.files import write_text
 from gastrovl.core.types import Kind, Score, Split, Task
+from gastrovl.evaluation.measures.localisation import SIZES
 from gastrovl.evaluation.measures.shortanswers import EXACT, metric_of
 from gastrovl.evaluation.results import ALL, MEAN, Results
 from gastrovl.evaluation.tasks import HEADLINE
@@ -23,7 +24,12 @@ NAMES = {
     "acc@0.5": "acc@IoU 0.5",
     "acc@0.75": "acc@IoU 0.75",
     "acc@0.5_single": "acc@IoU 0.5, one true box",
+    "acc@0.5_hull": "acc@IoU 0.5, hull of all boxes",
+    "acc@0.5_largest": "acc@IoU 0.5, largest box",
     "mean_iou": "mean IoU",
+    "giou": "mean GIoU",
+    **{f"acc@0.5_{size}": f"acc@IoU 0.5, one {size} box" for size in SIZES},
+    **{f"mean_iou_{size}": f"mean IoU, one {size} box" for size in SIZES},
     "centre_hit": "centre hit",
     "box_recall@0.5": "box recall, IoU 0.5",
     "box_f1@0.5": "box F1, IoU 0.5",
