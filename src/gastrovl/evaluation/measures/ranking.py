@@ -54,8 +54,8 @@ def measures(true: Sequence[Labels], given: Sequence[Probabilities | None]) -> l
     applies = np.full(len(true), bool(has_some.any()))
     why = NO_PROBABILITIES if names else "no conversation with a label to rank"
     return [
-        WeightedMeasure(MEAN_AP, of_rows(_average_precision), applies, why),
-        WeightedMeasure(MACRO_AUROC, of_rows(_auroc), applies, why),
+        WeightedMeasure(MEAN_AP, of_rows(average_precision), applies, why),
+        WeightedMeasure(MACRO_AUROC, of_rows(auroc), applies, why),
     ]
 
 
@@ -70,8 +70,8 @@ def per_class(true: Sequence[Labels], given: Sequence[Probabilities | None]) -> 
             label=name,
             n_true=int(truth[:, column].sum()),
             prevalence=float(truth[:, column].mean()),
-            average_precision=_number(_average_precision(truth[:, column], scores[:, column])(once)),
-            auroc=_number(_auroc(truth[:, column], scores[:, column])(once)),
+            average_precision=_number(average_precision(truth[:, column], scores[:, column])(once)),
+            auroc=_number(auroc(truth[:, column], scores[:, column])(once)),
         )
         for column, name in enumerate(names)
     ]
@@ -107,7 +107,8 @@ def _macro(score: _Score, truth: Flags, scores: Floats, *, is_defined: bool) -> 
     return lambda times: mean_of_defined(np.stack([one(times) for one in columns], axis=1))
 
 
-def _average_precision(is_true: Flags, scores: Floats) -> OfTimes:
+def average_precision(is_true: Flags, scores: Floats) -> OfTimes:
+    """Average precision of one label's scores, (conversations,): steps in recall times precision, ties as one step."""
     order, _, stop = ties(scores)
     hits, stops, hits_until = _runs_with_hits(order, stop, is_true)
 
@@ -122,8 +123,12 @@ def _average_precision(is_true: Flags, scores: Floats) -> OfTimes:
     return of_times
 
 
-def _auroc(is_true: Flags, scores: Floats) -> OfTimes:
-    """One minus the share of (with, without) pairs in which the one without the label is put first, ties as half."""
+def auroc(is_true: Flags, scores: Floats) -> OfTimes:
+    """Area under the ROC curve of one label's scores, (conversations,).
+
+    Worked out as one minus the share of (with, without) pairs in which the one without the label is put first, ties
+    counting half.
+    """
     order, start, stop = ties(scores)
     hits, stops, hits_until = _runs_with_hits(order, stop, is_true)
     starts = np.unique(start[is_true[order]])

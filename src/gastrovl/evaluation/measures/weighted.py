@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from gastrovl.evaluation.measures.measure import Flags, Floats, Measure
 
 Counts = NDArray[np.int32]
 Indices = NDArray[np.int64]
+V = TypeVar("V")
 OfTimes = Callable[[Counts], Floats]
 
 
@@ -33,6 +34,19 @@ class WeightedMeasure:
     of_rows: Callable[[Indices], OfTimes]
     applies: Flags
     undefined: str
+
+
+class Kept(Generic[V]):
+    """A function of one array that keeps its last result, for measures that need the same of the same array."""
+
+    def __init__(self, function: Callable[[NDArray[Any]], V]) -> None:
+        self._function = function
+        self._last: tuple[NDArray[Any], V] | None = None
+
+    def __call__(self, array: NDArray[Any]) -> V:
+        if self._last is None or self._last[0] is not array:
+            self._last = (array, self._function(array))
+        return self._last[1]
 
 
 AnyMeasure = Measure | WeightedMeasure
