@@ -46,5 +46,5 @@ def gious(a: Corners, b: Corners) -> Floats:
 def centre_hits(true: Corners, predicted: Corners) -> Flags:
     """Whether the centre of each predicted row lies inside its true row, borders included."""
     centre = (predicted[:, :2] + predicted[:, 2:]) / 2
-    found: Flags = ((true[:, :2] <= centre) & (centre <= true[:, 2:])).all(axis=1)
-    return found
+    is_inside = (true[:, :2] <= centre) & (centre <= true[:, 2:])
+    return is_inside[:, 0] & is_inside[:, 1]

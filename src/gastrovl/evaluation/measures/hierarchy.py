@@ -81,9 +81,9 @@ def measures(true: Sequence[Labels], predicted: Sequence[Labels | None], taxonom
     ):
         counts = np.stack([numerator, denominator], axis=1)
         found.append(Measure(f"hierarchical_{name}", counts, first_over_second, applies, why))
-    for level in LEVELS:
-        hits = _of_pairs(pairs, lambda a, b, level=level: (_is_same(a, b, level, taxonomy),), 1)
-        found.append(mean_measure(f"accuracy_level{level}", hits[:, 0], applies, _NOTHING))
+    hits = _of_pairs(pairs, lambda a, b: tuple(_is_same(a, b, level, taxonomy) for level in LEVELS), len(LEVELS))
+    for column, level in enumerate(LEVELS):
+        found.append(mean_measure(f"accuracy_level{level}", hits[:, column], applies, _NOTHING))
     return found
 
 

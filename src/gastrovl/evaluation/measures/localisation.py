@@ -101,9 +101,10 @@ def outcomes(true: Sequence[Boxes], predicted: Sequence[Boxes | None]) -> dict[s
     n_true = np.fromiter((len(boxes) for boxes in true), dtype=np.int64, count=len(true))
     n_given = np.fromiter((len(boxes or ()) for boxes in predicted), dtype=np.int64, count=len(true))
     rows = np.zeros((len(true), len(_COLUMNS)))
-    singles = np.flatnonzero((n_true == 1) & (n_given == 1))
-    rows[singles] = _one_to_one([true[i][0] for i in singles], [(predicted[i] or ())[0] for i in singles])
-    for index in np.flatnonzero((n_true > 0) & ~((n_true == 1) & (n_given == 1))):
+    is_one = (n_true == 1) & (n_given == 1)
+    singles = [(a[0], b[0]) for a, b in zip(true, predicted, strict=True) if b and len(a) == len(b) == 1]
+    rows[is_one] = _one_to_one([a for a, _ in singles], [b for _, b in singles])
+    for index in np.flatnonzero((n_true > 0) & ~is_one).tolist():
         one = overlap(true[index], predicted[index] or ())
         rows[index] = [getattr(one, name) for name in _COLUMNS]
     return dict(zip(_COLUMNS, rows.T, strict=True))
@@ -168,7 +169,7 @@ def curve(true: Sequence[Boxes], predicted: Sequence[Boxes | None], thresholds: 
 
 def _size_measures(true: Sequence[Boxes], is_single: Flags, is_hit: Flags, iou: Floats) -> list[Measure]:
     share = np.zeros(len(true))
-    share[is_single] = areas(corners([true[i][0] for i in np.flatnonzero(is_single)]))
+    share[is_single] = areas(corners([boxes[0] for boxes in true if len(boxes) == 1]))
     of_size = {name: is_single & (low <= share) & (share < high) for name, (low, high) in SIZES.items()}
     return [
         mean_measure(f"{metric}_{name}", values, rows, f"no question about a single {name} object")
