@@ -2,8 +2,8 @@
 
 What is known of that evaluator (of ColonGPT; its results are the ones quoted for it) and how ours differs:
 
-- CLS, REG: lower-cased texts must be equal, so a space or a full stop more is wrong. Ours reads a reply by a grammar, and
-  synonyms count.
+- CLS, REG: lower-cased texts must be equal, so a space or a full stop more is wrong. Ours reads a reply by a grammar
+  in which synonyms count.
 - CLS, REG: one share over all records. Ours also scores by dataset, as unweighted mean, balanced, with intervals.
 - Two labels in one image are two records, each with one right label. Ours compares sets of labels.
 - REC: several boxes of a label are one hull. Ours pairs them one to one, and has `acc@0.5_hull` beside it.
