@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gastrovl.core.files import write_text
 from gastrovl.core.types import Kind, Score, Split, Task
+from gastrovl.evaluation.measures.localisation import SIZES
 from gastrovl.evaluation.measures.shortanswers import EXACT, metric_of
 from gastrovl.evaluation.results import ALL, MEAN, Results
 from gastrovl.evaluation.tasks import HEADLINE
@@ -18,11 +19,17 @@ NAMES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro F1",
+    "mcc": "Matthews correlation",
     "acc@0.3": "acc@IoU 0.3",
     "acc@0.5": "acc@IoU 0.5",
     "acc@0.75": "acc@IoU 0.75",
     "acc@0.5_single": "acc@IoU 0.5, one true box",
+    "acc@0.5_hull": "acc@IoU 0.5, hull of all boxes",
+    "acc@0.5_largest": "acc@IoU 0.5, largest box",
     "mean_iou": "mean IoU",
+    "giou": "mean GIoU",
+    **{f"acc@0.5_{size}": f"acc@IoU 0.5, one {size} box" for size in SIZES},
+    **{f"mean_iou_{size}": f"mean IoU, one {size} box" for size in SIZES},
     "centre_hit": "centre hit",
     "box_recall@0.5": "box recall, IoU 0.5",
     "box_f1@0.5": "box F1, IoU 0.5",
@@ -35,6 +42,30 @@ NAMES = {
     "rouge1": "ROUGE-1",
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",
+    "hierarchical_credit": "credit by taxonomy distance",
+    "hierarchical_precision": "hierarchical precision",
+    "hierarchical_recall": "hierarchical recall",
+    "hierarchical_f1": "hierarchical F1",
+    "accuracy_level1": "accuracy at level 1",
+    "accuracy_level2": "accuracy at level 2",
+    "mean_ap": "mean AP",
+    "macro_auroc": "AUROC, mean of classes",
+    "ece": "ECE, equal width",
+    "ece_adaptive": "ECE, equal mass",
+    "brier": "Brier score",
+    "aurc": "AURC",
+    "e_aurc": "excess AURC",
+    "confidence_auroc": "AUROC, right against wrong",
+    "coverage@risk0.05": "coverage at 5 % risk",
+    "coverage@risk0.1": "coverage at 10 % risk",
+    "consistency": "same answer to other wordings",
+    "flip_rate": "right in some wordings only",
+    "right_in_all_wordings": "right in all wordings",
+    "worst_wording_accuracy": "accuracy, worst wording",
+    "accuracy_spread": "accuracy, best minus worst wording",
+    "coloninst_accuracy": "accuracy as in ColonINST",
+    "coloninst_mean_iou": "mean IoU as in ColonINST",
+    "coloninst_recall": "recall as in ColonINST, a quarter",
 }
 _DATASETS = {ALL: "all", MEAN: "mean of datasets"}
 NO_VALUE = "–"
