@@ -365,6 +365,8 @@ class Judgement(Record):
     def _check_outcome(self) -> Self:
         if [self.scores, self.better, self.failure].count(None) != 2:
             raise ValueError("expected exactly one of scores, better and failure")
+        if (self.better is not None and len(self.models) != 2) or (self.scores is not None and len(self.models) != 1):
+            raise ValueError(f"{len(self.models)} models; expected one with scores, and two with better")
         return self
 
 

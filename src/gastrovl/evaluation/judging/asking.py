@@ -115,8 +115,8 @@ def _run(
                 in_a_row = in_a_row + 1 if outcome.failure and not outcome.text else 0
                 if in_a_row >= MOST_UNANSWERED:
                     raise EndpointError(
-                        f"{in_a_row} requests in a row got no reply of the judge, the last: {outcome.failure}. Mend the "
-                        "model or its server, then run the same command again with --retry-failures"
+                        f"{in_a_row} requests in a row got no reply of the judge, the last: {outcome.failure}. Mend "
+                        "the model or its server, then run the same command again with --retry-failures"
                     )
                 if progress:
                     progress(total - len(requests) + len(done), total)

@@ -82,9 +82,14 @@ def read_cases(predictions: Sequence[Path], conversations: Path, *, rule: Rule =
     ]
 
 
-def groups_of(conversations: Path) -> dict[str, str]:
-    """The group of every conversation of a file."""
-    return {one.id: one.group for one in read_questions(conversations)}
+def read_places(conversations: Path) -> tuple[dict[str, str], dict[str, Task]]:
+    """The group and the task of every conversation of a file.
+
+    Raises:
+        RecordError: As in `read_questions`.
+    """
+    asked = read_questions(conversations)
+    return {one.id: one.group for one in asked}, {one.id: one.task for one in asked}
 
 
 def reference_text(references: Sequence[str], terms: Sequence[str], boxes: Sequence[Box], taxonomy: Taxonomy) -> str:

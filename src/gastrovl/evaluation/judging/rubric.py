@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from typing import Literal, Self
@@ -112,17 +113,23 @@ def load_rubric(name: str) -> Rubric:
     return _packaged(name)
 
 
-def rubrics_of(own: tuple[Rubric, ...] = ()) -> dict[Task, Rubric]:
-    """The rubric of each task that has one; `own` rubrics go before the packaged ones.
+def rubrics_of(own: tuple[Rubric, ...], tasks: Collection[Task]) -> dict[Task, Rubric]:
+    """The rubric of each of these tasks; `own` rubrics go before the packaged ones.
 
     Raises:
-        ConfigError: Rubrics differ in their criteria or in the number of levels, so that they fit no common sheet.
+        ConfigError: There is none for a task, or they differ in criteria or levels, so that they fit no common sheet.
     """
-    found: dict[Task, Rubric] = {}
+    known: dict[Task, Rubric] = {}
     for rubric in (*(_packaged(name) for name in packaged_rubrics()), *own):
-        found |= dict.fromkeys(rubric.tasks, rubric)
-    shapes = {rubric.tag: [(one.name, one.most, one.higher_is) for one in rubric.criteria] for rubric in found.values()}
-    if len({str(shape) for shape in shapes.values()}) > 1:
+        known |= dict.fromkeys(rubric.tasks, rubric)
+    if missing := sorted(set(tasks) - known.keys()):
+        raise ConfigError(
+            f"no rubric for the task {missing[0]} (REC is decided by boxes, not by words); leave it out, or write a "
+            f"rubric with `tasks: [{missing[0]}]`"
+        )
+    found = {task: known[task] for task in sorted(tasks)}
+    shapes = {one.tag: str([(c.name, c.most, c.higher_is) for c in one.criteria]) for one in found.values()}
+    if len(set(shapes.values())) > 1:
         raise ConfigError(
             f"rubrics have different criteria or levels {shapes}; give every rubric the same ones, for one sheet and "
             "one table hold them all"
