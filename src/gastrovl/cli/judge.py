@@ -194,4 +194,4 @@ def _local(folder: Path, device: str | None, most_tokens: int) -> JudgeModel:
     from gastrovl.inference.describe import load_describer
 
     loaded = load_describer(folder, device=device, most_tokens=most_tokens)
-    return JudgeModel(loaded.name, lambda repeat: loaded, {"max_tokens": most_tokens})
+    return JudgeModel(loaded.name, lambda _repeat: loaded, {"max_tokens": most_tokens})

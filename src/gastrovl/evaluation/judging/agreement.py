@@ -190,7 +190,7 @@ def of_two(first: Sequence[int], second: Sequence[int], levels: int) -> list[Mea
 def of_many(table: ArrayLike, levels: int) -> list[Measure]:
     """All coefficients of several raters; those that bear no gaps are taken over replies that all of them rated."""
     values = np.asarray(table, dtype=np.float64)
-    whole = ~np.isnan(values).any(axis=1)
+    whole: NDArray[np.bool_] = np.asarray(~np.isnan(values).any(axis=1), dtype=np.bool_)
     full = np.where(whole[:, None], values, 0.0)
     forms: tuple[Form, ...] = ("2,1", "2,k", "3,1")
     found = [fleiss_kappa(full[whole], levels), *(icc(full[whole], form) for form in forms)]

@@ -50,7 +50,7 @@ def summarise_files(
         raise RecordError("no rating and no judgement; give --ratings, --judgements, or both")
     _check_single(people, judged_by)
     groups, tasks = read_places(conversations)
-    rated = {one.conversation_id for one in (*people, *judged_by)}
+    rated = {one.conversation_id for one in people} | {one.conversation_id for one in judged_by}
     by_task = rubrics_of(tuple(rubrics), {tasks[name] for name in rated if name in tasks})
     cases = read_cases(predictions, conversations, rule=rule) if predictions else []
     with whole_folder(Path(output), is_replaced=is_replaced) as folder:
@@ -85,8 +85,8 @@ def _check_single(people: Sequence[Rating], judged_by: Sequence[Judgement]) -> N
         key: tuple[object, ...] = (one.rater, one.conversation_id, one.model, one.is_repeat)
         if key in seen:
             raise RecordError(
-                f"{one.rater} rated {one.model!r} on {one.conversation_id!r} twice in these files; give each file once, "
-                "and let raters of different exports have different names"
+                f"{one.rater} rated {one.model!r} on {one.conversation_id!r} twice in these files; give each file "
+                "once, and let raters of different exports have different names"
             )
         seen.add(key)
     for judgement in judged_by:

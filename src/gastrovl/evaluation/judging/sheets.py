@@ -160,8 +160,9 @@ def instructions(rubrics: Mapping[Task, Rubric], *, has_images: bool) -> str:
         "> Research software, not a medical device. A judge model is no physician, which is why you are asked. Ratings "
         "measure computer programs; they never decide about a patient.",
         "Each row of your table holds a question about one endoscopic picture, a reference that is held to be true, "
-        "and one reply of a computer program. Give the reply a level for every criterion, and a comment if you like. Which "
-        "program a reply is from is hidden. Rate each row on its own, and do not compare notes before all are done.",
+        "and one reply of a computer program. Give the reply a level for every criterion, and a comment if you like. "
+        "Which program a reply is from is hidden. Rate each row on its own, and do not compare notes before all "
+        "are done.",
         "- Write whole numbers into the columns with a range in their name. Change nothing else, least of all the "
         "column `row`; sorting is harmless.\n"
         "- The reference counts. If you hold it to be wrong, rate by it all the same and say so in the comment.\n"
@@ -173,7 +174,7 @@ def instructions(rubrics: Mapping[Task, Rubric], *, has_images: bool) -> str:
             "The column `image` names the picture, in the folder `images`. Pictures are data of patients: keep "
             "them where your institution allows, and delete them when you are done."
         )
-    for rubric in dict.fromkeys(rubrics[task] for task in rubrics):
+    for rubric in {one.tag: one for one in rubrics.values()}.values():
         named = ", ".join(task.value for task in rubrics if rubrics[task] == rubric)
         parts += [f"## Rows of task {named} (rubric {rubric.tag})", rubric.about]
         for criterion in rubric.criteria:

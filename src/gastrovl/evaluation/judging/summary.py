@@ -76,7 +76,8 @@ def summarise(
         RecordError: A rating or judgement is of an unknown conversation or criterion, or a rubric was used in two
             versions.
     """
-    _check(judgements, ratings, criteria, group_of)
+    everything: list[Judgement | Rating] = [*judgements, *ratings]
+    _check(everything, criteria, group_of)
     draws = _Draws(group_of, resamples, seed)
     readings = {one.name: Readings.of(judgements, ratings, one.name) for one in criteria}
     found_preferences = preferences(judgements, group_of, resamples=resamples, seed=seed)
@@ -84,7 +85,7 @@ def summarise(
         models=tuple(sorted({name for one in judgements for name in one.models} | {one.model for one in ratings})),
         judges=tuple(sorted({one.judge for one in judgements})),
         raters=tuple(sorted({one.rater for one in ratings})),
-        rubrics=tuple(sorted({one.rubric for one in (*judgements, *ratings)})),
+        rubrics=tuple(sorted({one.rubric for one in everything})),
         resamples=resamples,
         seed=seed,
         level=LEVEL,
@@ -109,12 +110,10 @@ def summarise(
     )
 
 
-def _check(
-    judgements: Sequence[Judgement], ratings: Sequence[Rating], criteria: Sequence[Criterion], known: Mapping[str, str]
-) -> None:
+def _check(everything: Sequence[Judgement | Rating], criteria: Sequence[Criterion], known: Mapping[str, str]) -> None:
     most = {one.name: one.most for one in criteria}
     versions: dict[str, set[str]] = {}
-    for one in (*judgements, *ratings):
+    for one in everything:
         if one.conversation_id not in known:
             raise RecordError(
                 f"conversation {one.conversation_id!r} was rated but is not among the conversations; pass the "
