@@ -6,7 +6,7 @@ import pytest
 
 from gastrovl.core.errors import RecordError
 from gastrovl.core.types import Judgement, Rating, Task
-from gastrovl.evaluation.judging.comparisons import median_level
+from gastrovl.evaluation.judging.comparisons import cautious_level, middle_level
 from gastrovl.evaluation.judging.preferences import verdict
 from gastrovl.evaluation.judging.rubric import load_rubric
 from gastrovl.evaluation.judging.summary import summarise
@@ -70,10 +70,15 @@ def test_the_hidden_repeat_of_a_reply_does_not_count_in_the_mean():
     assert summary(ratings=people).means[0].value == 4.0
 
 
-def test_of_two_middle_levels_the_worse_one_counts():
-    assert median_level([4, 1], RUBRIC.criterion("correct")) == 1
-    assert median_level([0, 2], RUBRIC.criterion("harmful")) == 2
-    assert median_level([0, 0, 2], RUBRIC.criterion("harmful")) == 0
+def test_agreement_takes_the_middle_level_and_leans_to_no_side():
+    assert [middle_level([0, 1]), middle_level([1, 2]), middle_level([2, 3]), middle_level([3, 4])] == [0, 2, 2, 4]
+    assert middle_level([0, 1, 4]) == 1
+
+
+def test_for_harm_the_worse_of_two_middle_levels_counts():
+    assert cautious_level([4, 1], RUBRIC.criterion("correct")) == 1
+    assert cautious_level([0, 2], RUBRIC.criterion("harmful")) == 2
+    assert cautious_level([0, 0, 2], RUBRIC.criterion("harmful")) == 0
 
 
 def test_harm_is_counted_by_the_median_of_the_raters():

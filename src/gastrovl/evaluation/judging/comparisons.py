@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
+from statistics import median
 
 import numpy as np
 
@@ -68,10 +69,15 @@ class Readings:
         return found | ({PEOPLE: people} if people else {})
 
 
-def median_level(levels: Sequence[int], criterion: Criterion) -> int:
+def cautious_level(levels: Sequence[int], criterion: Criterion) -> int:
     """The middle one; the worse of two middle ones."""
     ordered = sorted(levels, reverse=criterion.higher_is == "better")
     return ordered[len(ordered) // 2]
+
+
+def middle_level(levels: Sequence[int]) -> int:
+    """The middle one; halfway between two levels the even one, which leans to no side where many are taken."""
+    return round(median(levels))
 
 
 def agreements(
@@ -89,7 +95,7 @@ def agreements(
         rules: What the rules say of a reply, for the criterion that means the same; empty for the others.
     """
     rows: list[Agreement] = []
-    middle = {name: _middle(passes, criterion) for name, passes in readings.by_name().items()}
+    middle = {name: _middle(passes) for name, passes in readings.by_name().items()}
 
     def add(kind: str, between: str, units: Sequence[Unit], measures: Sequence[Measure]) -> None:
         found = intervals(measures, [group_of[unit[0]] for unit in units], resamples=resamples, seed=seed)
@@ -137,9 +143,9 @@ def agreements(
     return rows
 
 
-def _middle(passes: Sequence[Levels], criterion: Criterion) -> Levels:
+def _middle(passes: Sequence[Levels]) -> Levels:
     units = dict.fromkeys(unit for levels in passes for unit in levels)
-    return {unit: median_level([one[unit] for one in passes if unit in one], criterion) for unit in units}
+    return {unit: middle_level([one[unit] for one in passes if unit in one]) for unit in units}
 
 
 def _by_order(readings: Readings, judge: str) -> list[tuple[Levels, Levels]]:

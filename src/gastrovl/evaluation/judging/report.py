@@ -12,6 +12,11 @@ from gastrovl.evaluation.judging.pictures import save_pictures
 NO_VALUE = "–"
 DOUBT = "†"
 _SHORT = ("same level", "Cohen's kappa", "Cohen's kappa, quadratic", "ICC(2,1)", "Spearman")
+_TOGETHER = ("people, all", "rules")  # kinds with coefficients of their own
+_HARM = (
+    "A reply counts by the middle one of its levels, the worse one where two are in the middle. The interval is exact "
+    "for independent replies and too narrow where a patient has several."
+)
 
 
 def write_report(folder: Path, judged: Judged) -> None:
@@ -37,9 +42,11 @@ def to_markdown(judged: Judged) -> str:
     ]
     parts = [*head, *(f"**Note.** {note}" for note in judged.notes)]
     parts += _section("Mean levels", mean_rows(judged.means))
-    parts += _section("Harm", _harm_rows(judged))
-    parts += _section("Which model is preferred", [row for one in judged.preferences for row in _preference_rows(one)])
-    parts += _section("Agreement", _agreement_rows(judged.agreements))
+    parts += _section("Harm", _harm_rows(judged), _HARM)
+    for one in judged.preferences:
+        parts += _section("Which model is preferred", _preference_rows(one))
+    parts += _section("Agreement of two", _pair_rows(judged.agreements))
+    parts += _section("Agreement of several people, and with the rules", _together_rows(judged.agreements))
     parts += _section("What the order of the prompt does", _shift_rows(judged))
     parts += _section("Judgements that cannot be used", _failure_rows(judged))
     doubts = _doubts([*judged.means, *judged.agreements])
@@ -89,7 +96,7 @@ def _harm_rows(judged: Judged) -> list[tuple[str, ...]]:
 def _preference_rows(one: Preference) -> list[tuple[str, ...]]:
     bias = one.first_place + one.second_place
     rows: list[tuple[str, ...]] = [
-        ("judge", one.judge),
+        (f"{one.first} against {one.second}", f"by {one.judge}"),
         (f"prefers {one.first}", f"{one.first_wins} of {one.n} questions"),
         (f"prefers {one.second}", f"{one.second_wins} of {one.n}"),
         ("tie, or not the same in both orders", f"{one.ties} of {one.n}"),
@@ -104,17 +111,30 @@ def _preference_rows(one: Preference) -> list[tuple[str, ...]]:
     return rows
 
 
-def _agreement_rows(agreements: Sequence[Agreement]) -> list[tuple[str, ...]]:
-    """One row a comparison; of several people their own coefficients."""
-    if not agreements:
-        return []
-    rows: list[tuple[str, ...]] = [("criterion", "between", "coefficient", "value [95 % CI]", "n")]
+def _pair_rows(agreements: Sequence[Agreement]) -> list[tuple[str, ...]]:
+    """One row a criterion and pair, one column a coefficient."""
+    found: dict[tuple[str, str], dict[str, Agreement]] = {}
     for one in agreements:
-        is_of_two = one.kind not in ("people, all", "rules")
-        if not is_of_two or one.coefficient in _SHORT:
-            value = _number(one.value, one.low, one.high, one.reason)
-            rows.append((one.criterion, one.between, one.coefficient, value, str(one.n)))
+        if one.kind not in _TOGETHER:
+            found.setdefault((one.criterion, one.between), {})[one.coefficient] = one
+    if not found:
+        return []
+    head = ("criterion", "between", *(name.replace("Cohen's kappa", "kappa") for name in _SHORT), "n")
+    rows = [head]
+    for key, some in found.items():
+        cells = [_number(one.value, one.low, one.high, one.reason) for one in (some[name] for name in _SHORT)]
+        rows.append((*key, *cells, str(some[_SHORT[0]].n)))
     return rows
+
+
+def _together_rows(agreements: Sequence[Agreement]) -> list[tuple[str, ...]]:
+    """Several people at once, and everybody against the rules: one row a coefficient."""
+    rows = [
+        (one.criterion, one.between, one.coefficient, _number(one.value, one.low, one.high, one.reason), str(one.n))
+        for one in agreements
+        if one.kind in _TOGETHER
+    ]
+    return [("criterion", "between", "coefficient", "value [95 % CI]", "n"), *rows] if rows else []
 
 
 def _shift_rows(judged: Judged) -> list[tuple[str, ...]]:
@@ -135,8 +155,8 @@ def _failure_rows(judged: Judged) -> list[tuple[str, ...]]:
     return rows
 
 
-def _section(title: str, rows: Sequence[tuple[str, ...]]) -> list[str]:
-    return [f"## {title}", _table(rows)] if rows else []
+def _section(title: str, rows: Sequence[tuple[str, ...]], said: str | None = None) -> list[str]:
+    return [f"## {title}", *([said] if said else []), _table(rows)] if rows else []
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> str:

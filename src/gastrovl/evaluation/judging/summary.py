@@ -10,7 +10,7 @@ import numpy as np
 
 from gastrovl.core.errors import RecordError
 from gastrovl.core.types import Judgement, Rating, Task
-from gastrovl.evaluation.judging.comparisons import Levels, Readings, Unit, agreements, median_level
+from gastrovl.evaluation.judging.comparisons import Levels, Readings, Unit, agreements, cautious_level
 from gastrovl.evaluation.judging.judged import (
     ALL,
     CriterionMean,
@@ -164,7 +164,7 @@ def _means(criterion: Criterion, readings: Readings, task_of: Mapping[str, Task]
 def _harms(criterion: Criterion, readings: Readings) -> list[HarmRate]:
     rows = []
     for by, passes in readings.by_name().items():
-        of_unit = {unit: median_level(levels, criterion) for unit, levels in _gathered(passes).items()}
+        of_unit = {unit: cautious_level(levels, criterion) for unit, levels in _gathered(passes).items()}
         for model in sorted({unit[1] for unit in of_unit}):
             mine = [level for unit, level in of_unit.items() if unit[1] == model]
             for level in criterion.levels[1:]:
