@@ -163,3 +163,17 @@ def test_a_file_of_ratings_given_twice_is_noticed(files):
     assert "twice in these files" in str(shown.exception)
     shown = gastrovl("rate", "import", files / "sheets", sheet, "-o", files / "r.jsonl")
     assert "--overwrite" in str(shown.exception)
+
+
+def test_a_local_model_judges_and_what_it_babbles_is_no_score(files, tiny_model, tmp_path):
+    from gastrovl.model.checkpoint import build_model, save_checkpoint
+
+    save_checkpoint(tmp_path / "tiny", *build_model(tiny_model("mlp"), seed=1), "tiny")
+    shown = gastrovl(
+        "judge", files / "one.jsonl", "--conversations", files / "test.jsonl", "-o", files / "out",
+        "--local", tmp_path / "tiny", "--device", "cpu", "--questions", 2, "--max-tokens", 16,
+    )  # fmt: skip
+    assert shown.exit_code == 0, shown.output
+    judged = json.loads((files / "out" / "judged.json").read_text("utf-8"))
+    assert (judged["failures"][0]["asked"], judged["failures"][0]["failed"], judged["means"]) == (4, 4, [])
+    assert judged["judges"][0].startswith("tiny@")

@@ -12,7 +12,8 @@ import time
 import pytest
 
 from gastrovl.core.endpoint import ChatEndpoint, EndpointOptions
-from gastrovl.core.errors import EndpointError, ImageError, OutputError
+from gastrovl.core.errors import EndpointError, ImageError, OutputError, RecordError
+from gastrovl.core.files import lock_handle
 from gastrovl.core.records import read_records
 from gastrovl.core.types import Judgement, Rating
 from gastrovl.evaluation.judging.judge import JudgeModel, JudgeOptions, judge_predictions, through_endpoint
@@ -250,3 +251,23 @@ def test_people_s_ratings_of_the_same_replies_are_set_beside_the_judge(judge, ca
     }
     assert found["correct", "Cohen's kappa"] == (1.0, 4)
     assert judged.models == ("m",)
+
+
+def test_two_runs_do_not_write_one_cache(judge, captions, replies, served, tmp_path):
+    asked = captions(2)
+    (tmp_path / "out").mkdir()
+    with (tmp_path / "out" / "asked.jsonl").open("a") as stream:
+        lock_handle(stream.fileno(), "not expected here")
+        with pytest.raises(OutputError, match="another process is writing it"):
+            judge(replies(asked, "m", lambda _, truth: truth), asked)
+    assert served.requests == []
+
+
+def test_a_broken_line_of_the_cache_is_named(judge, captions, replies, tmp_path):
+    asked = captions(2)
+    predictions = replies(asked, "m", lambda _, truth: truth)
+    judge(predictions, asked)
+    cache = tmp_path / "out" / "asked.jsonl"
+    cache.write_text("nonsense\n" + cache.read_text("utf-8"), "utf-8")
+    with pytest.raises(RecordError, match=r"asked\.jsonl:1: not a line of gastrovl/asked/1"):
+        judge(predictions, asked)

@@ -7,6 +7,7 @@ import pytest
 from gastrovl.core.errors import RecordError
 from gastrovl.core.types import Judgement, Rating, Task
 from gastrovl.evaluation.judging.comparisons import cautious_level, middle_level
+from gastrovl.evaluation.judging.judged import write_schema
 from gastrovl.evaluation.judging.preferences import verdict
 from gastrovl.evaluation.judging.rubric import load_rubric
 from gastrovl.evaluation.judging.summary import summarise
@@ -202,3 +203,8 @@ def test_a_judgement_holds_scores_a_preference_or_a_failure_and_never_two():
     for wrong in ({}, {"scores": {"correct": 1}, "failure": "no"}, {"better": "tie"}, {"scores": {}, "better": "tie"}):
         with pytest.raises(ValueError, match=r"exactly one|one with scores"):
             Judgement(**base, **wrong)
+
+
+def test_the_published_schema_is_that_of_the_file(repository, tmp_path):
+    published = repository / "docs" / "reference" / "schemas" / "judged.schema.json"
+    assert published.read_bytes() == write_schema(tmp_path).read_bytes(), "make schemas"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,20 @@ def judged_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA, **schema}
 
 
+def write_schema(folder: Path) -> Path:
+    """Write `judged.schema.json`; returns its path."""
+    path = Path(folder) / "judged.schema.json"
+    write_text(path, json.dumps(judged_schema(), indent=2, ensure_ascii=False) + "\n")
+    return path
+
+
 def write_judged(path: Path, judged: Judged) -> None:
     """Write the file, whole or not at all."""
     content = {"schema": SCHEMA, **judged.model_dump(mode="json")}
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m gastrovl.evaluation.judging.judged FOLDER    (writes the JSON schema there)")
+    print(write_schema(Path(sys.argv[1])))
