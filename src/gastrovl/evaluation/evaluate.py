@@ -165,7 +165,7 @@ def _part(
     rivals = baselines(task, asked, train, thumbnails, seed=seed)
     is_labels = task in tasks.LABEL_TASKS
     return _Part(
-        scored=score_task(task, split, asked, answers, rivals, resamples=resamples, seed=seed),
+        scored=score_task(task, split, items, rivals, resamples=resamples, seed=seed),
         replies=_replies(task, split, items),
         per_class=_per_class(task, split, asked, answers) if is_labels else [],
         confusion=_confusion(task, split, asked, answers, taxonomy) if is_labels else None,
