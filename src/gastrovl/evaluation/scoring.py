@@ -59,7 +59,9 @@ def score_task(
         MissingExtraError: A library that scores texts is not installed.
     """
     asked, answers = [item.question for item in items], [item.answer for item in items]
-    measures: list[AnyMeasure] = [*tasks.measures_of(task, asked, answers), *tasks.measures_of_replies(task, items)]
+    is_right = tasks.verdicts(task, items)
+    measures: list[AnyMeasure] = [*tasks.measures_of(task, asked, answers)]
+    measures += tasks.measures_of_replies(task, items, is_right)
     of_rivals = {rival.name: tasks.measures_of(task, asked, rival.answers) for rival in rivals}
     groups = [one.group for one in asked]
     sources = np.array([one.source for one in asked], dtype=object)
@@ -67,7 +69,7 @@ def score_task(
 
     def block(dataset: str, rows: Flags) -> _Block:
         found = intervals(measures, groups, resamples=resamples, seed=seed, rows=rows)
-        chance = tasks.chance_of_replies(task, [items[row] for row in np.flatnonzero(rows).tolist()])
+        chance = tasks.chance_of_replies(task, items, is_right, np.flatnonzero(rows).tolist())
         return _block(dataset, rows, measures, found, _of_rivals(measures, of_rivals, chance, rows), is_unparsed)
 
     per_dataset = [block(name, sources == name) for name in sorted(set(sources))]
