@@ -118,7 +118,7 @@ def test_no_reply_crashes_the_scoring(reply, task, conversation):
         assert is_right(question, answer) is False
 
 
-def test_a_reply_is_read_in_the_form_that_its_prediction_declares(files, conversation, tmp_path):
+def test_a_reply_is_read_in_the_form_that_its_prediction_declares(conversation, tmp_path):
     box = Box(x0=0.25, y0=0.5, x1=0.75, y1=0.875)
     asked = [conversation(Task.REC, f"drawn/{n}#REC-0", terms=["gastric_ulcer"], boxes=[box]) for n in range(3)]
     form = ReplyForm(boxes=BoxForm(scale=Scale.PIXELS))
