@@ -93,13 +93,18 @@ class Shown(Config):
         most_side_px: Scaled down to this longer side; never up.
         multiple_px: Both sides become multiples of this, so that a model that cuts patches of this size sees the very
             pixels that its boxes count (28 for Qwen2-VL and Qwen2.5-VL).
+        square_px: Squashed to a square of this side instead, for a processor that would cut the sides off. Fractions of
+            a side stay what they are.
     """
 
     most_side_px: int = Field(default=1024, ge=32)
     multiple_px: int = Field(default=1, ge=1, le=256)
+    square_px: int | None = Field(default=None, ge=32)
 
     def size_of(self, size_wh: tuple[int, int]) -> tuple[int, int]:
         """Width and height in pixels of an image as it is shown."""
+        if self.square_px is not None:
+            return self.square_px, self.square_px
         scale = min(1.0, self.most_side_px / max(size_wh))
         width, height = (max(round(side * scale / self.multiple_px), 1) * self.multiple_px for side in size_wh)
         return width, height
