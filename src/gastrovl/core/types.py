@@ -321,6 +321,63 @@ class Caption(Record):
         return self
 
 
+class Rating(Record):
+    """A person's scores of one reply, given without knowing whose it is.
+
+    Attributes:
+        model: Whose reply it was.
+        rater: A pseudonym.
+        rubric: "<name>/<version>" of the rubric whose anchors the rater had.
+        scores: Criterion to level; a criterion that was left empty is not there.
+        is_repeat: The reply was shown to this rater a second time, hidden among the others.
+    """
+
+    conversation_id: str = Field(min_length=1)
+    model: str
+    rater: str = Field(min_length=1)
+    rubric: str
+    scores: dict[str, Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    comment: str = ""
+    is_repeat: bool = False
+
+
+class Judgement(Record):
+    """What a judge model said of one reply, or of two side by side; or why nothing it said can be used.
+
+    Attributes:
+        models: Whose reply was rated; or the two that were compared, in the order of the run, however they were shown.
+        judge: Name of the judging model.
+        rubric: "<name>/<version>".
+        is_swapped: Shown the other way round: reply before reference, criteria from the last to the first; or the
+            second model's reply first.
+        repeat: Counted from 0.
+        scores: Criterion to level, of a rating.
+        better: The place, as shown, of the better reply, of a comparison.
+        failure: Why the reply of the judge is unusable; then there is neither.
+        request_sha256: Hash of all that decides the judge's reply.
+    """
+
+    conversation_id: str = Field(min_length=1)
+    models: tuple[str, ...] = Field(min_length=1, max_length=2)
+    judge: str
+    rubric: str
+    is_swapped: bool = False
+    repeat: int = Field(default=0, ge=0)
+    scores: dict[str, Annotated[int, Field(ge=0)]] | None = None
+    better: Literal["first", "second", "tie"] | None = None
+    comment: str = ""
+    failure: str | None = None
+    request_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+    @model_validator(mode="after")
+    def _check_outcome(self) -> Self:
+        if [self.scores, self.better, self.failure].count(None) != 2:
+            raise ValueError("expected exactly one of scores, better and failure")
+        if (self.better is not None and len(self.models) != 2) or (self.scores is not None and len(self.models) != 1):
+            raise ValueError(f"{len(self.models)} models; expected one with scores, and two with better")
+        return self
+
+
 class Score(Record):
     """One number of an evaluation beside its trivial baseline.
 

@@ -22,7 +22,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 @dataclass(frozen=True)
 class Describer:
-    """Greedy replies of one model, one image at a time; call it with an RGB image and a prompt.
+    """Greedy replies of one model, one image at a time; call it with an RGB image (or None) and a prompt.
 
     Attributes:
         name: The folder's name and a hash of its config and weights' sizes, so that another model has another name.
@@ -34,9 +34,10 @@ class Describer:
     most_tokens: int
 
     @torch.inference_mode()
-    def __call__(self, image: Image.Image, prompt: str) -> str:
+    def __call__(self, image: Image.Image | None, prompt: str) -> str:
         """What the model says; a reply that runs into the limit ends at its last whole sentence."""
-        said = [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": prompt}]}]
+        shown = [] if image is None else [{"type": "image", "image": image}]
+        said = [{"role": "user", "content": [*shown, {"type": "text", "text": prompt}]}]
         inputs = self.processor.apply_chat_template(
             said, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
         )
