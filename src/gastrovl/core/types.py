@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gastrovl.core.errors import GeometryError
+from gastrovl.core.replyform import ReplyForm
 
 
 class Record(BaseModel):
@@ -261,7 +262,11 @@ class Prediction(Record):
         confidence: In [0, 1], or None; what it means is the model's to say (ours: mean token probability).
         probabilities: Of terms by their ids, each in [0, 1], where the model gives them; a term not named has 0.
         seconds: Wall-clock time spent on this reply (a batch's time divided by its size).
+        stop_reason: `end` when the model finished, `length` when it was cut at the token limit, `external` when a
+            program of somebody else wrote the reply, `failed` when none came that can be used; `failure` says why.
         usage: What it took from a server; None for a model that runs here.
+        form: How the reply is written; None for our own answer texts.
+        image_wh: Size in pixels of the image that boxes in pixels are about; needed where `form` has pixels.
     """
 
     conversation_id: str = Field(min_length=1)
@@ -269,9 +274,12 @@ class Prediction(Record):
     confidence: Annotated[float, Field(ge=0, le=1)] | None = None
     model: str
     seconds: float = Field(ge=0)
-    stop_reason: Literal["end", "length", "external"]
+    stop_reason: Literal["end", "length", "external", "failed"]
     probabilities: dict[str, Annotated[float, Field(ge=0, le=1)]] | None = None
     usage: Usage | None = None
+    failure: str | None = None
+    form: ReplyForm | None = None
+    image_wh: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] | None = None
 
 
 class Verdict(StrEnum):

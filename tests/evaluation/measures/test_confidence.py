@@ -22,16 +22,12 @@ from gastrovl.evaluation.measures.confidence import (
     risk_coverage,
     trivial,
 )
-from gastrovl.evaluation.measures.measure import Measure, value
-from gastrovl.evaluation.measures.weighted import WeightedMeasure, weighted_value
+from gastrovl.evaluation.measures.weighted import WeightedMeasure, value_of_any
 from gastrovl.evaluation.statistics.intervals import intervals
 
 
 def scores(confidence, is_right) -> dict[str, float | None]:
-    return {
-        one.metric: value(one) if isinstance(one, Measure) else weighted_value(one)
-        for one in measures(confidence, is_right)
-    }
+    return {one.metric: value_of_any(one) for one in measures(confidence, is_right)}
 
 
 def random_case(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gastrovl.evaluation.measures.measure import Flags, Floats, Measure
+from gastrovl.evaluation.measures.measure import Flags, Floats, Measure, value
 
 Counts = NDArray[np.int32]
 Indices = NDArray[np.int64]
@@ -57,6 +57,11 @@ def weighted_value(measure: WeightedMeasure, rows: Flags | None = None) -> float
     chosen = np.arange(len(measure.applies)) if rows is None else np.flatnonzero(rows)
     found = float(measure.of_rows(chosen)(np.ones((len(chosen), 1), dtype=np.int32))[0])
     return None if np.isnan(found) else found
+
+
+def value_of_any(measure: AnyMeasure, rows: Flags | None = None) -> float | None:
+    """The metric of either form over the chosen conversations, None when it is undefined there."""
+    return value(measure, rows) if isinstance(measure, Measure) else weighted_value(measure, rows)
 
 
 def counts_before(times: Counts, order: Indices, stops: Indices) -> NDArray[np.int64]:

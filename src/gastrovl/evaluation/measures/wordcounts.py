@@ -17,6 +17,7 @@ Ints = NDArray[np.int64]
 _REMEMBERED = 200_000  # texts, and pieces of them, of a vocabulary; all are forgotten when there are more
 _ROWS_AT_ONCE = 8192
 _WORD_BITS = 64
+_MOST_NUMBER = 2**62
 _MOST_STEPS = 512  # words of a reply that are compared side by side with others
 
 
@@ -87,10 +88,10 @@ def shared_ngrams(replies: Rows, references: Rows, order: int) -> tuple[Ints, In
     reply_text, reply_begins = replies.grams(order)
     reference_text, reference_begins = references.grams(order)
     begins = np.concatenate([reply_begins, len(replies.words) + reference_begins])
-    both = _numbered(np.concatenate([replies.words, references.words]), begins, order)
+    both = _numbered(np.concatenate([replies.words, references.words]), begins, order, count)
     many = int(both.max(initial=0)) + 1
     said, times = np.unique(replies.rows[reply_text] * many + both[: len(reply_begins)], return_counts=True)
-    known, most = _most_often(references.rows[reference_text] * many + both[len(reply_begins) :], reference_text)
+    known, most = _most_often(references, reference_text, many, both[len(reply_begins) :])
     known, most = np.append(known, -1), np.append(most, 0)  # what no reference has is found there
     place = np.minimum(np.searchsorted(known[:-1], said), len(known) - 1)
     matched = np.where(known[place] == said, np.minimum(times, most[place]), 0)
@@ -99,20 +100,24 @@ def shared_ngrams(replies: Rows, references: Rows, order: int) -> tuple[Ints, In
     return shared, totals, np.bincount(reference_text, minlength=len(references.lengths))
 
 
-def _numbered(words: Ints, begins: Ints, order: int) -> Ints:
-    """A number for each n-gram that begins at `begins`, equal where all its words are."""
+def _numbered(words: Ints, begins: Ints, order: int, rows: int) -> Ints:
+    """A number for each n-gram that begins at `begins`, equal where all its words are; `rows` times it fits 63 bits."""
     words = np.unique(words, return_inverse=True)[1]
     size = int(words.max(initial=0)) + 1
+    is_small = size**order * (rows + 1) < _MOST_NUMBER
     found: Ints = words[begins]
     for step in range(1, order):
-        found = np.unique(found * size + words[begins + step], return_inverse=True)[1]
+        found = found * size + words[begins + step]
+        if not is_small:
+            found = np.unique(found, return_inverse=True)[1]
     return found
 
 
-def _most_often(keys: Ints, texts: Ints) -> tuple[Ints, Ints]:
-    """Each key, sorted, and how often the text that has most of it has it."""
-    if not len(keys):
-        return keys, keys
+def _most_often(references: Rows, texts: Ints, many: int, grams: Ints) -> tuple[Ints, Ints]:
+    """Each n-gram of each row, as row * many + n-gram, sorted, and how often the text that has most of it has it."""
+    keys = references.rows[texts] * many + grams
+    if len(np.unique(references.rows)) == len(references.rows):  # one text a row
+        return np.unique(keys, return_counts=True)
     order = np.lexsort((texts, keys))
     keys, texts = keys[order], texts[order]
     is_new = np.ones(len(keys), dtype=np.bool_)
@@ -120,8 +125,8 @@ def _most_often(keys: Ints, texts: Ints) -> tuple[Ints, Ints]:
     begins = np.nonzero(is_new)[0]
     times = np.diff(np.append(begins, len(keys)))
     keys = keys[begins]
-    first = np.nonzero(np.append(True, keys[1:] != keys[:-1]))[0]
-    return keys[first], np.maximum.reduceat(times, first)
+    first = np.nonzero(np.append(len(keys) > 0, keys[1:] != keys[:-1]))[0]
+    return keys[first], np.maximum.reduceat(times, first) if len(first) else times
 
 
 def common_subsequences(replies: Sequence[Ints], references: Sequence[Ints]) -> Ints:

@@ -13,6 +13,7 @@ from gastrovl.core.types import Kind, Score, Split, Task
 from gastrovl.evaluation.measures.localisation import SIZES
 from gastrovl.evaluation.measures.shortanswers import EXACT, metric_of
 from gastrovl.evaluation.results import ALL, MEAN, Results
+from gastrovl.evaluation.showing import published
 from gastrovl.evaluation.tasks import HEADLINE
 
 NAMES = {
@@ -132,12 +133,39 @@ def all_tables(scores: Sequence[Score]) -> list[Table]:
     return [overall_table(scores), *by_split]
 
 
+def paper_tables(scores: Sequence[Score]) -> list[Table]:
+    """Tables 4 to 6 of the paper with ours beside them; `published.caveats` belong below."""
+    number = {Split.VAL: 5, Split.TEST: 6}
+    heads = ("task", "model", "val / seen, %", "test / unseen, %")
+    columns = ("task", "model", "dataset", "score, % [95 % CI]", "n")
+    return [
+        Table("Beside Table 4 of He et al. 2025", heads, tuple(published.overall_rows(scores)), first_number=2),
+        *(
+            Table(
+                f"Beside Table {number[split]} of He et al. 2025 ({split})",
+                columns,
+                tuple(published.dataset_rows(scores, split)),
+                first_number=3,
+            )
+            for split in _splits(scores)
+            if split in number
+        ),
+    ]
+
+
 def write_tables(folder: Path, results: Results) -> None:
-    """Write tables.md, tables.csv and tables.tex into a folder."""
+    """Write tables.md, tables.csv and tables.tex into a folder, and paper.md, .csv and .tex beside the paper's."""
     tables = all_tables(results.scores)
     write_text(folder / "tables.md", to_markdown(tables, results))
     write_text(folder / "tables.csv", to_csv(results.scores))
     write_text(folder / "tables.tex", "\n\n".join(to_latex(table) for table in tables) + "\n")
+    beside = paper_tables(results.scores)
+    caveats = published.caveats()
+    parts = ["# Beside the paper's Tables 4 to 6", *(_markdown(table) for table in beside), _bullets(caveats)]
+    write_text(folder / "paper.md", "\n\n".join(parts) + "\n")
+    write_text(folder / "paper.csv", _cells_csv(beside))
+    notes = "\n".join(f"% {caveat}" for caveat in caveats)
+    write_text(folder / "paper.tex", "\n\n".join([notes, *(to_latex(table) for table in beside)]) + "\n")
 
 
 def reading_notes(results: Results) -> list[str]:
@@ -162,13 +190,29 @@ def reading_notes(results: Results) -> list[str]:
 def to_markdown(tables: Sequence[Table], results: Results) -> str:
     """All tables as GitHub Markdown, with the notes that belong to them."""
     parts = [f"# Scores of {', '.join(results.models) or 'no model'}"]
+    parts += [_markdown(table) for table in tables]
+    return "\n\n".join([*parts, _bullets(reading_notes(results))]) + "\n"
+
+
+def _markdown(table: Table) -> str:
+    marks = ["---" if i < table.first_number else "---:" for i in range(len(table.columns))]
+    lines = [table.columns, marks, *(_bold(row, i in table.totals) for i, row in enumerate(table.rows))]
+    body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return f"## {table.title}\n\n{body}"
+
+
+def _bullets(notes: Sequence[str]) -> str:
+    return "\n".join(f"- {note}" for note in notes)
+
+
+def _cells_csv(tables: Sequence[Table]) -> str:
+    """Tables one below the other, each cell as it is shown; the first column says which table a row belongs to."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
     for table in tables:
-        marks = ["---" if i < table.first_number else "---:" for i in range(len(table.columns))]
-        lines = [table.columns, marks, *(_bold(row, i in table.totals) for i, row in enumerate(table.rows))]
-        body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-        parts.append(f"## {table.title}\n\n{body}")
-    parts.append("\n".join(f"- {note}" for note in reading_notes(results)))
-    return "\n\n".join(parts) + "\n"
+        writer.writerow(["table", *table.columns])
+        writer.writerows([table.title, *row] for row in table.rows)
+    return stream.getvalue()
 
 
 def to_csv(scores: Sequence[Score]) -> str:
