@@ -61,7 +61,9 @@ def test_nothing_in_the_report_comes_from_elsewhere(report):
 
 
 def test_every_case_can_be_linked_and_filtered(report):
-    numbers = re.findall(r'id="case-(\d+)" tabindex="0" data-task="[A-Z]+" data-dataset="\w+" data-verdict="\w+"', report)
+    numbers = re.findall(
+        r'id="case-(\d+)" tabindex="0" data-task="[A-Z]+" data-dataset="\w+" data-verdict="\w+"', report
+    )
     assert [int(number) for number in numbers] == list(range(len(numbers)))
     assert len(numbers) > 20
 
