@@ -62,7 +62,12 @@ def detectable_mean(found: Clustering, *, alpha: float = ALPHA, power: float = P
 
     (z_{1 - alpha / 2} + z_power) times the clustered standard error of the mean difference.
     """
-    return _quantiles(alpha, power)[2] * math.sqrt(found.variance * found.design_effect / found.n)
+    return detectable_from_error(math.sqrt(found.variance * found.design_effect / found.n), alpha=alpha, power=power)
+
+
+def detectable_from_error(standard_error: float, *, alpha: float = ALPHA, power: float = POWER) -> float:
+    """The least difference that would have been shown, from its standard error, e.g. that of a bootstrap."""
+    return _quantiles(alpha, power)[2] * standard_error
 
 
 def detectable_proportion(
