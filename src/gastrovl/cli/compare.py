@@ -62,7 +62,9 @@ def compare(
 def _rich(table: Table) -> RichTable:
     shown = RichTable(title=escape(table.title))
     for index, name in enumerate(table.columns):
-        shown.add_column(escape(name), justify="left" if index < table.first_number else "right")
+        shown.add_column(
+            escape(name), justify="left" if index < table.first_number else "right", no_wrap="difference" in name
+        )
     for row in table.rows:
         shown.add_row(*(escape(cell) for cell in row))
     return shown

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gastrovl.core.types import Task
 from gastrovl.evaluation.comparing.comparison import Compared, Family, Method, RightWrong
 from gastrovl.evaluation.measures.measure import Flags, Floats, Measure
 from gastrovl.evaluation.results import ALL
@@ -72,7 +73,7 @@ def _compared(
         named = [groups[place] for place in np.flatnonzero(chosen)]
     details: dict[str, Any] = {}
     if scores[0] is not None and scores[1] is not None and named:
-        details = _of_questions(scores[0], scores[1], named, wanted)
+        details = _of_questions(scores[0], scores[1], named, wanted, is_text=blank.task in (Task.CAP, Task.REPORT))
     elif found.interval.replicates is not None:
         details = {"detectable": _detectable(found.interval.replicates)}
     p, test = found.p, Method.BOOTSTRAP
@@ -104,12 +105,14 @@ def _family(blank: Compared, *, is_headline: bool) -> Family | None:
     return Family.HEADLINE if blank.dataset == ALL else Family.BY_DATASET
 
 
-def _of_questions(first: Floats, second: Floats, groups: Sequence[str], wanted: float | None) -> dict[str, Any]:
-    """What scores of single questions tell beyond their mean."""
+def _of_questions(
+    first: Floats, second: Floats, groups: Sequence[str], wanted: float | None, *, is_text: bool
+) -> dict[str, Any]:
+    """What scores of single questions tell beyond their mean; texts are never right or wrong."""
     gap = second - first
     found = clustering(gap, groups)
     details: dict[str, Any] = {"n_differing": int((gap != 0).sum()), "design_effect": _finite(found.design_effect)}
-    if not np.isin(np.concatenate([first, second]), (0.0, 1.0)).all():
+    if is_text or not np.isin(np.concatenate([first, second]), (0.0, 1.0)).all():
         enough = found.groups > 1 and found.variance > 0
         details["detectable"] = _finite(detectable_mean(found)) if enough else None
         details["groups_needed"] = groups_for_mean(wanted, found) if wanted and enough else None

@@ -9,6 +9,7 @@ from typing import Any
 from gastrovl.core.figures import GREY, INK, OCHRE, PURPLE, RULE, RUST, TEAL, hide_frame, new_figure, save_figure
 from gastrovl.evaluation.comparing.comparison import Compared, Comparison, Family
 from gastrovl.evaluation.comparing.verdict import name_of
+from gastrovl.evaluation.statistics.intervals import FEW_GROUPS
 
 _COLOURS = (TEAL, RUST, PURPLE, OCHRE, INK)
 _BAND = "#eef0f3"
@@ -39,7 +40,7 @@ def draw_forest(comparison: Comparison) -> Any:
     axes.set_yticks([place for place, _ in rows], [_label(one, has_several=has_several) for _, one in rows])
     for text, (_, one) in zip(axes.get_yticklabels(), rows, strict=True):
         text.set_color(INK if one.family is Family.HEADLINE else GREY)
-    axes.invert_yaxis()
+    axes.set_ylim(rows[-1][0] + 0.8 if rows else 1, -0.8)
     axes.set_xlim(*_limits([one for _, one in rows]))
     subject = "the model" if has_several else names[0]
     axes.set_xlabel(f"points, {subject} minus {comparison.reference}\n{_direction(comparison.reference, subject)}")
@@ -94,8 +95,10 @@ def _label(one: Compared, *, has_several: bool) -> str:
 
 
 def _limits(shown: Sequence[Compared]) -> tuple[float, float]:
+    """Symmetric, wide enough for all that rests on enough groups; what few groups say may run out of the picture."""
     ends = [1.0]
-    for one in shown:
+    enough = [one for one in shown if one.n_groups >= FEW_GROUPS]
+    for one in enough or shown:
         ends += [100 * abs(end) for end in (one.difference, one.low, one.high) if end is not None]
         if one.family is Family.HEADLINE and one.detectable is not None:
             ends.append(100 * one.detectable)

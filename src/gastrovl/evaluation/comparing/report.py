@@ -30,13 +30,13 @@ def headline_table(comparison: Comparison) -> Table:
 
 def short_table(comparison: Comparison) -> Table:
     """The headline table in the width of a terminal."""
-    columns = ("task", "model", "reference, %", "model, %", _GAP, "p, Holm", "groups")
+    columns = ("task", "model", "reference, %", "model, %", "difference", "p, Holm", "groups")
     rows = tuple(
-        (*_place(one), one.other, *_values(one)[:3], _p(one.p_holm), str(one.n_groups))
+        (str(one.task), one.other, *_values(one)[:3], _p(one.p_holm), str(one.n_groups))
         for one in comparison.compared
         if one.family is Family.HEADLINE
     )
-    return Table(f"All against {comparison.reference}", columns, rows, first_number=2)
+    return Table(f"All against {comparison.reference}, with 95 % CI", columns, rows, first_number=2)
 
 
 def dataset_table(comparison: Comparison) -> Table:

@@ -66,9 +66,9 @@ def _sentence(one: Compared, outcome: Outcome, comparisons: int) -> str:
 
 def _undecided(one: Compared) -> str:
     if one.n_groups < 2:
-        return f"undecided: all {one.n} questions belong to one group. {_gap(one)} on them, which shows nothing."
+        return f"undecided: all {one.n} questions belong to one group; {_gap(one)} on them, which shows nothing."
     few = f"{one.n_groups} groups only" if one.n_groups < FEW_GROUPS else "there is no test"
-    return f"undecided: {few}. {_gap(one)} on them; a verdict takes {FEW_GROUPS} groups or more."
+    return f"undecided: {few}; {_gap(one)} on them, and a verdict takes {FEW_GROUPS} groups or more."
 
 
 def _not_shown(one: Compared, comparisons: int) -> str:
@@ -97,7 +97,7 @@ def _gap(one: Compared) -> str:
 
 
 def _needed(one: Compared, outcome: Outcome, wanted: float | None) -> str:
-    if wanted is None or outcome in (Outcome.NOTHING, Outcome.BETTER, Outcome.WORSE):
+    if wanted is None or outcome is not Outcome.NOT_SHOWN:
         return ""
     if one.groups_needed is None:
         return f" How many groups would show one of {points(wanted)} cannot be told from these replies."
