@@ -148,8 +148,7 @@ class AnswerScorer:
             key = (task, tuple(one.id for one in questions))
             if key not in self._rivals:
                 self._rivals[key] = baselines(task, questions, read_questions(self.train), None, seed=self.seed)
-            answers, rivals = [item.answer for item in items], self._rivals[key]
-            scored = score_task(task, split, questions, answers, rivals, resamples=0, seed=self.seed).scores
+            scored = score_task(task, split, items, self._rivals[key], resamples=0, seed=self.seed).scores
             found += sorted(scored, key=lambda score: (score.dataset != ALL, score.metric != HEADLINE[score.task]))
             unread = sum(not item.is_parsed for item in items)
             found.append(

@@ -21,8 +21,10 @@ from gastrovl.cli.data import app as data_app
 from gastrovl.cli.demo import demo
 from gastrovl.cli.draw import draw
 from gastrovl.cli.evaluate import evaluate
+from gastrovl.cli.judge import judge
 from gastrovl.cli.predict import predict
 from gastrovl.cli.push import push
+from gastrovl.cli.rate import app as rate_app
 from gastrovl.cli.run import run
 from gastrovl.cli.tokenizer import tokenizer
 from gastrovl.cli.train import train
@@ -30,7 +32,7 @@ from gastrovl.core import processes
 from gastrovl.core.errors import GastroVLError
 
 NOTICE = "Research use only: not a medical device. Every output is a draft; a physician decides."
-COMMANDS: tuple[Callable[..., Any], ...] = (demo, run, train, draw, predict, ask, evaluate, push, tokenizer)
+COMMANDS: tuple[Callable[..., Any], ...] = (demo, run, train, draw, predict, ask, evaluate, judge, push, tokenizer)
 USER_ERROR = 2
 _OUTSIDE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
@@ -65,6 +67,9 @@ def _register() -> None:
     for info in data_app.registered_commands:
         info.epilog = NOTICE
     app.add_typer(data_app, name="data", epilog=NOTICE)
+    for info in rate_app.registered_commands:
+        info.epilog = NOTICE
+    app.add_typer(rate_app, name="rate", epilog=NOTICE)
     for command in COMMANDS:
         app.command(command.__name__, epilog=NOTICE)(command)
 

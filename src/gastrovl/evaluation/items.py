@@ -80,6 +80,9 @@ class _Reader:
             seconds=prediction.seconds,
             stop_reason=sys.intern(prediction.stop_reason),
         )
+        if prediction.form is not None:
+            foreign = parse_answer(question.task, text, self._taxonomy, prediction.form, prediction.image_wh)
+            return Item(question, reply, foreign)
         return Item(question, reply, self._answer(question.task, text))
 
     def _answer(self, task: Task, text: str) -> Answer:

@@ -10,11 +10,14 @@ import numpy as np
 from gastrovl.core.types import Score, Split, Task
 from gastrovl.evaluation import tasks
 from gastrovl.evaluation.baselines.trivial import Baseline
-from gastrovl.evaluation.items import Answer
-from gastrovl.evaluation.measures.measure import Flags, Measure, value
-from gastrovl.evaluation.questions import Question
+from gastrovl.evaluation.items import Item
+from gastrovl.evaluation.measures.directions import is_better_low
+from gastrovl.evaluation.measures.measure import Flags, Measure
+from gastrovl.evaluation.measures.weighted import AnyMeasure, value_of_any
 from gastrovl.evaluation.results import ALL, MEAN, BaselineScore
 from gastrovl.evaluation.statistics.intervals import Interval, intervals, mean_interval
+
+CONSTANT = "one confidence for all"
 
 
 @dataclass(frozen=True)
@@ -41,14 +44,13 @@ class _Block:
 def score_task(
     task: Task,
     split: Split,
-    asked: Sequence[Question],
-    answers: Sequence[Answer],
+    items: Sequence[Item],
     rivals: Sequence[Baseline],
     *,
     resamples: int,
     seed: int,
 ) -> Scored:
-    """Score the answers to the questions of one task and split.
+    """Score the replies to the questions of one task and split.
 
     Every metric is given per dataset ("source"), over all conversations ("all") and, where there are several datasets,
     as their unweighted mean ("mean"), in which a small dataset counts as much as a large one.
@@ -56,7 +58,10 @@ def score_task(
     Raises:
         MissingExtraError: A library that scores texts is not installed.
     """
-    measures = tasks.measures_of(task, asked, answers)
+    asked, answers = [item.question for item in items], [item.answer for item in items]
+    is_right = tasks.verdicts(task, items)
+    measures: list[AnyMeasure] = [*tasks.measures_of(task, asked, answers)]
+    measures += tasks.measures_of_replies(task, items, is_right)
     of_rivals = {rival.name: tasks.measures_of(task, asked, rival.answers) for rival in rivals}
     groups = [one.group for one in asked]
     sources = np.array([one.source for one in asked], dtype=object)
@@ -64,7 +69,8 @@ def score_task(
 
     def block(dataset: str, rows: Flags) -> _Block:
         found = intervals(measures, groups, resamples=resamples, seed=seed, rows=rows)
-        return _block(dataset, rows, measures, found, of_rivals, is_unparsed)
+        chance = tasks.chance_of_replies(task, items, is_right, np.flatnonzero(rows).tolist())
+        return _block(dataset, rows, measures, found, _of_rivals(measures, of_rivals, chance, rows), is_unparsed)
 
     per_dataset = [block(name, sources == name) for name in sorted(set(sources))]
     overall = block(ALL, np.ones(len(asked), dtype=np.bool_))
@@ -76,30 +82,43 @@ def score_task(
     )
 
 
+def _of_rivals(
+    measures: Sequence[AnyMeasure],
+    rivals: dict[str, list[Measure]],
+    chance: dict[str, float | None],
+    rows: Flags,
+) -> dict[str, list[float | None]]:
+    """The value of each measure for every rival, None where a rival has no such thing."""
+    found = {name: {one.metric: value_of_any(one, rows) for one in some} for name, some in rivals.items()}
+    if any(measure.metric in chance for measure in measures):
+        found[CONSTANT] = dict(chance)
+    return {name: [known.get(measure.metric) for measure in measures] for name, known in found.items()}
+
+
 def _block(
     dataset: str,
     rows: Flags,
-    measures: Sequence[Measure],
-    intervals: list[Interval],
-    rivals: dict[str, list[Measure]],
+    measures: Sequence[AnyMeasure],
+    found: list[Interval],
+    rivals: dict[str, list[float | None]],
     is_unparsed: Flags,
 ) -> _Block:
-    values = [value(measure, rows) for measure in measures]
+    values = [value_of_any(measure, rows) for measure in measures]
     return _Block(
         dataset=dataset,
         values=values,
-        intervals=intervals,
+        intervals=found,
         n=[int((rows & measure.applies).sum()) for measure in measures],
         n_unparsed=[int((rows & measure.applies & is_unparsed).sum()) for measure in measures],
-        baselines={name: [value(one, rows) for one in some] for name, some in rivals.items()},
+        baselines=rivals,
         reasons=[
-            measure.undefined if value is None else found.reason
-            for measure, value, found in zip(measures, values, intervals, strict=True)
+            measure.undefined if value is None else interval.reason
+            for measure, value, interval in zip(measures, values, found, strict=True)
         ],
     )
 
 
-def _mean_block(parts: Sequence[_Block], measures: Sequence[Measure]) -> _Block:
+def _mean_block(parts: Sequence[_Block], measures: Sequence[AnyMeasure]) -> _Block:
     """Unweighted means over the datasets in which each measure is defined."""
     every = range(len(measures))
     used = [[part for part in parts if part.values[index] is not None] for index in every]
@@ -122,7 +141,7 @@ def _mean_block(parts: Sequence[_Block], measures: Sequence[Measure]) -> _Block:
     )
 
 
-def _mean_reason(used: Sequence[_Block], parts: Sequence[_Block], measure: Measure, found: Interval) -> str | None:
+def _mean_reason(used: Sequence[_Block], parts: Sequence[_Block], measure: AnyMeasure, found: Interval) -> str | None:
     if not used:
         return measure.undefined
     if len(used) < len(parts):
@@ -140,7 +159,7 @@ def _scores(task: Task, split: Split, names: Sequence[str], block: _Block) -> li
     found = []
     for index, metric in enumerate(names):
         value, interval = block.values[index], block.intervals[index]
-        best = _best({name: values[index] for name, values in block.baselines.items()})
+        best = _best({name: values[index] for name, values in block.baselines.items()}, metric)
         found.append(
             Score(
                 task=task,
@@ -170,7 +189,9 @@ def _baseline_scores(task: Task, split: Split, names: Sequence[str], block: _Blo
     ]
 
 
-def _best(values: dict[str, float | None]) -> tuple[str, float] | None:
-    """The highest value (all metrics grow with quality) and its baseline; among equals the first listed."""
+def _best(values: dict[str, float | None], metric: str) -> tuple[str, float] | None:
+    """The best value and its baseline; among equals the first listed."""
     defined = [(name, value) for name, value in values.items() if value is not None]
-    return max(defined, key=lambda pair: pair[1]) if defined else None
+    if not defined:
+        return None
+    return (min if is_better_low(metric) else max)(defined, key=lambda pair: pair[1])

@@ -7,10 +7,20 @@ from collections.abc import Sequence
 import numpy as np
 
 from gastrovl.clinical.answers import BoxAnswer, LabelAnswer, ParseFailure, TextAnswer
+from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.types import Task
-from gastrovl.evaluation.items import Answer
-from gastrovl.evaluation.measures import classification, language, localisation, shortanswers
+from gastrovl.evaluation.items import Answer, Item
+from gastrovl.evaluation.measures import (
+    classification,
+    confidence,
+    hierarchy,
+    language,
+    localisation,
+    ranking,
+    shortanswers,
+)
 from gastrovl.evaluation.measures.measure import Flags, Measure
+from gastrovl.evaluation.measures.weighted import AnyMeasure
 from gastrovl.evaluation.questions import Question
 
 HEADLINE = {
@@ -22,6 +32,7 @@ HEADLINE = {
     Task.REPORT: "rougeL",
 }
 LABEL_TASKS = (Task.CLS, Task.REG)
+JUDGED_TASKS = (*LABEL_TASKS, Task.REC, Task.VQA)  # whose answers are right or wrong
 
 
 def measures_of(task: Task, asked: Sequence[Question], answers: Sequence[Answer]) -> list[Measure]:
@@ -31,11 +42,61 @@ def measures_of(task: Task, asked: Sequence[Question], answers: Sequence[Answer]
         MissingExtraError: There are free texts, and the libraries that score them are not installed.
     """
     if task in LABEL_TASKS:
-        return classification.measures(true_labels(asked), given_labels(answers))
+        true, given = true_labels(asked), given_labels(answers)
+        return [*classification.measures(true, given), *hierarchy.measures(true, given, Taxonomy.load())]
     if task is Task.REC:
         return localisation.measures(true_boxes(asked), given_boxes(answers))
-    wanted, given = [one.references for one in asked], given_texts(answers)
-    return shortanswers.measures(asked, wanted, given) if task is Task.VQA else language.measures(wanted, given)
+    wanted, texts = [one.references for one in asked], given_texts(answers)
+    return shortanswers.measures(asked, wanted, texts) if task is Task.VQA else language.measures(wanted, texts)
+
+
+def measures_of_replies(task: Task, items: Sequence[Item], is_right: Flags) -> list[AnyMeasure]:
+    """Measures of what replies carry beside their words, in order of report: label probabilities and confidence.
+
+    Empty where no reply carries any, and of confidence also where no answer of the task is plainly right or wrong.
+
+    Args:
+        is_right: The verdicts of `items`.
+    """
+    found: list[AnyMeasure] = []
+    if task in LABEL_TASKS and any(item.reply.probabilities is not None for item in items):
+        true = true_labels([item.question for item in items])
+        found += ranking.measures(true, [item.reply.probabilities for item in items])
+    if task in JUDGED_TASKS and any(item.reply.confidence is not None for item in items):
+        found += confidence.measures([item.reply.confidence for item in items], is_right)
+    return found
+
+
+def chance_of_replies(
+    task: Task, items: Sequence[Item], is_right: Flags, rows: Sequence[int]
+) -> dict[str, float | None]:
+    """What those measures are worth over some of the items for one confidence, and one probability of each label."""
+    found: dict[str, float | None] = {}
+    if task in LABEL_TASKS:
+        found |= ranking.chance(true_labels([items[row].question for row in rows]))
+    if task in JUDGED_TASKS:
+        found |= confidence.trivial(is_right[[row for row in rows if items[row].reply.confidence is not None]])
+    return found
+
+
+def verdicts(task: Task, items: Sequence[Item]) -> Flags:
+    """Whether each answer counts as right in the headline score of its task, (items,)."""
+    asked, answers = [item.question for item in items], [item.answer for item in items]
+    if task in LABEL_TASKS:
+        found = [a == b for a, b in zip(true_labels(asked), given_labels(answers), strict=True)]
+    elif task is Task.REC:
+        return _found(true_boxes(asked), given_boxes(answers))
+    else:
+        found = [bool(is_right(question, answer)) for question, answer in zip(asked, answers, strict=True)]
+    return np.array(found, dtype=np.bool_)
+
+
+def _found(true: Sequence[localisation.Boxes], given: Sequence[localisation.Boxes | None]) -> Flags:
+    """Whether everything was found at IoU >= 0.5 and nothing else, or is said to be absent, (questions,)."""
+    is_present = np.array([bool(boxes) for boxes in true], dtype=np.bool_)
+    is_denied = np.array([boxes == () for boxes in given], dtype=np.bool_)
+    is_hit: Flags = localisation.outcomes(true, given)["worst"] >= 0.5
+    return np.where(is_present, is_hit, is_denied)
 
 
 def is_right(question: Question, answer: Answer) -> bool | None:

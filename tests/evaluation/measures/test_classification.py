@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, matthews_corrcoef
 
 from gastrovl.evaluation.measures.classification import SEVERAL, UNPARSED, Labels, confusion, measures, per_class
 from gastrovl.evaluation.measures.measure import value
@@ -18,12 +20,12 @@ def scores(true: list[Labels], predicted: list[Labels | None]) -> dict[str, floa
 
 def test_perfect_labels_score_exactly_one():
     true = labels("ulcer", "polyp", "polyp ulcer")
-    assert scores(true, [*true]) == {"accuracy": 1.0, "balanced_accuracy": 1.0, "macro_f1": 1.0}
+    assert scores(true, [*true]) == {"accuracy": 1.0, "balanced_accuracy": 1.0, "macro_f1": 1.0, "mcc": 1.0}
 
 
 def test_unread_replies_score_zero():
     true = labels("ulcer", "polyp")
-    assert scores(true, [None, None]) == {"accuracy": 0.0, "balanced_accuracy": 0.0, "macro_f1": 0.0}
+    assert scores(true, [None, None]) == {"accuracy": 0.0, "balanced_accuracy": 0.0, "macro_f1": 0.0, "mcc": 0.0}
 
 
 def test_always_the_majority_is_exposed_by_balanced_accuracy():
@@ -94,3 +96,60 @@ def test_confusion_counts_single_label_items_and_keeps_odd_replies_apart():
 
 def test_there_is_no_confusion_without_single_label_items():
     assert confusion(labels("ulcer polyp"), [None], ["polyp", "ulcer"]) is None
+
+
+def test_matthews_correlation_is_the_one_worked_by_hand():
+    # two classes: 2 ulcers found, 1 missed, 1 polyp called ulcer, 2 polyps found
+    # (2*2 - 1*1) / sqrt((2+1)(2+1)(2+1)(2+1)) = 3 / 9
+    true = labels("ulcer", "ulcer", "ulcer", "polyp", "polyp", "polyp")
+    found = scores(true, [*labels("ulcer", "ulcer", "polyp", "ulcer", "polyp", "polyp")])
+    assert found["mcc"] == pytest.approx(1 / 3)
+
+
+def test_matthews_correlation_agrees_with_scikit_learn():
+    generator = np.random.default_rng(5)
+    names = np.array(["ulcer", "polyp", "varices", "antrum"])
+    for _ in range(10):
+        true = names[generator.integers(0, 4, 150)]
+        predicted = np.where(generator.random(150) < 0.4, true, names[generator.integers(0, 4, 150)])
+        found = scores(labels(*true), [*labels(*predicted)])
+        assert found["mcc"] == pytest.approx(matthews_corrcoef(true, predicted), abs=1e-9)
+
+
+def test_unread_and_several_labels_are_one_further_class_to_the_matthews_correlation():
+    true = ["ulcer", "ulcer", "polyp", "polyp", "antrum"]
+    replies = [*labels("ulcer", "ulcer polyp"), None, *labels("polyp", "antrum")]
+    expected = matthews_corrcoef(true, ["ulcer", "none", "none", "polyp", "antrum"])
+    assert scores(labels(*true), replies)["mcc"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_conversations_with_several_true_labels_are_not_part_of_the_matthews_correlation():
+    both = labels("ulcer", "polyp", "ulcer polyp")
+    [mcc] = [one for one in measures(both, [*labels("ulcer", "polyp", "antrum")]) if one.metric == "mcc"]
+    assert mcc.applies.tolist() == [True, True, False]
+    assert value(mcc) == 1.0
+
+
+def test_one_answer_for_all_correlates_with_nothing_and_one_truth_leaves_it_undefined():
+    assert scores(labels("ulcer", "polyp"), [*labels("ulcer", "ulcer")])["mcc"] == 0.0
+    assert scores(labels("ulcer", "ulcer"), [*labels("ulcer", "ulcer")])["mcc"] is None
+
+
+sets = st.frozensets(st.sampled_from(["ulcer", "polyp", "varices", "antrum"]), min_size=1)
+pairs_of_sets = st.lists(st.tuples(sets, st.none() | sets), min_size=1, max_size=20)
+
+
+@given(pairs_of_sets)
+def test_perfect_replies_score_exactly_one_whatever_the_labels(pairs):
+    true = [one for one, _ in pairs]
+    assert set(scores(true, [*true]).values()) <= {1.0, None}
+
+
+@given(pairs_of_sets, st.randoms(use_true_random=False))
+def test_the_order_of_conversations_changes_nothing(pairs, random):
+    mixed = random.sample(pairs, len(pairs))
+    found, again = (scores(*(list(column) for column in zip(*some, strict=True))) for some in (pairs, mixed))
+    assert found == again
+    order = ["antrum", "polyp", "ulcer", "varices"]
+    first, second = (confusion([a for a, _ in some], [b for _, b in some], order) for some in (pairs, mixed))
+    assert first == second

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from gastrovl.evaluation.measures.measure import Measure, mean_measure, value
+from gastrovl.evaluation.measures.measure import Measure, first_over_second, mean_measure, value
+from gastrovl.evaluation.measures.weighted import WeightedMeasure
 from gastrovl.evaluation.statistics.intervals import intervals, mean_interval, resampled_sums
 
 
@@ -128,3 +131,44 @@ def test_a_mean_with_a_part_that_has_no_interval_has_none():
     [unsure] = intervals([share([1, 0])], ["p1", "p1"], resamples=10, seed=7)
     assert mean_interval([sure, unsure]).low is None
     assert mean_interval([sure, unsure]).reason == unsure.reason
+
+
+def counted(dtype: type, scale: int = 1) -> Measure:
+    """A ratio of two columns of whole numbers over 50 conversations."""
+    counts = (np.random.default_rng(3).integers(0, 9, (50, 2)) * scale).astype(dtype)
+    return Measure("ratio", counts, first_over_second, np.ones(50, dtype=bool), "nothing there")
+
+
+@pytest.mark.parametrize("scale", [1, 10**6])
+def test_small_numbers_give_the_interval_of_exact_ones(scale):
+    groups = [f"p{i // 3}" for i in range(50)]
+    kinds = (np.uint32, np.float64)
+    whole, exact = (intervals([counted(kind, scale)], groups, resamples=100, seed=7)[0].replicates for kind in kinds)
+    assert whole is not None
+    assert np.array_equal(whole, exact)
+
+
+def test_measures_that_share_their_counts_have_the_intervals_they_have_alone():
+    one = counted(np.uint8)
+    other = replace(one, value_of=lambda sums: sums[:, 1])
+    groups = [f"p{i // 2}" for i in range(50)]
+    together = intervals([one, other], groups, resamples=50, seed=7)
+    alone = [intervals([measure], groups, resamples=50, seed=7)[0] for measure in (one, other)]
+    for a, b in zip(together, alone, strict=True):
+        assert np.array_equal(a.replicates, b.replicates)
+
+
+def test_measures_of_both_forms_see_the_same_draws():
+    values = np.random.default_rng(4).random(40)
+    everything = np.ones(40, dtype=bool)
+    as_sums = mean_measure("mean", values, everything, "nothing there")
+    by_weights = WeightedMeasure(
+        "mean",
+        lambda rows: lambda times: values[rows] @ times / times.sum(axis=0),
+        everything,
+        "nothing there",
+    )
+    groups, rows = [f"p{i % 11}" for i in range(40)], np.arange(40) % 3 > 0
+    first, second = intervals([as_sums, by_weights], groups, resamples=60, seed=7, rows=rows)
+    assert first.replicates == pytest.approx(second.replicates, abs=1e-12)
+    assert (first.low, first.high) == pytest.approx((second.low, second.high), abs=1e-12)

@@ -1,18 +1,23 @@
-"""Texts, true and predicted, to BLEU-4 (sacrebleu) and ROUGE-1, -2 and -L (rouge-score)."""
+"""Texts, true and predicted, to BLEU-4 and ROUGE-1, -2 and -L.
+
+Words and arithmetic are those of sacrebleu and rouge-score; the counts between them are taken for all texts at once.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from gastrovl.core.errors import MissingExtraError
-from gastrovl.evaluation.measures.measure import Flags, Floats, Measure, mean_measure
+from gastrovl.evaluation.measures.measure import Flags, Floats, Measure, mean_measure, ratio
+from gastrovl.evaluation.measures.wordcounts import Ints, Rows, Vocabulary, common_subsequences, shared_ngrams
 
 References = tuple[str, ...]
 _ORDER = 4  # BLEU-4
+_ROWS_AT_ONCE = 8192
 _ROUGE = {"rouge1": 1, "rouge2": 2, "rougeL": 1}  # name -> words a reference needs for the score to exist
 
 
@@ -46,33 +51,44 @@ def rouge_l(references: References, reply: str) -> float:
 
 def bleu_signature() -> str:
     """Version and settings of sacrebleu, which belong beside every BLEU score."""
-    bleu = _bleu(is_sentence=False)
+    bleu = _bleu_class()()
     bleu.corpus_score(["a"], [["a"]])  # the signature is complete only after a first score
     parts = str(bleu.get_signature()).split("|")
     return "|".join(part for part in parts if not part.startswith("nrefs:"))  # ours vary from item to item
 
 
 def _bleu_measure(references: Sequence[References], texts: Sequence[str]) -> Measure:
-    bleu = _bleu(is_sentence=True)
-
-    @functools.cache
-    def counts(wanted: References, text: str) -> tuple[float, ...]:
-        """Matches and totals of each n-gram order, length of the reply and of the closest reference."""
-        score = bleu.sentence_score(text, list(wanted))
-        return (*score.counts, *score.totals, score.sys_len, score.ref_len)
-
-    @functools.cache
-    def has_order(wanted: References) -> bool:
-        """Whether a perfect reply would hold an n-gram of the highest order; its tokens are never fewer than words."""
-        return any(
-            len(text.split()) >= _ORDER or bleu.sentence_score(text, [text]).totals[_ORDER - 1] > 0 for text in wanted
-        )
-
-    pairs = zip(references, texts, strict=True)
-    rows = [(*counts(wanted, text), has_order(wanted)) for wanted, text in pairs]
+    """Per row: matches and totals of each order, lengths of reply and closest reference, whether there are 4-grams."""
+    words = _bleu_words()
+    table = np.zeros((len(texts), 2 * _ORDER + 3))
+    for start in range(0, len(texts), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        wanted, rows = _flat(references[part])
+        known = Rows.of([words.numbers(text) for text in wanted], rows)
+        said = Rows.of([words.numbers(text) for text in texts[part]], range(len(texts[part])))
+        for order in range(1, _ORDER + 1):
+            table[part, order - 1], table[part, _ORDER + order - 1], _ = shared_ngrams(said, known, order)
+        table[part, 2 * _ORDER] = said.lengths
+        table[part, 2 * _ORDER + 1] = _closest(said.lengths, known)
+        longest = np.zeros(len(said.lengths), dtype=np.int64)
+        np.maximum.at(longest, known.rows, known.lengths)
+        table[part, -1] = longest >= _ORDER
     reason = f"no reference of {_ORDER} words or more, so there is no {_ORDER}-gram to match"
-    table = np.array(rows, dtype=np.float64).reshape(len(texts), 2 * _ORDER + 3)
     return Measure("bleu4", table, _corpus_bleu, np.ones(len(texts), dtype=np.bool_), reason)
+
+
+def _closest(lengths: Ints, known: Rows) -> Ints:
+    """Length of each row's reference that is nearest to its reply's; the shorter one of two."""
+    distance = np.abs(known.lengths - lengths[known.rows])
+    order = np.lexsort((known.lengths, distance, known.rows))
+    first = np.unique(known.rows[order], return_index=True)[1]
+    return known.lengths[order][first]
+
+
+def _flat(references: Sequence[References]) -> tuple[list[str], list[int]]:
+    """All references one behind the other, and the row of each."""
+    pairs = [(text, row) for row, some in enumerate(references) for text in some]
+    return [text for text, _ in pairs], [row for _, row in pairs]
 
 
 def _corpus_bleu(sums: Floats) -> Floats:
@@ -94,54 +110,52 @@ def _corpus_bleu(sums: Floats) -> Floats:
 
 def _rouge_f1(references: Sequence[References], texts: Sequence[str]) -> tuple[Floats, Flags]:
     """F1 of each score and whether it exists, two arrays (conversations, len(_ROUGE))."""
-    scorer, words_of = _rouge_scorer()
-
-    @functools.cache
-    def best(wanted: References, text: str) -> tuple[float, ...]:
-        found = scorer.score_multi(list(wanted), text)
-        return tuple(float(found[name].fmeasure) for name in _ROUGE)
-
-    @functools.cache
-    def exists(wanted: References) -> tuple[bool, ...]:
-        longest = max(len(words_of(text)) for text in wanted)
-        return tuple(longest >= words for words in _ROUGE.values())
-
-    scores = np.array([best(*pair) for pair in zip(references, texts, strict=True)]).reshape(-1, len(_ROUGE))
-    applies = np.array([exists(wanted) for wanted in references], dtype=np.bool_).reshape(-1, len(_ROUGE))
+    words = _rouge_words()
+    scores = np.zeros((len(texts), len(_ROUGE)))
+    applies = np.zeros(scores.shape, dtype=np.bool_)
+    for start in range(0, len(texts), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        wanted, rows = _flat(references[part])
+        known = [words.numbers(text) for text in wanted]
+        said = [words.numbers(texts[start + row]) for row in rows]
+        one_each = range(len(rows))  # every reference is compared alone, then the best of a row counts
+        pairs = Rows.of(said, one_each), Rows.of(known, one_each)
+        lengths = [one.lengths for one in pairs]
+        f1 = np.stack([_f1(*shared_ngrams(*pairs, n)) for n in (1, 2)], axis=1)
+        f1 = np.column_stack([f1, _f1(common_subsequences(said, known), *lengths)])
+        np.maximum.at(scores[part], rows, f1)
+        np.maximum.at(applies[part], rows, lengths[1][:, None] >= np.array(list(_ROUGE.values())))
     return scores, applies
 
 
-def _rouge_scorer() -> tuple[Any, Callable[[str], list[str]]]:
-    """The scorer and its word splitter; each word is stemmed once, for stemming is what takes the time."""
+def _f1(shared: Ints, said: Ints, wanted: Ints) -> Floats:
+    precision, recall = shared / np.maximum(said, 1), shared / np.maximum(wanted, 1)
+    return np.nan_to_num(ratio(2 * precision * recall, precision + recall))
+
+
+@functools.cache
+def _rouge_words() -> Vocabulary:
+    """rouge-score's words, stemmed."""
     try:
         from nltk.stem.porter import PorterStemmer  # type: ignore[import-untyped]  # rouge-score brings it
-        from rouge_score import rouge_scorer, tokenize, tokenizers
+        from rouge_score import tokenize
     except ImportError as error:
         raise _missing("rouge-score") from error
-
-    class OnceAWord(PorterStemmer):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.known: dict[str, str] = {}
-
-        def stem(self, word: str) -> str:
-            if word not in self.known:
-                self.known[word] = super().stem(word)
-            return self.known[word]
-
-    stemmer = OnceAWord()
-
-    class Words(tokenizers.Tokenizer):  # type: ignore[misc]
-        def tokenize(self, text: str) -> list[str]:
-            words: list[str] = tokenize.tokenize(text, stemmer)
-            return words
-
-    words = Words()
-    return rouge_scorer.RougeScorer(list(_ROUGE), tokenizer=words), words.tokenize
+    stemmer = PorterStemmer()
+    return Vocabulary(str, lambda piece: tokenize.tokenize(piece, stemmer))
 
 
-def _bleu(*, is_sentence: bool) -> Any:
-    return _bleu_class()(effective_order=is_sentence)
+@functools.cache
+def _bleu_words() -> Vocabulary:
+    """sacrebleu's words of its tokenizer 13a: a line break with a hyphen before it is removed, others part words."""
+    try:
+        from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+    except ImportError as error:
+        raise _missing("sacrebleu") from error
+    tokenizer = Tokenizer13a()
+    return Vocabulary(
+        lambda text: text.rstrip().replace("<skipped>", "").replace("-\n", ""), lambda piece: tokenizer(piece).split()
+    )
 
 
 def _bleu_class() -> Any:

@@ -10,19 +10,27 @@ from pathlib import Path
 
 from gastrovl.core.files import write_text
 from gastrovl.core.types import Kind, Score, Split, Task
+from gastrovl.evaluation.measures.localisation import SIZES
 from gastrovl.evaluation.measures.shortanswers import EXACT, metric_of
 from gastrovl.evaluation.results import ALL, MEAN, Results
+from gastrovl.evaluation.showing import published
 from gastrovl.evaluation.tasks import HEADLINE
 
 NAMES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro F1",
+    "mcc": "Matthews correlation",
     "acc@0.3": "acc@IoU 0.3",
     "acc@0.5": "acc@IoU 0.5",
     "acc@0.75": "acc@IoU 0.75",
     "acc@0.5_single": "acc@IoU 0.5, one true box",
+    "acc@0.5_hull": "acc@IoU 0.5, hull of all boxes",
+    "acc@0.5_largest": "acc@IoU 0.5, largest box",
     "mean_iou": "mean IoU",
+    "giou": "mean GIoU",
+    **{f"acc@0.5_{size}": f"acc@IoU 0.5, one {size} box" for size in SIZES},
+    **{f"mean_iou_{size}": f"mean IoU, one {size} box" for size in SIZES},
     "centre_hit": "centre hit",
     "box_recall@0.5": "box recall, IoU 0.5",
     "box_f1@0.5": "box F1, IoU 0.5",
@@ -35,6 +43,30 @@ NAMES = {
     "rouge1": "ROUGE-1",
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",
+    "hierarchical_credit": "credit by taxonomy distance",
+    "hierarchical_precision": "hierarchical precision",
+    "hierarchical_recall": "hierarchical recall",
+    "hierarchical_f1": "hierarchical F1",
+    "accuracy_level1": "accuracy at level 1",
+    "accuracy_level2": "accuracy at level 2",
+    "mean_ap": "mean AP",
+    "macro_auroc": "AUROC, mean of classes",
+    "ece": "ECE, equal width",
+    "ece_adaptive": "ECE, equal mass",
+    "brier": "Brier score",
+    "aurc": "AURC",
+    "e_aurc": "excess AURC",
+    "confidence_auroc": "AUROC, right against wrong",
+    "coverage@risk0.05": "coverage at 5 % risk",
+    "coverage@risk0.1": "coverage at 10 % risk",
+    "consistency": "same answer to other wordings",
+    "flip_rate": "right in some wordings only",
+    "right_in_all_wordings": "right in all wordings",
+    "worst_wording_accuracy": "accuracy, worst wording",
+    "accuracy_spread": "accuracy, best minus worst wording",
+    "coloninst_accuracy": "accuracy as in ColonINST",
+    "coloninst_mean_iou": "mean IoU as in ColonINST",
+    "coloninst_recall": "recall as in ColonINST, a quarter",
 }
 _DATASETS = {ALL: "all", MEAN: "mean of datasets"}
 NO_VALUE = "–"
@@ -101,12 +133,39 @@ def all_tables(scores: Sequence[Score]) -> list[Table]:
     return [overall_table(scores), *by_split]
 
 
+def paper_tables(scores: Sequence[Score]) -> list[Table]:
+    """Tables 4 to 6 of the paper with ours beside them; `published.caveats` belong below."""
+    number = {Split.VAL: 5, Split.TEST: 6}
+    heads = ("task", "model", "val / seen, %", "test / unseen, %")
+    columns = ("task", "model", "dataset", "score, % [95 % CI]", "n")
+    return [
+        Table("Beside Table 4 of He et al. 2025", heads, tuple(published.overall_rows(scores)), first_number=2),
+        *(
+            Table(
+                f"Beside Table {number[split]} of He et al. 2025 ({split})",
+                columns,
+                tuple(published.dataset_rows(scores, split)),
+                first_number=3,
+            )
+            for split in _splits(scores)
+            if split in number
+        ),
+    ]
+
+
 def write_tables(folder: Path, results: Results) -> None:
-    """Write tables.md, tables.csv and tables.tex into a folder."""
+    """Write tables.md, tables.csv and tables.tex into a folder, and paper.md, .csv and .tex beside the paper's."""
     tables = all_tables(results.scores)
     write_text(folder / "tables.md", to_markdown(tables, results))
     write_text(folder / "tables.csv", to_csv(results.scores))
     write_text(folder / "tables.tex", "\n\n".join(to_latex(table) for table in tables) + "\n")
+    beside = paper_tables(results.scores)
+    caveats = published.caveats()
+    parts = ["# Beside the paper's Tables 4 to 6", *(_markdown(table) for table in beside), _bullets(caveats)]
+    write_text(folder / "paper.md", "\n\n".join(parts) + "\n")
+    write_text(folder / "paper.csv", _cells_csv(beside))
+    notes = "\n".join(f"% {caveat}" for caveat in caveats)
+    write_text(folder / "paper.tex", "\n\n".join([notes, *(to_latex(table) for table in beside)]) + "\n")
 
 
 def reading_notes(results: Results) -> list[str]:
@@ -131,13 +190,29 @@ def reading_notes(results: Results) -> list[str]:
 def to_markdown(tables: Sequence[Table], results: Results) -> str:
     """All tables as GitHub Markdown, with the notes that belong to them."""
     parts = [f"# Scores of {', '.join(results.models) or 'no model'}"]
+    parts += [_markdown(table) for table in tables]
+    return "\n\n".join([*parts, _bullets(reading_notes(results))]) + "\n"
+
+
+def _markdown(table: Table) -> str:
+    marks = ["---" if i < table.first_number else "---:" for i in range(len(table.columns))]
+    lines = [table.columns, marks, *(_bold(row, i in table.totals) for i, row in enumerate(table.rows))]
+    body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return f"## {table.title}\n\n{body}"
+
+
+def _bullets(notes: Sequence[str]) -> str:
+    return "\n".join(f"- {note}" for note in notes)
+
+
+def _cells_csv(tables: Sequence[Table]) -> str:
+    """Tables one below the other, each cell as it is shown; the first column says which table a row belongs to."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
     for table in tables:
-        marks = ["---" if i < table.first_number else "---:" for i in range(len(table.columns))]
-        lines = [table.columns, marks, *(_bold(row, i in table.totals) for i, row in enumerate(table.rows))]
-        body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-        parts.append(f"## {table.title}\n\n{body}")
-    parts.append("\n".join(f"- {note}" for note in reading_notes(results)))
-    return "\n\n".join(parts) + "\n"
+        writer.writerow(["table", *table.columns])
+        writer.writerows([table.title, *row] for row in table.rows)
+    return stream.getvalue()
 
 
 def to_csv(scores: Sequence[Score]) -> str:
