@@ -31,7 +31,8 @@ from gastrovl.evaluation.comparing.forest import save_forest
 from gastrovl.evaluation.comparing.report import write_report
 from gastrovl.evaluation.comparing.verdict import conclude
 from gastrovl.evaluation.items import Item, read_items
-from gastrovl.evaluation.measures.measure import Flags, Measure
+from gastrovl.evaluation.measures.measure import Flags
+from gastrovl.evaluation.measures.weighted import AnyMeasure
 from gastrovl.evaluation.results import ALL
 from gastrovl.evaluation.statistics.intervals import LEVEL
 from gastrovl.evaluation.statistics.multiplicity import holm
@@ -48,7 +49,7 @@ class Block:
     ids: tuple[str, ...]
     groups: tuple[str, ...]
     sources: tuple[str, ...]
-    measures: list[Measure]
+    measures: list[AnyMeasure]
     is_unread: Flags
 
 
@@ -147,7 +148,10 @@ def reading_of(items: Sequence[Item]) -> Reading:
                 ids=tuple(one.id for one in asked),
                 groups=tuple(one.group for one in asked),
                 sources=tuple(one.source for one in asked),
-                measures=tasks.measures_of(task, asked, answers),
+                measures=[
+                    *tasks.measures_of(task, asked, answers),
+                    *tasks.measures_of_replies(task, some, tasks.verdicts(task, some)),
+                ],
                 is_unread=tasks.unparsed(answers),
             )
     return Reading(tuple(sorted({item.reply.model for item in items})), blocks)
@@ -250,8 +254,9 @@ def _block_contrasts(
 ) -> list[Compared]:
     """All metrics over all questions; then, where there are several datasets, the headline in each of them."""
     split, task = key
-    shared = {measure.metric: measure for measure in second.measures}
-    pairs = [(measure, shared[measure.metric]) for measure in first.measures if measure.metric in shared]
+    known = {measure.metric: measure for measure in second.measures}
+    metrics = _shared_metrics(first, second)
+    pairs = [(measure, known[measure.metric]) for measure in first.measures if measure.metric in metrics]
     sources = np.array(first.sources, dtype=object)
     datasets = sorted(set(first.sources))
     found = []
@@ -282,6 +287,16 @@ def _block_contrasts(
             seed=seed,
         )
     return found
+
+
+def _shared_metrics(first: Block, second: Block) -> set[str]:
+    """Metrics that both models have, about the same questions; e.g. no other model may state its confidence."""
+    about = {measure.metric: measure.applies for measure in second.measures}
+    return {
+        measure.metric
+        for measure in first.measures
+        if measure.metric in about and np.array_equal(measure.applies, about[measure.metric])
+    }
 
 
 def _adjusted(compared: Sequence[Compared]) -> tuple[list[Compared], dict[Family, int]]:
@@ -353,8 +368,11 @@ def _notes(readings: Mapping[str, Reading]) -> list[str]:
     (reference, first), *others = readings.items()
     for name, reading in others:
         for (split, task), block in reading.blocks.items():
-            mine = {measure.metric for measure in first.blocks[split, task].measures}
-            odd = sorted(mine ^ {measure.metric for measure in block.measures})
-            if odd:
-                notes.append(f"{task} {split}: {', '.join(odd)} exists for one of {reference} and {name} only.")
+            mine = first.blocks[split, task]
+            metrics = {measure.metric for measure in (*mine.measures, *block.measures)}
+            if odd := sorted(metrics - _shared_metrics(mine, block)):
+                notes.append(
+                    f"{task} {split}: {', '.join(odd)}: not compared, for {reference} and {name} do not both have it for "
+                    "the same questions."
+                )
     return notes

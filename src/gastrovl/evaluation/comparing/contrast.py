@@ -10,7 +10,8 @@ import numpy as np
 
 from gastrovl.core.types import Task
 from gastrovl.evaluation.comparing.comparison import Compared, Family, Method, RightWrong
-from gastrovl.evaluation.measures.measure import Flags, Floats, Measure
+from gastrovl.evaluation.measures.measure import Flags, Floats
+from gastrovl.evaluation.measures.weighted import AnyMeasure
 from gastrovl.evaluation.results import ALL
 from gastrovl.evaluation.statistics.paired import Difference, differences, mcnemar, outcomes, sign_flip_p
 from gastrovl.evaluation.statistics.power import (
@@ -26,8 +27,8 @@ from gastrovl.evaluation.statistics.power import (
 
 def contrasts(
     blank: Compared,
-    first: Sequence[Measure],
-    second: Sequence[Measure],
+    first: Sequence[AnyMeasure],
+    second: Sequence[AnyMeasure],
     groups: Sequence[str],
     *,
     rows: Flags | None,
@@ -58,7 +59,7 @@ def contrasts(
 def _compared(
     blank: Compared,
     found: Difference,
-    measures: tuple[Measure, Measure],
+    measures: tuple[AnyMeasure, AnyMeasure],
     groups: Sequence[str],
     rows: Flags | None,
     *,

@@ -10,6 +10,7 @@ from pathlib import Path
 from gastrovl.core.files import write_text
 from gastrovl.evaluation.comparing.comparison import Compared, Comparison, Family, RightWrong
 from gastrovl.evaluation.comparing.verdict import name_of
+from gastrovl.evaluation.measures.directions import is_better_low
 from gastrovl.evaluation.results import ALL
 from gastrovl.evaluation.showing.tables import NO_VALUE, Table, percent
 from gastrovl.evaluation.statistics.intervals import FEW_GROUPS
@@ -54,7 +55,7 @@ def metric_table(comparison: Comparison) -> Table:
     """Every metric over all datasets; no verdict rests on these, so their p values are not adjusted."""
     columns = ("task", "metric", "model", "reference, %", "model, %", _GAP, "p", "could show", "n", "groups")
     rows = tuple(
-        (*_place(one), name_of(one.metric), one.other, *_values(one), _could_show(one), *_sizes(one))
+        (*_place(one), _directed(one.metric), one.other, *_values(one), _could_show(one), *_sizes(one))
         for one in comparison.compared
         if one.dataset == ALL
     )
@@ -171,6 +172,10 @@ def _values(one: Compared) -> tuple[str, str, str, str]:
     gap = NO_VALUE if one.difference is None else f"{100 * one.difference:+.1f}"
     interval = "" if one.low is None or one.high is None else f" [{100 * one.low:+.1f}, {100 * one.high:+.1f}]"
     return percent(one.reference_value), percent(one.other_value), gap + interval, _p(one.p)
+
+
+def _directed(metric: str) -> str:
+    return f"{name_of(metric)} (less is better)" if is_better_low(metric) else name_of(metric)
 
 
 def _could_show(one: Compared) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gastrovl.evaluation.measures.measure import Flags, Floats, Measure, first_over_second, value
+from gastrovl.evaluation.measures.measure import Flags, Floats, Measure, first_over_second
+from gastrovl.evaluation.measures.weighted import AnyMeasure, value_of_any
 from gastrovl.evaluation.statistics.intervals import LEVEL, Interval, intervals
 
 FLIPS = 9_999  # random sign flips: the smallest p value they can give is 1 / 10,000
@@ -133,8 +134,8 @@ class Difference:
 
 
 def differences(
-    first: Sequence[Measure],
-    second: Sequence[Measure],
+    first: Sequence[AnyMeasure],
+    second: Sequence[AnyMeasure],
     groups: Sequence[str],
     *,
     resamples: int,
@@ -168,8 +169,10 @@ def differences(
     ]
 
 
-def outcomes(measure: Measure, rows: Flags | None = None) -> Floats | None:
+def outcomes(measure: AnyMeasure, rows: Flags | None = None) -> Floats | None:
     """The values whose plain mean a measure is, (conversations it applies to,); None if it is no plain mean."""
+    if not isinstance(measure, Measure):
+        return None
     chosen = measure.applies if rows is None else measure.applies & rows
     counts = measure.counts[chosen]
     is_mean = measure.value_of is first_over_second and counts.shape[1] == 2 and bool(np.all(counts[:, 1] == 1))
@@ -184,9 +187,9 @@ def group_sums(values: NDArray[Any], groups: Sequence[str]) -> Floats:
 
 
 def _difference(
-    first: Measure, second: Measure, of_first: Interval, of_second: Interval, rows: Flags, names: NDArray[Any]
+    first: AnyMeasure, second: AnyMeasure, of_first: Interval, of_second: Interval, rows: Flags, names: NDArray[Any]
 ) -> Difference:
-    values = value(first, rows), value(second, rows)
+    values = value_of_any(first, rows), value_of_any(second, rows)
     about = rows & first.applies
     n, groups = int(about.sum()), len(set(names[about]))
     if values[0] is None or values[1] is None:
