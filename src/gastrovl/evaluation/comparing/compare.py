@@ -372,7 +372,7 @@ def _notes(readings: Mapping[str, Reading]) -> list[str]:
             metrics = {measure.metric for measure in (*mine.measures, *block.measures)}
             if odd := sorted(metrics - _shared_metrics(mine, block)):
                 notes.append(
-                    f"{task} {split}: {', '.join(odd)}: not compared, for {reference} and {name} do not both have it for "
-                    "the same questions."
+                    f"{task} {split}: {', '.join(odd)}: not compared, for {reference} and {name} do not both have it "
+                    "for the same questions."
                 )
     return notes
