@@ -78,10 +78,7 @@ def test_less_of_an_error_is_no_drop():
     rules = (Rule(task=Task.CLS, metric="ece", largest_drop=1.0),)
     good, bad = (results(score(), score(value, metric="ece")) for value in (0.1, 0.2))
     assert failures(good, bad, rules=rules) == []
-    assert (
-        failures(bad, good, rules=rules) == [("drop", "CLS test " + "expected calibration error")]
-        or failures(bad, good, rules=rules)[0][0] == "drop"
-    )
+    assert [what for what, _ in failures(bad, good, rules=rules)] == ["drop"]
 
 
 def test_a_metric_that_vanished_fails_with_its_name():
