@@ -20,6 +20,7 @@ KINDS = {
     "data": ("gastrovl.data.build", "BuildConfig"),
     "train": ("gastrovl.training.config", "TrainConfig"),
     "run": ("gastrovl.pipeline", "RunConfig"),
+    "evaluate": ("gastrovl.evaluation.comparing.gate", "GateConfig"),
     "evaluate/models": ("gastrovl.inference.description", "ModelDescription"),
 }
 

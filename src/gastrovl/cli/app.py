@@ -17,10 +17,12 @@ from rich.console import Console
 from rich.text import Text
 
 from gastrovl.cli.ask import ask
+from gastrovl.cli.compare import compare
 from gastrovl.cli.data import app as data_app
 from gastrovl.cli.demo import demo
 from gastrovl.cli.draw import draw
 from gastrovl.cli.evaluate import evaluate
+from gastrovl.cli.gate import gate
 from gastrovl.cli.judge import judge
 from gastrovl.cli.predict import predict
 from gastrovl.cli.push import push
@@ -32,7 +34,20 @@ from gastrovl.core import processes
 from gastrovl.core.errors import GastroVLError
 
 NOTICE = "Research use only: not a medical device. Every output is a draft; a physician decides."
-COMMANDS: tuple[Callable[..., Any], ...] = (demo, run, train, draw, predict, ask, evaluate, judge, push, tokenizer)
+COMMANDS: tuple[Callable[..., Any], ...] = (
+    demo,
+    run,
+    train,
+    draw,
+    predict,
+    ask,
+    evaluate,
+    compare,
+    gate,
+    judge,
+    push,
+    tokenizer,
+)
 USER_ERROR = 2
 _OUTSIDE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 

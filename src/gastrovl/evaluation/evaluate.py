@@ -35,6 +35,7 @@ from gastrovl.evaluation.results import (
 )
 from gastrovl.evaluation.scoring import Scored, score_task
 from gastrovl.evaluation.showing.plots import save_plots
+from gastrovl.evaluation.showing.report import write_report
 from gastrovl.evaluation.showing.tables import write_tables
 from gastrovl.evaluation.statistics.intervals import LEVEL
 
@@ -56,7 +57,7 @@ def evaluate(
     progress: Progress | None = None,
     now: datetime | None = None,
 ) -> Results:
-    """Score replies and write results.json, tables.md, tables.csv, tables.tex, plots/*.png and manifest.json.
+    """Score replies and write report.html, results.json, tables.*, paper.*, plots/*.png and manifest.json.
 
     Args:
         predictions: JSONL of Prediction, exactly one for each conversation.
@@ -99,6 +100,7 @@ def evaluate(
             inputs={f"{role}: {path.name}": sha256_file(path) for role, path in files.items()},
             now=now,
         )
+        write_report(folder, results, items, conversations.parent if uses_images else None, seed=seed)
     return results
 
 

@@ -113,7 +113,6 @@ def read_raters(
     if not asked:
         raise RecordError(f"{conversations}: holds no conversation")
     has_raters, found = _read(Path(answers), asked)
-    digests = {"fingerprint": sha256_file(answers), "conversations": sha256_file(conversations)}
     paths = {rater: Path(output) / f"{rater}.jsonl" if has_raters else Path(output) for rater in found}
     for path in paths.values():
         if path.exists() and not is_replaced:
@@ -121,7 +120,15 @@ def read_raters(
     for rater, path in paths.items():
         predictions = [found[rater][name].prediction(one, rater) for name, one in asked.items()]
         records.write_records(path, predictions)
-        write_run(path, summarise(predictions, model=rater, asked_now=len(predictions), seconds_now=0.0, **digests))
+        run = summarise(
+            predictions,
+            model=rater,
+            fingerprint=sha256_file(answers),
+            conversations=sha256_file(conversations),
+            asked_now=len(predictions),
+            seconds_now=0.0,
+        )
+        write_run(path, run)
     return [(path, len(asked)) for path in paths.values()]
 
 

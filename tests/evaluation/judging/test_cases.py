@@ -15,13 +15,19 @@ from gastrovl.evaluation.judging.cases import choose, read_cases, reference_text
 
 def test_the_reference_says_text_other_wordings_terms_and_places():
     box = Box(x0=0.05, y0=0.05, x1=0.2, y1=0.2)
-    text = reference_text(("A polyp.", "One polyp."), ("gastric_polyp", "unheard_of"), (box,), Taxonomy.load())
+    said = (("A polyp.", "One polyp."), ("gastric_polyp", "unheard_of"), (box,), Taxonomy.load())
+    text = reference_text(Task.CAP, *said)
     assert text.splitlines() == [
         "True answer: A polyp.",
         "Equally true: One polyp.",
         "On record: gastric polyp, unheard_of",
         "Place: at the upper left (small in view)",
     ]
+
+
+def test_what_a_question_is_about_is_not_said_to_be_there():
+    text = reference_text(Task.VQA, ("no",), ("gastric_polyp",), (), Taxonomy.load())
+    assert text.splitlines() == ["True answer: no", "Asked about: gastric polyp"]
 
 
 def test_replies_are_named_after_their_models_and_after_their_files_where_these_are_the_same(captions, replies):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import random
 from collections import Counter
 
 import pytest
@@ -153,6 +154,19 @@ def test_images_are_small_copies_without_metadata_under_names_that_say_nothing(e
         with Image.open(folder / "for-raters" / name) as image:
             assert max(image.size) <= 64
             assert not image.getexif()
+
+
+def test_a_name_in_the_comment_of_an_image_file_stays_behind(captions, replies, tmp_path):
+    asked = captions(1)
+    named = asked.parent / "images" / "0.jpg"
+    with Image.open(asked.parent / "images" / "0.png") as image:
+        image.save(named, "JPEG", comment=b"a patient's name")
+    asked.write_text(asked.read_text("utf-8").replace("images/0.png", "images/0.jpg"), "utf-8")
+    folder = tmp_path / "rating"
+    options = SheetOptions(raters=1, with_images=True)
+    export_sheets([replies(asked, "m9x", lambda _, truth: truth)], asked, folder, options=options)
+    assert b"a patient's name" in named.read_bytes()
+    assert b"a patient's name" not in (folder / "for-raters" / "images" / "0001.jpg").read_bytes()
 
 
 def test_instructions_give_every_level_and_where_the_scale_is_from(exported):
@@ -313,3 +327,25 @@ def test_a_broken_key_is_refused(exported, content):
     (folder / "key.json").write_text(content, "utf-8")
     with pytest.raises(RecordError, match="not a key of rating sheets"):
         import_sheets(folder, [path])
+
+
+def test_no_bytes_do_anything_but_fail(exported):
+    folder = exported(raters=1)
+    path = fill(folder, "rater-1", levels)
+    good = path.read_bytes()
+    generator = random.Random(7)
+    outcomes = Counter()
+    for _ in range(300):
+        content = bytearray(good)
+        for _ in range(generator.choice((1, 3, 40))):
+            place = generator.randrange(len(content))
+            content[place : place + generator.choice((0, 1, 5))] = generator.randbytes(generator.choice((0, 1, 4)))
+        path.write_bytes(content[: generator.choice((len(content), generator.randrange(len(content))))])
+        try:
+            found = import_sheets(folder, [path])
+        except RecordError:
+            outcomes["refused"] += 1
+        else:  # bytes of a question or comment were hit, which nobody reads
+            assert all(set(one.scores) == {"correct", "complete", "harmful"} for one in found.ratings)
+            outcomes["read"] += 1
+    assert min(outcomes["refused"], outcomes["read"]) > 10

@@ -74,7 +74,7 @@ def read_cases(predictions: Sequence[Path], conversations: Path, *, rule: Rule =
             image=question.image.path,
             image_sha256=question.image.sha256,
             question=question.words,
-            reference=reference_text(question.references, question.terms, question.boxes, taxonomy),
+            reference=reference_text(question.task, question.references, question.terms, question.boxes, taxonomy),
             replies={name: item.reply.text for name, item in zip(names, some, strict=True)},
             rules={name: rule(item) for name, item in zip(names, some, strict=True)},
         )
@@ -92,14 +92,19 @@ def read_places(conversations: Path) -> tuple[dict[str, str], dict[str, Task]]:
     return {one.id: one.group for one in asked}, {one.id: one.task for one in asked}
 
 
-def reference_text(references: Sequence[str], terms: Sequence[str], boxes: Sequence[Box], taxonomy: Taxonomy) -> str:
-    """The truth as lines: the true text, its other wordings, the terms on record, the places."""
+def reference_text(
+    task: Task, references: Sequence[str], terms: Sequence[str], boxes: Sequence[Box], taxonomy: Taxonomy
+) -> str:
+    """The truth as lines: the true text, its other wordings, the terms on record, the places.
+
+    Of VQA, terms and places are only what the question is about: of a thing that is absent, they name it all the same.
+    """
     lines = [f"True answer: {references[0]}"]
     lines += [f"Equally true: {text}" for text in references[1:]]
+    known, place = ("Asked about", "Place asked about") if task is Task.VQA else ("On record", "Place")
     if terms:
-        named = [taxonomy[one].name if one in taxonomy else one for one in terms]
-        lines.append(f"On record: {', '.join(named)}")
-    lines += [f"Place: {position_phrase(box)} ({share_word(box)} in view)" for box in boxes]
+        lines.append(f"{known}: {', '.join(taxonomy[one].name if one in taxonomy else one for one in terms)}")
+    lines += [f"{place}: {position_phrase(box)} ({share_word(box)} in view)" for box in boxes]
     return "\n".join(lines)
 
 

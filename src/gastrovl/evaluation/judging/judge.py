@@ -250,6 +250,7 @@ def _judgement(job: _Job, outcome: Outcome, judge: str) -> Judgement:
 def _shown(path: Path, most_side_px: int) -> Image.Image:
     image = open_image(path)
     image.thumbnail((most_side_px, most_side_px), Image.Resampling.LANCZOS)
+    image.info.clear()  # a JPEG's comment would be sent along, and may hold a name
     return image
 
 

@@ -224,6 +224,7 @@ def _copy(source: Path, target: Path, most_side_px: int) -> None:
     """A scaled copy with no metadata."""
     image = open_image(source)
     image.thumbnail((most_side_px, most_side_px), Image.Resampling.LANCZOS)
+    image.info.clear()  # a JPEG's comment would be written again, and may hold a name
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         image.save(target, "JPEG", quality=_JPEG_QUALITY)

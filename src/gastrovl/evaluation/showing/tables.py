@@ -121,7 +121,8 @@ def reading_notes(results: Results) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for score in results.scores:
         if score.reason and (score.dataset == ALL or score.metric == HEADLINE[score.task]):
-            where = f"{score.task} {metric_name(score.metric)} of {_DATASETS.get(score.dataset, score.dataset)} ({score.split})"
+            dataset = _DATASETS.get(score.dataset, score.dataset)
+            where = f"{score.task} {metric_name(score.metric)} of {dataset} ({score.split})"
             reasons.setdefault(score.reason, []).append(where)
     return [
         "A reply that could not be read counts as wrong.",
