@@ -12,7 +12,8 @@ from gastrovl.evaluation.comparing.comparison import Compared, Comparison, Famil
 from gastrovl.evaluation.comparing.verdict import name_of
 from gastrovl.evaluation.measures.directions import is_better_low
 from gastrovl.evaluation.results import ALL
-from gastrovl.evaluation.showing.tables import NO_VALUE, Table, percent
+from gastrovl.evaluation.showing.names import NO_VALUE, percent
+from gastrovl.evaluation.showing.tables import Table
 from gastrovl.evaluation.statistics.intervals import FEW_GROUPS
 
 _GAP = "difference [95 % CI]"

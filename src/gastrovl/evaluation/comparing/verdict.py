@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gastrovl.core.types import Task
 from gastrovl.evaluation.comparing.comparison import Compared, Conclusion, Outcome
-from gastrovl.evaluation.showing.tables import NAMES
+from gastrovl.evaluation.showing.names import metric_name
 from gastrovl.evaluation.statistics.intervals import FEW_GROUPS
 from gastrovl.evaluation.statistics.power import ALPHA
 
@@ -138,7 +138,7 @@ def points(difference: float | None) -> str:
 
 def name_of(metric: str) -> str:
     """A metric's name in words; its own where it has none."""
-    return NAMES.get(metric, metric)
+    return metric_name(metric)
 
 
 def _number(fraction: float) -> str:

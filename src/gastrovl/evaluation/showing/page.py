@@ -21,16 +21,8 @@ from gastrovl.evaluation.questions import read_questions
 from gastrovl.evaluation.results import ALL, Results, read_results
 from gastrovl.evaluation.showing.curves import draw_loss, draw_scores_over_time
 from gastrovl.evaluation.showing.gallery import Card, cards
-from gastrovl.evaluation.showing.tables import (
-    NAMES,
-    NO_VALUE,
-    Table,
-    dataset_table,
-    metric_table,
-    overall_table,
-    percent,
-    reading_notes,
-)
+from gastrovl.evaluation.showing.names import NO_VALUE, name_with_unit, shown
+from gastrovl.evaluation.showing.tables import Table, dataset_table, metric_table, overall_table, reading_notes
 from gastrovl.evaluation.showing.templating import template
 
 _SPLITS = (Split.TEST, Split.VAL)  # the unseen one first
@@ -154,13 +146,11 @@ def _section(folder: Path, split: Split, results: Results) -> SplitSection:
 def _baseline_table(results: Results, split: Split) -> Table:
     """Every baseline on its own, over all conversations."""
     rows = tuple(
-        (one.task.value, one.name, NAMES[one.metric], percent(one.value), str(one.n))
+        (one.task.value, one.name, name_with_unit(one.metric), shown(one.metric, one.value), str(one.n))
         for one in results.baselines
         if one.dataset == ALL
     )
-    return Table(
-        f"Baselines one by one, {split}", ("task", "baseline", "metric", "score, %", "n"), rows, first_number=3
-    )
+    return Table(f"Baselines one by one, {split}", ("task", "baseline", "metric", "score", "n"), rows, first_number=3)
 
 
 def _reply_table(results: dict[Split, Results]) -> Table:

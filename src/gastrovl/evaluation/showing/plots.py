@@ -13,7 +13,7 @@ from gastrovl.core import figures
 from gastrovl.core.figures import GREY, INK, OCHRE, PURPLE, RULE, RUST, TEAL, hide_frame, save_figure
 from gastrovl.core.types import Score, Split, Task
 from gastrovl.evaluation.results import ALL, MEAN, ConfusionMatrix, IouCurve, Results
-from gastrovl.evaluation.showing.tables import NAMES
+from gastrovl.evaluation.showing.names import metric_name
 from gastrovl.evaluation.tasks import HEADLINE
 
 MODEL = TEAL
@@ -71,7 +71,7 @@ def draw_scores(scores: Sequence[Score]) -> Any:
         color=RIVAL,
         label="best trivial baseline",
     )
-    axes.set_yticks(places, [f"{score.task}  {NAMES[score.metric]}" for score in shown])
+    axes.set_yticks(places, [f"{score.task}  {metric_name(score.metric)}" for score in shown])
     axes.invert_yaxis()
     axes.set_xlim(-2, 102)
     axes.set_xlabel("percent")
@@ -118,7 +118,7 @@ def _draw_bars(axes: Any, task: Task, scores: Sequence[Score]) -> None:
             )
     names = [f"{s.dataset}: {_percent(s.value):.0f}" if s.value is not None else f"{s.dataset}: –" for s in scores]
     axes.set_xticks(range(len(scores)), names, rotation=30, ha="right", rotation_mode="anchor")
-    axes.set_title(f"{task}: {NAMES[HEADLINE[task]]}", fontsize=10)
+    axes.set_title(f"{task}: {metric_name(HEADLINE[task])}", fontsize=10)
     axes.set_ylim(0, 108)
     axes.set_yticks(range(0, 101, 20))
     axes.grid(axis="y", color=RULE)

@@ -16,16 +16,9 @@ from gastrovl.evaluation.measures.directions import is_better_low
 from gastrovl.evaluation.results import ALL, Results
 from gastrovl.evaluation.showing import published
 from gastrovl.evaluation.showing.gallery import Card, card
+from gastrovl.evaluation.showing.names import metric_name, percent
 from gastrovl.evaluation.showing.page import Picture, png_uri
-from gastrovl.evaluation.showing.tables import (
-    NAMES,
-    Table,
-    all_tables,
-    overall_table,
-    paper_tables,
-    percent,
-    reading_notes,
-)
+from gastrovl.evaluation.showing.tables import Table, all_tables, overall_table, paper_tables, reading_notes
 from gastrovl.evaluation.showing.templating import template
 
 CASES = 300  # at about 20 kB each
@@ -93,7 +86,7 @@ def _verdict(score: Score) -> str:
     where = f"{score.task}, {score.split}"
     if score.value is None:
         return f"{where}: no score ({score.reason})."
-    said = f"{where}: {NAMES[score.metric]} is {percent(score.value)} %"
+    said = f"{where}: {metric_name(score.metric)} is {percent(score.value)} %"
     if score.low is not None and score.high is not None:
         said += f" [{percent(score.low)}, {percent(score.high)}]"
     said += f" on {score.n:,} questions"
