@@ -137,7 +137,7 @@ def _rules(config: GateConfig, then: Mapping[Key, Score]) -> dict[Key, float]:
     """The scores whose fall is limited, with the limit in points: headlines over all datasets, and what rules name."""
     found = {key: config.largest_drop for key in then if key[3] == ALL and key[2] == tasks.HEADLINE[key[0]]}
     for rule in config.rules:
-        found |= {key: rule.largest_drop for key in _matching(rule, then)}
+        found |= dict.fromkeys(_matching(rule, then), rule.largest_drop)
     return found
 
 
