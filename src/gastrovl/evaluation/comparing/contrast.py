@@ -71,7 +71,7 @@ def _compared(
     named = None
     if scores[0] is not None and found.n:
         chosen = measures[0].applies if rows is None else measures[0].applies & rows
-        named = [groups[place] for place in np.flatnonzero(chosen)]
+        named = [groups[place] for place in np.flatnonzero(chosen).tolist()]
     details: dict[str, Any] = {}
     if scores[0] is not None and scores[1] is not None and named:
         details = _of_questions(scores[0], scores[1], named, wanted, is_text=blank.task in (Task.CAP, Task.REPORT))

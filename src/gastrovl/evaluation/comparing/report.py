@@ -137,7 +137,7 @@ def write_report(folder: Path, comparison: Comparison) -> None:
 def to_markdown(comparison: Comparison) -> str:
     """Verdicts, tables and notes as GitHub Markdown."""
     others = ", ".join(one.name for one in comparison.contenders if one.name != comparison.reference)
-    parts = [f"# {others} against {comparison.reference}"]
+    parts = [f"# {_escaped(others)} against {_escaped(comparison.reference)}"]
     parts.append("## Verdicts\n\n" + "\n".join(f"- {_escaped(one.text)}" for one in comparison.conclusions))
     tables = [headline_table(comparison), right_wrong_table(comparison), dataset_table(comparison)]
     if len(comparison.contenders) > 2:

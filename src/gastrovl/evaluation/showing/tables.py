@@ -17,6 +17,7 @@ from gastrovl.evaluation.tasks import HEADLINE
 
 _DATASETS = {ALL: "all", MEAN: "mean of datasets"}
 DOUBT = "†"  # beside a score whose `reason` is told below the table
+_NAMED = 4  # scores that a note names
 _LATEX = {
     **{character: "\\" + character for character in "&%$#_{}"},
     "\\": r"\textbackslash{}",
@@ -130,8 +131,14 @@ def reading_notes(results: Results) -> list[str]:
         f"seed {results.seed}.",
         "A baseline answers the same questions blindly, or by a 4x4 colour thumbnail only; the best one is shown.",
         *results.notes,
-        *(f"{DOUBT} {reason}: {', '.join(places)}." for reason, places in reasons.items()),
+        *(f"{DOUBT} {reason}: {_places(places)}." for reason, places in reasons.items()),
     ]
+
+
+def _places(places: Sequence[str]) -> str:
+    if len(places) <= _NAMED:
+        return ", ".join(places)
+    return f"{', '.join(places[:_NAMED])} and {len(places) - _NAMED} more"
 
 
 def to_markdown(tables: Sequence[Table], results: Results) -> str:
