@@ -34,6 +34,7 @@ from gastrovl.evaluation.results import (
     write_results,
 )
 from gastrovl.evaluation.scoring import Scored, score_task
+from gastrovl.evaluation.showing.confidenceplots import save_confidence_plots
 from gastrovl.evaluation.showing.plots import save_plots
 from gastrovl.evaluation.showing.report import write_report
 from gastrovl.evaluation.showing.tables import write_tables
@@ -91,6 +92,7 @@ def evaluate(
         write_results(folder / "results.json", results)
         write_tables(folder, results)
         save_plots(folder / "plots", results, taxonomy)
+        save_confidence_plots(folder / "plots", items)
         files = {"predictions": predictions, "conversations": conversations, "train": train}
         write_manifest(
             folder,

@@ -15,6 +15,7 @@ from gastrovl.core.types import Score, Split, Task
 from gastrovl.evaluation.results import ALL, MEAN
 from gastrovl.evaluation.tasks import HEADLINE
 
+PAPER_NAME = "He et al. 2025, on other images"  # in figures
 _Z = 1.959963984540054  # 97.5 % of the normal distribution
 _ROUNDING = 0.015  # percent; two decimals were printed, and two roundings may add up
 Bounds = tuple[float, float]
@@ -76,6 +77,12 @@ class Published(Config):
 def published() -> Published:
     """The reference data that ships with this package."""
     return load_config(Path(__file__).with_name("published.yaml"), Published)
+
+
+def overall_percent(task: Task, split: Split) -> float | None:
+    """What Table 4 prints for the paper's model; None for other tasks and for training data."""
+    row = next((one for one in published().overall if one.task is task), None)
+    return None if row is None or split is Split.TRAIN else row.val if split is Split.VAL else row.test
 
 
 def micro(rows: Sequence[DatasetRow]) -> float:
