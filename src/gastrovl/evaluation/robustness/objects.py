@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from gastrovl.core.types import Box
-from gastrovl.evaluation.robustness.pixels import Pixels, blend, draw_places, short_side, to_image, to_pixels
+from gastrovl.evaluation.robustness.pixels import Pixels, blend, draw_places, field_of_view, short_side, to_image, to_pixels
 
 MOST_COVERED = 0.25  # of the area of any box that an instrument may hide
-_GLARE = (8, 18, 34, 58, 95)  # highlights
-_GLARE_SIZE = (0.7, 0.85, 1.0, 1.2, 1.5)
+_GLARE = (14, 32, 60, 105, 170)  # highlights
+_GLARE_SIZE = (0.8, 0.9, 1.0, 1.2, 1.5)
 _FOAM = (14, 40, 90, 170, 300)  # bubbles
 _FOAM_CLUSTERS = 6
 _TEXT_LINES = (3, 6, 10, 15, 22)
@@ -22,6 +22,7 @@ _TEXT_SIZE = (0.026, 0.03, 0.034, 0.038, 0.042)
 _INSTRUMENT_REACH = (0.18, 0.28, 0.38, 0.48, 0.58)  # beyond the rim of the field, in shares of the shorter side
 _INSTRUMENT_WIDTH = (0.050, 0.058, 0.066, 0.074, 0.082)
 _PLACEMENTS = 24
+_TRIED_AT = 160  # px of the longer side at which ways in are tried
 _SCALE = 2  # masks are drawn this much larger, for smooth edges
 _FIELDS = ("ID", "NAME", "SEX", "AGE", "D.O.B.", "DATE", "TIME", "EXAM", "DR", "ROOM", "SCOPE", "COMMENT", "CVP", "EH")
 _CONSONANTS = "BCDFGHJKLMNPQRSTVWXZ"  # without vowels no name can come out
@@ -31,8 +32,8 @@ _WHITE, _YELLOW, _GREEN = (236, 236, 236), (240, 226, 90), (120, 230, 130)
 def glare(image: Image.Image, level: int, generator: np.random.Generator) -> Image.Image:
     """Specular highlights on wet mucosa: white irregular spots with a thin halo, mostly where it is bright already."""
     side = short_side(image)
-    places = draw_places(image, _GLARE[-1], generator, brightness=3.0)
-    sizes = generator.lognormal(mean=math.log(0.010), sigma=0.55, size=len(places))
+    places = draw_places(image, _GLARE[-1], generator, brightness=1.8)
+    sizes = np.minimum(generator.lognormal(mean=math.log(0.0055), sigma=0.6, size=len(places)), 0.022)
     shapes = generator.random((len(places), 3))
     mask, pen = _mask(image)
     for place, size, (angle, stretch, waves) in list(zip(places, sizes, shapes, strict=True))[: _GLARE[level - 1]]:
@@ -40,7 +41,7 @@ def glare(image: Image.Image, level: int, generator: np.random.Generator) -> Ima
         pen.polygon(_blot(place, radius, float(angle), float(stretch), float(waves), image.size), fill=255)
     spots = _shrunk(mask.filter(ImageFilter.GaussianBlur(_SCALE * max(0.6, 0.0012 * side))), image)
     halo = _shrunk(mask.filter(ImageFilter.GaussianBlur(_SCALE * 0.012 * side)), image)
-    cover: Pixels = np.clip(np.maximum(spots * np.float32(1.05), halo * np.float32(0.55)), 0, 1)
+    cover: Pixels = np.clip(np.maximum(spots * np.float32(1.05), halo * np.float32(0.55)), 0, 1) * field_of_view(image)
     return to_image(blend(to_pixels(image), (1.0, 0.985, 0.97), cover))
 
 
@@ -48,7 +49,7 @@ def _blot(
     place: NDArray[np.float64], radius: float, angle: float, stretch: float, waves: float, size: tuple[int, int]
 ) -> list[tuple[float, float]]:
     """A closed wavy line around an elongated spot, on the enlarged mask."""
-    turn, longer = 2 * math.pi * angle, 1 + 1.8 * stretch
+    turn, longer = 2 * math.pi * angle, 1 + 1.1 * stretch
     points = []
     for step in range(28):
         t = 2 * math.pi * step / 28
@@ -80,14 +81,14 @@ def bubbles(image: Image.Image, level: int, generator: np.random.Generator) -> I
         inside_pen.ellipse(_circle(x, y, radius), fill=255)
         rim_pen.ellipse(_circle(x, y, radius), outline=255, width=max(_SCALE, round(_SCALE * 0.22 * radius)))
         reflex_pen.ellipse(_circle(x - 0.38 * radius, y - 0.42 * radius, max(0.8, 0.24 * radius)), fill=255)
-    pixels = to_pixels(image)
-    soft = _shrunk(film.filter(ImageFilter.GaussianBlur(_SCALE * 0.02 * side)), image)
+    pixels, field = to_pixels(image), field_of_view(image)
+    soft = field * _shrunk(film.filter(ImageFilter.GaussianBlur(_SCALE * 0.02 * side)), image)
     pixels = blend(pixels, (0.93, 0.90, 0.82), np.float32(0.42) * soft)
-    pixels = blend(pixels, 0.72 * pixels, np.float32(0.55) * _shrunk(inside, image))
+    pixels = blend(pixels, 0.72 * pixels, np.float32(0.55) * field * _shrunk(inside, image))
     rim = _shrunk(rims.filter(ImageFilter.GaussianBlur(_SCALE * 0.0015 * side)), image)
-    pixels = blend(pixels, (0.97, 0.95, 0.90), np.float32(0.62) * rim)
+    pixels = blend(pixels, (0.97, 0.95, 0.90), np.float32(0.62) * field * rim)
     spark = _shrunk(reflexes.filter(ImageFilter.GaussianBlur(0.6 * _SCALE)), image)
-    return to_image(blend(pixels, (1.0, 1.0, 1.0), np.float32(0.95) * spark))
+    return to_image(blend(pixels, (1.0, 1.0, 1.0), np.float32(0.95) * field * spark))
 
 
 def text_overlay(image: Image.Image, level: int, generator: np.random.Generator) -> Image.Image:
@@ -100,7 +101,7 @@ def text_overlay(image: Image.Image, level: int, generator: np.random.Generator)
     pen = ImageDraw.Draw(changed)
     for index, line in enumerate(lines[: _TEXT_LINES[level - 1]]):
         column, row = divmod(index, rows)
-        _write(pen, line, (0.02 + 0.36 * column) * image.width, 0.03 * image.height + 1.35 * size_px * row, size_px, colour)
+        _write(pen, line, (0.02 + 0.48 * column) * image.width, 0.03 * image.height + 1.35 * size_px * row, size_px, colour)
     return changed
 
 
@@ -142,16 +143,29 @@ def instrument(
     none does, the one that hides least, drawn back as far as it takes.
     """
     is_snare = bool(generator.random() < 0.4)
-    ways = [_way_in(generator) for _ in range(_PLACEMENTS)]
-    worst = [_most_hidden(_shaft(image, way, len(_INSTRUMENT_REACH), is_snare)[0], boxes) for way in ways]
-    chosen = next((i for i, share in enumerate(worst) if share <= MOST_COVERED), int(np.argmin(worst)))
+    ways = [_way_in(generator) for _ in range(_PLACEMENTS if boxes else 1)]
+    way = _harmless(image, ways, is_snare, boxes)
     back = 1.0
-    cover, shade = _shaft(image, ways[chosen], level, is_snare)
+    cover, shade = _shaft(image, way, level, is_snare)
     while _most_hidden(cover, boxes) > MOST_COVERED:
         back -= 0.1
-        cover, shade = _shaft(image, ways[chosen], level, is_snare, back)
+        cover, shade = _shaft(image, way, level, is_snare, back)
     metal: Pixels = np.stack([shade, shade * np.float32(0.99), shade * np.float32(0.97)], axis=-1)
     return to_image(blend(to_pixels(image), metal, cover))
+
+
+def _harmless(
+    image: Image.Image, ways: Sequence[tuple[float, float]], is_snare: bool, boxes: Sequence[Box]
+) -> tuple[float, float]:
+    """The first way in that hides little of the boxes at the highest level, judged on a small copy; else the best."""
+    small = image.copy()
+    small.thumbnail((_TRIED_AT, _TRIED_AT))
+    hidden: list[float] = []
+    for way in ways:
+        hidden.append(_most_hidden(_shaft(small, way, len(_INSTRUMENT_REACH), is_snare)[0], boxes))
+        if hidden[-1] <= MOST_COVERED:
+            return way
+    return ways[int(np.argmin(hidden))]
 
 
 def _way_in(generator: np.random.Generator) -> tuple[float, float]:

@@ -17,7 +17,7 @@ _UNDER = (0.55, 0.35, 0.21, 0.12, 0.06)
 _OVER = (1.45, 2.0, 2.8, 4.0, 6.0)
 _CAST = (0.25, 0.45, 0.65, 0.85, 1.1)
 _JPEG = (30, 18, 11, 7, 4)
-_VIGNETTE = (0.45, 0.65, 0.8, 0.92, 1.0)
+_VIGNETTE = (0.45, 0.62, 0.76, 0.88, 0.97)
 _NOISE = (0.025, 0.045, 0.075, 0.115, 0.17)
 # Gains of red, green and blue: what is seen through bile, through blood, and under a wrong white balance.
 TINTS = {
@@ -102,7 +102,7 @@ def vignette(image: Image.Image, level: int, generator: np.random.Generator) -> 
     x, y = (x + 0.5) / image.width - np.float32(centre_x), (y + 0.5) / image.height - np.float32(centre_y)
     distance = np.sqrt(x * x + y * y) / np.float32(0.5)  # 1 in the middle of a side
     strength = _VIGNETTE[level - 1]
-    begins, ends = 0.75 - 0.55 * strength, 1.5 - 0.55 * strength
+    begins, ends = 0.75 - 0.6 * strength, 1.55 - 0.45 * strength
     fall = np.clip((distance - np.float32(begins)) / np.float32(ends - begins), 0, 1)
     fall = fall * fall * (3 - 2 * fall)
     return to_image(from_light(to_light(to_pixels(image)) * (1 - np.float32(strength) * fall)[..., None]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 Pixels = NDArray[np.float32]
 _GAMMA = 2.2  # of a display; near enough to sRGB for changing how much light there is
@@ -58,6 +58,17 @@ def draw_places(
     rows, columns = np.divmod(cells, values.shape[1])
     jitter = generator.random((count, 2))
     return np.stack([(columns + jitter[:, 0]) / values.shape[1], (rows + jitter[:, 1]) / values.shape[0]], axis=1)
+
+
+def field_of_view(image: Image.Image) -> Pixels:
+    """Where mucosa is seen and not the black around it, with a soft rim, (height, width) in [0, 1]."""
+    coarse = image.convert("L")
+    coarse.thumbnail((_COARSE, _COARSE), Image.Resampling.BOX)
+    lit = coarse.point([255 * (value > 255 * _SEEN) for value in range(256)])
+    closed = lit.filter(ImageFilter.MaxFilter(5)).filter(ImageFilter.MinFilter(5))  # dark folds belong to the field
+    if not np.asarray(closed).any():
+        return np.ones((image.height, image.width), dtype=np.float32)
+    return np.asarray(closed.resize(image.size, Image.Resampling.BILINEAR), dtype=np.float32) / np.float32(255)
 
 
 def blend(pixels: Pixels, colour: Pixels | tuple[float, float, float], cover: Pixels) -> Pixels:
