@@ -18,6 +18,8 @@ from gastrovl.core.errors import ConfigError
 from gastrovl.core.types import Conversation, Task
 from gastrovl.evaluation.robustness.corruptions import generator_of
 
+_PATHOLOGY = "pathological_findings"
+_CANCERS = dict.fromkeys(("adenocarcinoma", "carcinoma", "cancer", "lymphoma"), "cancer")
 _WORDINGS = Path(__file__).with_name("leading.yaml")
 
 
@@ -125,9 +127,20 @@ def _named(conversation: Conversation, trap: Trap, taxonomy: Taxonomy, seed: int
 
 
 def wrong_labels(term: str, true: Sequence[str], taxonomy: Taxonomy) -> list[str]:
-    """Siblings of a term, which a reader could take it for: same level, same parent, none of them true."""
-    found = [one.id for one in taxonomy.terms if one.parent == taxonomy[term].parent and one.level == taxonomy[term].level]
-    return [one for one in found if one not in true]
+    """Siblings of a term, for which it could be taken: same parent, none of them true or a truth in other words."""
+    siblings = [one.id for one in taxonomy.terms if one.parent == taxonomy[term].parent and one.id not in true]
+    return [one for one in siblings if not any(_may_be_true(one, known, taxonomy) for known in true)]
+
+
+def _may_be_true(term: str, true: str, taxonomy: Taxonomy) -> bool:
+    """Whether a term may name what a true one names, said closer or wider: "esophagitis la grade a" of esophagitis."""
+    if term in taxonomy.ancestors(true) or true in taxonomy.ancestors(term):
+        return True
+    words, others = taxonomy[term].name.split(), taxonomy[true].name.split()
+    if set(words) <= set(others) or set(others) <= set(words):
+        return True
+    heads = {_CANCERS.get(words[-1], words[-1]), _CANCERS.get(others[-1], others[-1])}
+    return len(heads) == 1 and _PATHOLOGY in taxonomy.ancestors(term)
 
 
 def is_followed(trap: Trap, task: Task, suggested: str, *, labels: Sequence[str] | None, has_boxes: bool) -> bool:

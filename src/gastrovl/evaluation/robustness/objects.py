@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from gastrovl.core.types import Box
-from gastrovl.evaluation.robustness.pixels import Pixels, blend, draw_places, field_of_view, short_side, to_image, to_pixels
+from gastrovl.evaluation.robustness.pixels import (
+    Pixels,
+    blend,
+    draw_places,
+    field_of_view,
+    short_side,
+    to_image,
+    to_pixels,
+)
 
 MOST_COVERED = 0.25  # of the area of any box that an instrument may hide
 _GLARE = (14, 32, 60, 105, 170)  # highlights
@@ -101,7 +109,9 @@ def text_overlay(image: Image.Image, level: int, generator: np.random.Generator)
     pen = ImageDraw.Draw(changed)
     for index, line in enumerate(lines[: _TEXT_LINES[level - 1]]):
         column, row = divmod(index, rows)
-        _write(pen, line, (0.02 + 0.48 * column) * image.width, 0.03 * image.height + 1.35 * size_px * row, size_px, colour)
+        _write(
+            pen, line, (0.02 + 0.48 * column) * image.width, 0.03 * image.height + 1.35 * size_px * row, size_px, colour
+        )
     return changed
 
 
@@ -131,7 +141,9 @@ def _gibberish(generator: np.random.Generator) -> str:
 def _write(pen: ImageDraw.ImageDraw, text: str, x: float, y: float, size_px: int, colour: tuple[int, int, int]) -> None:
     """Text with a thin dark rim, as it stays legible over mucosa."""
     rim = max(1, size_px // 14)
-    pen.text((x, y), text, fill=colour, font=ImageFont.load_default(size_px), stroke_width=rim, stroke_fill=(12, 12, 12))
+    pen.text(
+        (x, y), text, fill=colour, font=ImageFont.load_default(size_px), stroke_width=rim, stroke_fill=(12, 12, 12)
+    )
 
 
 def instrument(
@@ -192,7 +204,10 @@ def _shaft(
     start = rim - inward * side
     mask, pen = _mask(image)
     half = 0.5 * width * side
-    pen.polygon(_corners(start - across * half * 1.25, start + across * half * 1.25, tip + across * half, tip - across * half), fill=255)
+    pen.polygon(
+        _corners(start - across * half * 1.25, start + across * half * 1.25, tip + across * half, tip - across * half),
+        fill=255,
+    )
     (_draw_snare if is_snare else _draw_jaws)(pen, tip, inward, across, half)
     y, x = np.mgrid[0 : image.height, 0 : image.width].astype(np.float32)
     place = ((x - tip[0]) * across[0] + (y - tip[1]) * across[1]) / np.float32(half)  # -1 and 1 are the shaft's edges
@@ -200,13 +215,19 @@ def _shaft(
     shade = np.float32(0.62) - np.float32(0.34) * np.clip(np.abs(place + 0.2), 0, 1.2) ** 2
     shade += np.float32(0.33) * np.exp(-(((place + 0.35) / np.float32(0.14)) ** 2))  # the light's reflex on metal
     if not is_snare:  # a coil's turns; a snare's sheath is smooth
-        shade *= np.where(along < -0.4, 1 - np.float32(0.16) * (np.sin(along * np.float32(9)) > 0.2), 1).astype(np.float32)
+        shade *= np.where(along < -0.4, 1 - np.float32(0.16) * (np.sin(along * np.float32(9)) > 0.2), 1).astype(
+            np.float32
+        )
     cover = _shrunk(mask.filter(ImageFilter.GaussianBlur(0.7 * _SCALE)), image)
     return cover, np.clip(shade, 0.06, 1).astype(np.float32)
 
 
 def _draw_jaws(
-    pen: ImageDraw.ImageDraw, tip: NDArray[np.float64], inward: NDArray[np.float64], across: NDArray[np.float64], half: float
+    pen: ImageDraw.ImageDraw,
+    tip: NDArray[np.float64],
+    inward: NDArray[np.float64],
+    across: NDArray[np.float64],
+    half: float,
 ) -> None:
     """Two open cups of a biopsy forceps."""
     for way in (-1, 1):
@@ -214,14 +235,23 @@ def _draw_jaws(
         normal = np.array([-out[1], out[0]])
         root, end = tip + way * across * 0.35 * half, tip + out * 3.1 * half
         pen.polygon(
-            _corners(root - normal * 0.45 * half, end - normal * 0.35 * half, end + normal * 0.35 * half, root + normal * 0.45 * half),
+            _corners(
+                root - normal * 0.45 * half,
+                end - normal * 0.35 * half,
+                end + normal * 0.35 * half,
+                root + normal * 0.45 * half,
+            ),
             fill=255,
         )
         pen.ellipse(_circle(*(end - out * 0.5 * half), 0.68 * half), fill=255)
 
 
 def _draw_snare(
-    pen: ImageDraw.ImageDraw, tip: NDArray[np.float64], inward: NDArray[np.float64], across: NDArray[np.float64], half: float
+    pen: ImageDraw.ImageDraw,
+    tip: NDArray[np.float64],
+    inward: NDArray[np.float64],
+    across: NDArray[np.float64],
+    half: float,
 ) -> None:
     """An oval loop of wire."""
     points = []
