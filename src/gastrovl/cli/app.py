@@ -23,6 +23,7 @@ from gastrovl.cli.draw import draw
 from gastrovl.cli.evaluate import evaluate
 from gastrovl.cli.predict import predict
 from gastrovl.cli.push import push
+from gastrovl.cli.robustness import robustness
 from gastrovl.cli.run import run
 from gastrovl.cli.tokenizer import tokenizer
 from gastrovl.cli.train import train
@@ -30,7 +31,7 @@ from gastrovl.core import processes
 from gastrovl.core.errors import GastroVLError
 
 NOTICE = "Research use only: not a medical device. Every output is a draft; a physician decides."
-COMMANDS: tuple[Callable[..., Any], ...] = (demo, run, train, draw, predict, ask, evaluate, push, tokenizer)
+COMMANDS: tuple[Callable[..., Any], ...] = (demo, run, train, draw, predict, ask, evaluate, robustness, push, tokenizer)
 USER_ERROR = 2
 _OUTSIDE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 

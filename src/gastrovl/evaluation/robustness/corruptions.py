@@ -1,8 +1,8 @@
 """The name of a corruption, a level from 1 to 5 and an image to the corrupted image, the same for ever.
 
-The randomness comes from the image, the corruption and a seed, not from the level: a stroke keeps its direction and foam
-its bubbles as they grow, so that what changes along a curve is the level alone. No pixel moves by design, so boxes stay
-true.
+The randomness comes from the image, the corruption and a seed, not from the level: a stroke keeps its direction and
+foam its bubbles as they grow, so that what changes along a curve is the level alone. No pixel moves by design, so boxes
+stay true.
 """
 
 from __future__ import annotations

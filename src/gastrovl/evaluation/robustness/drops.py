@@ -1,4 +1,4 @@
-"""Replies to changed questions and to the same ones unchanged, to scores, paired drops and how often a trap is followed.
+"""Replies to changed questions and to the same ones unchanged, to scores, paired drops and how often a trap works.
 
 The one place where this stage meets the scoring of answers.
 """
