@@ -27,6 +27,7 @@ from gastrovl.cli.judge import judge
 from gastrovl.cli.predict import predict
 from gastrovl.cli.push import push
 from gastrovl.cli.rate import app as rate_app
+from gastrovl.cli.robustness import robustness
 from gastrovl.cli.run import run
 from gastrovl.cli.tokenizer import tokenizer
 from gastrovl.cli.train import train
@@ -45,6 +46,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     compare,
     gate,
     judge,
+    robustness,
     push,
     tokenizer,
 )
