@@ -25,6 +25,7 @@ from gastrovl.cli.predict import predict
 from gastrovl.cli.push import push
 from gastrovl.cli.robustness import robustness
 from gastrovl.cli.run import run
+from gastrovl.cli.shift import app as shift_app
 from gastrovl.cli.tokenizer import tokenizer
 from gastrovl.cli.train import train
 from gastrovl.core import processes
@@ -63,9 +64,10 @@ def _options(
 
 
 def _register() -> None:
-    for info in data_app.registered_commands:
-        info.epilog = NOTICE
-    app.add_typer(data_app, name="data", epilog=NOTICE)
+    for name, group in (("data", data_app), ("shift", shift_app)):
+        for info in group.registered_commands:
+            info.epilog = NOTICE
+        app.add_typer(group, name=name, epilog=NOTICE)
     for command in COMMANDS:
         app.command(command.__name__, epilog=NOTICE)(command)
 

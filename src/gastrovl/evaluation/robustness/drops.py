@@ -15,7 +15,7 @@ from gastrovl.clinical.answers import BoxAnswer, LabelAnswer
 from gastrovl.core.types import Split, Task
 from gastrovl.evaluation import tasks
 from gastrovl.evaluation.baselines.trivial import baselines
-from gastrovl.evaluation.items import Item
+from gastrovl.evaluation.items import Answer, Item
 from gastrovl.evaluation.measures.measure import Flags, Floats, mean_measure, value
 from gastrovl.evaluation.questions import Question
 from gastrovl.evaluation.robustness.cells import Cell
@@ -66,7 +66,7 @@ def headline(task: Task, items: Sequence[Item]) -> Credits:
     return _headline(task, [item.question for item in items], [item.answer for item in items])
 
 
-def _headline(task: Task, asked: Sequence[Question], answers: Sequence[tasks.Answer]) -> Credits:
+def _headline(task: Task, asked: Sequence[Question], answers: Sequence[Answer]) -> Credits:
     wanted = tasks.HEADLINE[task]
     found = next(one for one in tasks.measures_of(task, asked, answers) if one.metric == wanted)
     earned = np.asarray(found.counts[:, 0], dtype=np.float64)
@@ -220,9 +220,7 @@ class Scorer:
             self._rivals[known] = max(defined, key=lambda pair: pair[1], default=None)
         return self._rivals[known]
 
-    def _rival_score(
-        self, task: Task, plain: Sequence[Item], answers: Sequence[tasks.Answer], metric: str
-    ) -> float | None:
+    def _rival_score(self, task: Task, plain: Sequence[Item], answers: Sequence[Answer], metric: str) -> float | None:
         given = [Item(item.question, item.reply, answer) for item, answer in zip(plain, answers, strict=True)]
         credits = rightness(task, given) if metric == RIGHT else headline(task, given)
         return value(mean_measure(metric, credits.earned, credits.applies, "no question to score"))

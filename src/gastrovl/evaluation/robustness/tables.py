@@ -36,8 +36,8 @@ def to_markdown(found: Robustness) -> str:
         parts.append("## Leading questions and other wordings\n\n" + _words_table(words))
         parts.append(
             "*Follows*: replies that say what the trap suggests (for `false_premise`, that name a place for what is "
-            "absent). *Unasked*: replies to the plain question that say so anyway. A `true_suggestion` that is followed "
-            "is right; the model that needs it looks at the words."
+            "absent). *Unasked*: replies to the plain question that say so anyway. A `true_suggestion` that is "
+            "followed is right; the model that needs it looks at the words."
         )
     reading = [line.format(resamples=found.resamples, seed=found.seed) for line in _READING]
     parts.append("\n".join(f"- {line}" for line in (*reading, *found.notes)))
