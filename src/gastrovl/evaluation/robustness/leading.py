@@ -140,7 +140,7 @@ def _may_be_true(term: str, true: str, taxonomy: Taxonomy) -> bool:
     if set(words) <= set(others) or set(others) <= set(words):
         return True
     heads = {_CANCERS.get(words[-1], words[-1]), _CANCERS.get(others[-1], others[-1])}
-    return len(heads) == 1 and _PATHOLOGY in taxonomy.ancestors(term)
+    return len(heads) == 1 and all(_PATHOLOGY in taxonomy.ancestors(one) for one in (term, true))
 
 
 def is_followed(trap: Trap, task: Task, suggested: str, *, labels: Sequence[str] | None, has_boxes: bool) -> bool:

@@ -54,19 +54,21 @@ def _along(pixels: Pixels, copies: int, step_px: float, angle: float) -> Pixels:
 
 def defocus(image: Image.Image, level: int, _generator: np.random.Generator) -> Image.Image:
     """The mean over a disc, so that highlights become discs, as a lens out of focus shows them."""
-    radius = max(1, round(_DEFOCUS[level - 1] * short_side(image)))
-    padded = np.pad(to_light(to_pixels(image)), ((radius, radius), (radius + 1, radius), (0, 0)), mode="edge")
-    sums = np.cumsum(padded, axis=1, dtype=np.float64)
+    radius = _DEFOCUS[level - 1] * short_side(image) + 0.5  # a disc of 0 is the pixel itself
+    room = math.ceil(radius) + 1
+    padded = np.pad(to_light(to_pixels(image)), ((room, room), (room, room), (0, 0)), mode="edge").astype(np.float64)
+    sums = np.cumsum(np.pad(padded, ((0, 0), (1, 0), (0, 0))), axis=1)  # sums[:, x] is what lies left of column x
     height, width = image.height, image.width
-    total = np.zeros((height, width, 3))
-    count = 0
-    for y in range(-radius, radius + 1):
-        reach = math.isqrt(radius * radius - y * y)
-        rows = sums[radius + y : radius + y + height]
-        first, last = radius - reach, radius + reach + 1  # columns of `sums` before and at the end of the stroke
-        total += rows[:, last : last + width] - rows[:, first : first + width]
-        count += 2 * reach + 1
-    return to_image(from_light((total / count).astype(np.float32)))
+    total, weight = np.zeros((height, width, 3)), 0.0
+    for y in range(-int(radius), int(radius) + 1):
+        half = math.sqrt(radius * radius - y * y)  # of the stroke of the disc in this row, in px
+        whole = max(0, math.floor(half - 0.5))  # pixels on either side of the middle one that lie inside
+        rim = max(0.0, half - 0.5 - whole)  # share of the next ones
+        rows, values = sums[room + y : room + y + height], padded[room + y : room + y + height]
+        total += rows[:, room + whole + 1 :][:, :width] - rows[:, room - whole :][:, :width]
+        total += rim * (values[:, room + whole + 1 :][:, :width] + values[:, room - whole - 1 :][:, :width])
+        weight += 2 * whole + 1 + 2 * rim
+    return to_image(from_light((total / weight).astype(np.float32)))
 
 
 def under_exposure(image: Image.Image, level: int, _generator: np.random.Generator) -> Image.Image:
