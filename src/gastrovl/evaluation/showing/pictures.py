@@ -14,11 +14,11 @@ Width = Literal["normal", "wide", "own"]  # one of several in a row; a row of it
 OVERVIEW = "Main score of each task with its 95 % interval, the best trivial baseline and the paper's number"
 KINDS: dict[str, tuple[str, Width]] = {  # first part of a file's name, in reading order
     "overview": (OVERVIEW, "normal"),
-    "radar": ("Model and best trivial baselines on some metrics of every task; areas mean nothing", "normal"),
+    "iou": ("Share of questions about present objects answered rightly, over the overlap that is asked for", "normal"),
     "datasets": ("Main score of each task by dataset, with 95 % intervals and best trivial baselines", "wide"),
     "reliability": ("Share right over confidence, with the number of replies below", "wide"),
     "risk": ("Share of wrong replies among the surest, over the share that is kept", "wide"),
-    "iou": ("Share of questions about present objects answered rightly, over the overlap that is asked for", "normal"),
+    "radar": ("Model and best trivial baselines on some metrics of every task; areas mean nothing", "normal"),
     "scores": ("Every metric over all questions, with its 95 % interval and the best trivial baseline", "normal"),
     "classes": ("Recall and precision of each label", "normal"),
     "groups": ("Confusion matrix of the groups of the vocabulary: truth in rows, answers in columns", "normal"),

@@ -71,7 +71,7 @@
   }
   document.getElementById("more").addEventListener("click", () => { room += PAGE; show(); });
   document.addEventListener("keydown", (event) => {
-    if (event.target.matches("input, select") || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.closest?.("input, select") || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "j") move(1);
     if (event.key === "k") move(-1);
     if (event.key === "/") { event.preventDefault(); field("words").focus(); }
