@@ -125,7 +125,12 @@ def test_the_folder_holds_tables_plots_and_a_manifest_with_hashes(perfect):
     _, folder = perfect
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert {"results.json", "tables.md", "tables.csv", "tables.tex", "manifest.json"} < files
-    assert {"plots/scores_test.png", "plots/datasets_test.png", "plots/iou_test.png"} < files
+    assert {
+        "plots/scores_CLS_test.png",
+        "plots/overview_test.png",
+        "plots/datasets_test.png",
+        "plots/iou_test.png",
+    } < files
     assert {"plots/confusion_CLS_test.png", "plots/confusion_REG_test.png"} < files
     manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
     assert list(manifest["inputs"]) == ["predictions: replies.jsonl", "conversations: test.jsonl", "train: train.jsonl"]

@@ -59,7 +59,10 @@ def test_the_page_is_one_file_without_remote_asset_or_script(page):
         if name in ("src", "href", "srcset", "poster")
     ]
     assert addresses
-    assert all(re.match(r"data:image/(png|jpeg);base64,|#", address or "") for address in addresses)
+    assert all(
+        re.match(r"data:image/(png|jpeg);base64,|#|evaluation/(val|test)/report\.html$", address or "")
+        for address in addresses
+    )
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in outline.tags}
     assert "@import" not in text
     assert "url(" not in text
@@ -106,9 +109,15 @@ def test_wide_tables_can_be_reached_and_scrolled_by_keyboard(page):
 def test_every_link_of_the_page_leads_somewhere_on_it(page):
     outline = parse(page)
     ids = {found["id"] for _, found in outline.tags if "id" in found}
-    targets = {found["href"][1:] for tag, found in outline.tags if tag == "a"}
+    targets = {found["href"][1:] for tag, found in outline.tags if tag == "a" and found["href"].startswith("#")}
     assert {"scores", "examples", "curves", "test", "val", "made"} <= targets
     assert targets <= ids
+
+
+def test_the_page_leads_to_the_report_of_each_split(made_up_run, page):
+    links = [found["href"] for tag, found in parse(page).tags if tag == "a" and not found["href"].startswith("#")]
+    assert links == ["evaluation/test/report.html", "evaluation/val/report.html"]
+    assert all((made_up_run / link).is_file() for link in links)
 
 
 def test_the_page_tells_how_it_was_made(page):

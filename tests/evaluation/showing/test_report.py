@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 
 import pytest
@@ -58,6 +60,46 @@ def test_nothing_in_the_report_comes_from_elsewhere(report):
     assert addresses
     assert all(one.startswith(("data:image/", "#")) for one in addresses)
     assert "default-src 'none'" in report
+
+
+def test_the_only_script_that_may_run_is_the_one_whose_hash_the_policy_names(report):
+    [script] = re.findall(r"<script>(.*?)</script>", report, re.DOTALL)
+    [named] = re.findall(r"script-src 'sha256-([^']+)'\"", report)
+    assert base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii") == named
+    assert not re.search(r"""<[^>]+\son\w+=""", report)  # no handler in a tag
+
+
+def test_without_scripts_every_case_and_table_is_visible(report):
+    before_script = report.split("<script>")[0]
+    assert 'class="filters" id="filters" hidden' in before_script
+    assert not re.search(r'<li class="card[^>]* hidden', before_script)
+
+
+def test_cases_carry_what_they_are_filtered_and_sorted_by(report):
+    cards = re.findall(r'<li class="card[^>]*>', report)
+    overlaps = [
+        re.search(r'data-task="(\w+)".*data-iou="([^"]*)" data-labels="([^"]*)"', card).groups() for card in cards
+    ]
+    assert all(iou == "" for task, iou, _ in overlaps if task != "REC")
+    assert any(float(iou) == 1.0 for task, iou, _ in overlaps if task == "REC" and iou)
+    assert {"esophagitis", "gastric ulcer"} <= {label for *_, label in overlaps}
+    assert re.search(r'<select id="by-label">.*<option>gastric ulcer</option>', report)
+
+
+def test_a_very_long_reply_does_not_swell_the_report(made_up_dataset, reply_with, tmp_path):
+    conversations = made_up_dataset / "test.jsonl"
+    replies = reply_with(conversations, tmp_path / "replies.jsonl", lambda _: "no " * 100_000)
+    evaluate(replies, conversations, tmp_path / "out", resamples=0)
+    page = tmp_path / "out" / "report.html"
+    assert page.stat().st_size < 3_000_000
+    assert "(300,000 letters in all)" in page.read_text("utf-8")
+
+
+def test_the_report_says_which_command_made_it_and_what_metrics_mean(report):
+    assert (
+        "gastrovl evaluate test.jsonl --conversations test.jsonl --train train.jsonl --resamples 50 --seed 7" in report
+    )
+    assert "<dt>Matthews correlation (-1 to 1)</dt><dd>correlation of truth and answer" in report
 
 
 def test_every_case_can_be_linked_and_filtered(report):

@@ -15,6 +15,7 @@ from typing import Literal
 from PIL import Image
 
 from gastrovl.clinical.answers import BoxAnswer, ParseFailure
+from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.images import open_image
 from gastrovl.core.types import Box, Task
 from gastrovl.evaluation import tasks
@@ -24,6 +25,7 @@ from gastrovl.evaluation.measures.language import rouge_l
 
 CARDS = 32  # over all tasks; 24 at the least when there are as many images
 SIDE_PX = 360
+MOST_LETTERS = 2000  # of any text on a card: a reply may hold a million
 _QUALITY = 80
 Verdict = Literal["right", "wrong", "unreadable", "text"]
 
@@ -41,7 +43,10 @@ class Outline:
 
 @dataclass(frozen=True)
 class Card:
-    """One example; `score` is a number worth showing beside the verdict, such as an IoU; `number` its place."""
+    """One example; `score` is a number worth showing beside the verdict, such as an IoU; `number` its place.
+
+    `labels` are the names of the true terms, `iou` is that of a REC question about something present.
+    """
 
     number: int
     id: str
@@ -58,6 +63,8 @@ class Card:
     score: str
     reason: str
     confidence: float | None
+    labels: tuple[str, ...]
+    iou: float | None
 
 
 def cards(items: Sequence[Item], folder: Path, *, seed: int, count: int = CARDS) -> dict[Task, list[Card]]:
@@ -122,6 +129,7 @@ def card(item: Item, folder: Path, number: int) -> Card:
     picture = open_image(folder / one.image.path)
     picture.thumbnail((SIDE_PX, SIDE_PX))
     is_right = tasks.is_right(one, answer)
+    iou = _iou(item)
     verdict: Verdict = "text" if is_right is None else "right" if is_right else "wrong"
     return Card(
         number=number,
@@ -132,14 +140,21 @@ def card(item: Item, folder: Path, number: int) -> Card:
         width=picture.width,
         height=picture.height,
         outlines=_outlines(item, picture.size),
-        question=one.words,
-        truth=one.answer,
-        reply=item.reply.text,
+        question=cut(one.words),
+        truth=cut(one.answer),
+        reply=cut(item.reply.text),
         verdict=verdict if item.is_parsed else "unreadable",
-        score=_score(item),
-        reason=answer.reason if isinstance(answer, ParseFailure) else "",
+        score=_score(item, iou),
+        reason=cut(answer.reason) if isinstance(answer, ParseFailure) else "",
         confidence=item.reply.confidence,
+        labels=tuple(_name(term) for term in one.terms),
+        iou=iou,
     )
+
+
+def cut(text: str) -> str:
+    """A text of at most 2,000 letters; of a longer one the start, and how long it is."""
+    return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]} … ({len(text):,} letters in all)"
 
 
 def data_uri(picture: Image.Image) -> str:
@@ -173,11 +188,24 @@ def _outline(role: str, box: Box, size_wh: tuple[int, int]) -> Outline:
     )
 
 
-def _score(item: Item) -> str:
+def _iou(item: Item) -> float | None:
+    """Of the boxes asked for and given; 0 when none could be read, None where nothing is there to be found."""
     one, answer = item.question, item.answer
-    if one.task is Task.REC and one.boxes and isinstance(answer, BoxAnswer):
-        found = localisation.overlap(localisation.as_asked(one.boxes), answer.boxes)
-        return f"IoU {found.iou:.2f}"
+    if one.task is not Task.REC or not one.boxes:
+        return None
+    given = answer.boxes if isinstance(answer, BoxAnswer) else ()
+    return localisation.overlap(localisation.as_asked(one.boxes), given).iou if given else 0.0
+
+
+def _score(item: Item, iou: float | None) -> str:
+    one, answer = item.question, item.answer
+    if iou is not None and isinstance(answer, BoxAnswer):
+        return f"IoU {iou:.2f}"
     if one.task in (Task.CLS, Task.REC, Task.REG, Task.VQA) or not item.is_parsed:
         return ""
     return f"ROUGE-L {100 * rouge_l(one.references, item.reply.text):.0f} %"
+
+
+def _name(term: str) -> str:
+    taxonomy = Taxonomy.load()
+    return taxonomy[term].name if term in taxonomy else term

@@ -63,5 +63,6 @@ def _draw_bar(axes: Any, place: float, width: float, score: Score) -> None:
         axes.plot(ends, [100 * score.baseline] * 2, color=RUST, linewidth=2.4, label="best trivial baseline")
     paper = overall_percent(score.task, score.split)
     if paper is not None:
-        axes.plot(place, paper, "s", markerfacecolor="none", color=INK, markersize=7, label=PAPER_NAME)
+        axes.plot(place, paper, "s", markerfacecolor="white", color=INK, markersize=7, label=PAPER_NAME)
+    top = max(top, 100 * (score.baseline or 0.0))
     axes.text(place + 0.04, min(top, 102.0) + 1, f"{value:.0f}", ha="left", va="bottom", fontsize=9)

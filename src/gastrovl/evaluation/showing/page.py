@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,15 @@ from gastrovl.core.errors import RecordError
 from gastrovl.core.files import write_text
 from gastrovl.core.manifest import Manifest, read_manifest
 from gastrovl.core.trainlog import read_log
-from gastrovl.core.types import Split, Task
+from gastrovl.core.types import Score, Split, Task
 from gastrovl.evaluation.items import read_items
 from gastrovl.evaluation.questions import read_questions
 from gastrovl.evaluation.results import ALL, Results, read_results
 from gastrovl.evaluation.showing.curves import draw_loss, draw_scores_over_time
 from gastrovl.evaluation.showing.gallery import Card, cards
 from gastrovl.evaluation.showing.names import NO_VALUE, name_with_unit, shown
+from gastrovl.evaluation.showing.overview import draw_overview
+from gastrovl.evaluation.showing.pictures import KINDS, OVERVIEW, Picture, figure_picture, pictures
 from gastrovl.evaluation.showing.tables import Table, dataset_table, metric_table, overall_table, reading_notes
 from gastrovl.evaluation.showing.templating import template
 
@@ -35,31 +36,17 @@ _ASKS = {
     Task.VQA: "answer the question",
     Task.REPORT: "write the report",
 }
-_PLOTS = {
-    "datasets": "Main score of each task by dataset, with 95 % intervals and best trivial baselines",
-    "scores": "Every metric over all conversations, with its 95 % interval and the best trivial baseline",
-    "iou": "Share of questions about present objects answered rightly, over the overlap that is asked for",
-    "confusion": "Confusion matrix: truth in rows, answers in columns",
-}
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A plot inside a `data:` address, with the words for who cannot see it; a wide one takes a row of its own."""
-
-    address: str
-    words: str
-    is_wide: bool = False
 
 
 @dataclass(frozen=True)
 class SplitSection:
-    """What the page shows of one evaluated split."""
+    """What the page shows of one evaluated split; `report` is the address of its report, None where there is none."""
 
     split: Split
     tables: list[Table]
     pictures: list[Picture]
     notes: list[str]
+    report: str | None
 
 
 @dataclass(frozen=True)
@@ -107,7 +94,7 @@ def _context(folder: Path, results: dict[Split, Results], shown: Split, seed: in
         "title": f"GastroVL run: {folder.resolve().name}",
         "models": sorted({model for one in results.values() for model in one.models}),
         "overall": overall_table(scores),
-        "lead": next((picture for picture in sections[0].pictures if picture.is_wide), None),
+        "lead": _lead(scores, sections[0]),
         "sections": sections,
         "baselines": [_baseline_table(one, split) for split, one in results.items()],
         "replies": _reply_table(results),
@@ -126,6 +113,13 @@ def _context(folder: Path, results: dict[Split, Results], shown: Split, seed: in
     }
 
 
+def _lead(scores: Sequence[Score], section: SplitSection) -> list[Picture]:
+    """All splits in one chart, then the shown one by dataset."""
+    overview = draw_overview(scores)
+    by_dataset = [picture for picture in section.pictures if picture.words.startswith(KINDS["datasets"][0])]
+    return [*([figure_picture(overview, OVERVIEW)] if overview else []), *by_dataset]
+
+
 def _gallery(folder: Path, split: Split, seed: int) -> dict[Task, list[Card]]:
     conversations = folder / "data" / f"{split}.jsonl"
     items = read_items(folder / "predictions" / f"{split}.jsonl", conversations, Taxonomy.load())
@@ -133,14 +127,10 @@ def _gallery(folder: Path, split: Split, seed: int) -> dict[Task, list[Card]]:
 
 
 def _section(folder: Path, split: Split, results: Results) -> SplitSection:
-    plots = folder / "evaluation" / split / "plots"
-    pictures = [
-        Picture(png_uri(path.read_bytes()), f"{words} ({path.stem.replace('_', ' ')})", is_wide=kind == "datasets")
-        for kind, words in _PLOTS.items()
-        for path in sorted(plots.glob(f"{kind}_*.png"))
-    ]
+    home = folder / "evaluation" / split
     tables = [dataset_table(results.scores, split), metric_table(results.scores, split)]
-    return SplitSection(split, tables, pictures, reading_notes(results))
+    report = f"evaluation/{split}/report.html" if (home / "report.html").is_file() else None
+    return SplitSection(split, tables, pictures(home / "plots"), reading_notes(results), report)
 
 
 def _baseline_table(results: Results, split: Split) -> Table:
@@ -196,8 +186,8 @@ def _curves(path: Path) -> tuple[Picture | None, Picture | None, int]:
     log = read_log(path)
     loss, course = draw_loss(log.entries), draw_scores_over_time(log.entries)
     return (
-        Picture(_figure_uri(loss), "Training and validation loss over optimiser steps") if loss else None,
-        Picture(_figure_uri(course), "Validation scores over optimiser steps") if course else None,
+        figure_picture(loss, "Training and validation loss over optimiser steps") if loss else None,
+        figure_picture(course, "Validation scores over optimiser steps") if course else None,
         log.n_broken,
     )
 
@@ -210,13 +200,3 @@ def _stages(folder: Path) -> list[StageRecord]:
             settings = yaml.safe_dump(manifest.config, sort_keys=False, allow_unicode=True)
             found.append(StageRecord(name, manifest, settings))
     return found
-
-
-def _figure_uri(figure: Any) -> str:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None})
-    return png_uri(stream.getvalue())
-
-
-def png_uri(content: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")

@@ -14,7 +14,7 @@ from gastrovl.core.figures import GREY, INK, OCHRE, PURPLE, RULE, RUST, TEAL, hi
 from gastrovl.core.types import Score, Split, Task
 from gastrovl.evaluation.results import ALL, MEAN, IouCurve, Results
 from gastrovl.evaluation.showing.confusions import by_group, draw_classes, draw_confusion
-from gastrovl.evaluation.showing.names import metric, metric_name, name_with_unit
+from gastrovl.evaluation.showing.names import metric_name, name_with_unit
 from gastrovl.evaluation.showing.overview import draw_overview
 from gastrovl.evaluation.showing.published import PAPER_NAME, overall_percent
 from gastrovl.evaluation.showing.radar import draw_radar, profiles
@@ -23,6 +23,7 @@ from gastrovl.evaluation.tasks import HEADLINE
 MODEL = TEAL
 RIVAL = RUST
 _MANY = 12  # labels beyond which the confusion of groups is drawn as well
+_LONGEST = 22  # letters of a dataset's name below its bar
 _LINES = (RUST, GREY, OCHRE, PURPLE)
 _STYLES = ("--", "-.", ":", (0, (5, 1, 1, 1)))
 
@@ -71,6 +72,7 @@ def draw_scores(scores: Sequence[Score]) -> Any:
     Numbers that are no shares are drawn times 100, too, and their range is in their name.
     """
     shown = [score for score in scores if score.dataset == ALL and score.value is not None]
+    is_alone = len({score.task for score in shown}) == 1
     figure = new_figure(8.0, 1.3 + 0.3 * max(len(shown), 3))
     axes = figure.subplots()
     places = _places(shown)
@@ -88,11 +90,20 @@ def draw_scores(scores: Sequence[Score]) -> Any:
         color=RIVAL,
         label="best trivial baseline",
     )
-    axes.set_yticks(places, [f"{score.task}  {name_with_unit(score.metric)}" for score in shown], fontsize=9)
+    axes.set_yticks(
+        places,
+        [
+            name_with_unit(score.metric) if is_alone else f"{score.task}  {name_with_unit(score.metric)}"
+            for score in shown
+        ],
+        fontsize=9,
+    )
     axes.set_ylim((places[-1] if places else 0) + 0.7, -0.7)
-    is_signed = any((metric(score.metric).low or 0.0) < 0 for score in shown)
-    axes.set_xlim(-102 if is_signed else -2, 102)
-    axes.set_xlabel("hundredths")
+    reached = [_percent(one) for score in shown for one in (score.value, score.low, score.baseline) if one is not None]
+    axes.set_xlim(min([-2.0, *(one - 4 for one in reached)]), max([102.0, *reached]))
+    axes.set_xlabel("percent; other numbers times 100")
+    if is_alone:
+        axes.set_title(f"{shown[0].task}, {shown[0].split}", fontsize=10)
     axes.grid(axis="x", color=RULE)
     axes.set_axisbelow(True)
     hide_frame(axes)
@@ -139,9 +150,9 @@ def _draw_bars(axes: Any, task: Task, scores: Sequence[Score]) -> None:
             )
         paper = overall_percent(score.task, score.split) if score.dataset == ALL else None
         if paper is not None:
-            axes.plot(place, paper, "s", markerfacecolor="none", color=INK, markersize=7, label=PAPER_NAME)
-    names = [f"{s.dataset}: {_percent(s.value):.0f}" if s.value is not None else f"{s.dataset}: –" for s in scores]
-    axes.set_xticks(range(len(scores)), names, rotation=30, ha="right", rotation_mode="anchor")
+            axes.plot(place, paper, "s", markerfacecolor="white", color=INK, markersize=7, label=PAPER_NAME)
+    names = [f"{_short(s.dataset)}: {_percent(s.value):.0f}" if s.value is not None else s.dataset for s in scores]
+    axes.set_xticks(range(len(scores)), names, rotation=40, ha="right", rotation_mode="anchor", fontsize=9)
     axes.set_title(f"{task}: {metric_name(HEADLINE[task])}", fontsize=10)
     axes.set_ylim(0, 108)
     axes.set_yticks(range(0, 101, 20))
@@ -174,6 +185,11 @@ def draw_curves(curves: Sequence[IouCurve]) -> Any:
     hide_frame(axes)
     axes.legend(frameon=False)
     return figure
+
+
+def _short(name: str) -> str:
+    """A name that leaves room for the bars: of a longer one start and end."""
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 8]}…{name[-7:]}"
 
 
 def _tasks(scores: Sequence[Score]) -> list[Task]:

@@ -18,6 +18,7 @@ from gastrovl.evaluation.tasks import HEADLINE
 PAPER_NAME = "He et al. 2025, on other images"  # in figures
 _Z = 1.959963984540054  # 97.5 % of the normal distribution
 _ROUNDING = 0.015  # percent; two decimals were printed, and two roundings may add up
+_PRINTED = 0.005 + 1e-9  # percent; half of the last printed digit
 Bounds = tuple[float, float]
 
 
@@ -103,8 +104,14 @@ def wilson(percent: float, n: int) -> Bounds:
     return 100 * max(0.0, middle - half), 100 * min(1.0, middle + half)
 
 
+def right_answers(percent: float, n: int) -> range:
+    """The whole numbers of right answers that print as this percentage of `n`; empty when there is none."""
+    low = math.ceil((percent - _PRINTED) * n / 100)
+    return range(low, math.floor((percent + _PRINTED) * n / 100) + 1)
+
+
 def contradictions() -> list[str]:
-    """Totals of the paper that do not follow from its rows, one sentence each."""
+    """Totals of the paper that do not follow from its rows, and rows that cannot be, one sentence each."""
     found = []
     for total in published().totals:
         rows = published().rows(total.split, total.task)
@@ -113,8 +120,21 @@ def contradictions() -> list[str]:
         if n != total.n:
             found.append(f"{where}: the rows hold {n:,} questions, the total says {total.n:,}.")
         if abs(micro(rows) - total.percent) > _ROUNDING:
-            found.append(f"{where}: the rows give {micro(rows):.2f} %, the total says {total.percent:.2f} %.")
+            found.append(
+                f"{where}: the rows give {micro(rows):.2f} %, the total says {total.percent:.2f} %; the unweighted "
+                f"mean of the datasets is {unweighted(rows):.2f} %."
+            )
+        overall = overall_percent(total.task, total.split)
+        if overall is not None and abs(micro(rows) - overall) > _ROUNDING and overall != total.percent:
+            found.append(f"{where}: Table 4 says {overall:.2f} %, which does not follow from the rows either.")
+        found += [_impossible(where, row) for row in rows if not right_answers(row.percent, row.n)]
     return found
+
+
+def _impossible(where: str, row: DatasetRow) -> str:
+    below = math.floor(row.percent * row.n / 100)
+    around = " and ".join(f"{right} are {100 * right / row.n:.2f} %" for right in (below, below + 1))
+    return f"{where}: {row.percent:.2f} % of {row.n} ({row.dataset}) is no whole number; {around}."
 
 
 def caveats() -> list[str]:

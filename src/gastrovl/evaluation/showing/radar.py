@@ -63,7 +63,9 @@ def draw_radar(found: Mapping[str, Mapping[str, float]]) -> Any | None:
     axes.set_theta_offset(math.pi / 2)
     axes.set_theta_direction(-1)
     axes.set_xticks(angles, axes_names, fontsize=9)
-    axes.tick_params(axis="x", pad=16)
+    for label, angle in zip(axes.get_xticklabels(), angles, strict=True):
+        across = math.sin(angle)
+        label.set_horizontalalignment("center" if abs(across) < 0.2 else "left" if across > 0 else "right")
     axes.set_ylim(0, 100)
     axes.set_yticks((25, 50, 75, 100), ("25", "50", "75", "100 %"), fontsize=8, color=GREY)
     axes.set_rlabel_position(180 / len(axes_names))

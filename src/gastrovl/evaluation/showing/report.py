@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
 import random
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from gastrovl.core.files import write_text
-from gastrovl.core.manifest import read_manifest
+from gastrovl.core.manifest import Manifest, read_manifest
 from gastrovl.core.types import Score, Task
 from gastrovl.evaluation import tasks
 from gastrovl.evaluation.items import Item
@@ -16,10 +19,10 @@ from gastrovl.evaluation.measures.directions import is_better_low
 from gastrovl.evaluation.results import ALL, Results
 from gastrovl.evaluation.showing import published
 from gastrovl.evaluation.showing.gallery import Card, card
-from gastrovl.evaluation.showing.names import metric_name, percent
-from gastrovl.evaluation.showing.page import Picture, png_uri
+from gastrovl.evaluation.showing.names import metric, metric_name, name_with_unit, percent
+from gastrovl.evaluation.showing.pictures import pictures
 from gastrovl.evaluation.showing.tables import Table, all_tables, overall_table, paper_tables, reading_notes
-from gastrovl.evaluation.showing.templating import template
+from gastrovl.evaluation.showing.templating import template, template_text
 
 CASES = 300  # at about 20 kB each
 _UNREAD, _SURELY_WRONG = 0.25, 0.4  # most of the cases that may be of these kinds
@@ -37,24 +40,35 @@ def write_report(folder: Path, results: Results, items: Sequence[Item], images: 
         MissingExtraError: jinja2 is not installed.
     """
     chosen = choose_cases(items, CASES, seed=seed) if images is not None else []
+    shown = _cards(chosen, images)
+    manifest = read_manifest(folder)
+    script = template_text("report.js")
+    unread = sum(not item.is_parsed for item in items)
     context = {
         "title": f"Evaluation of {', '.join(results.models) or 'an unnamed model'}",
         "verdicts": verdicts(results.scores),
         "overall": overall_table(results.scores),
         "tables": all_tables(results.scores)[1:],
-        "pictures": _pictures(folder / "plots"),
+        "pictures": pictures(folder / "plots"),
+        "meanings": meanings(results.scores),
         "paper": paper_tables(results.scores),
         "caveats": published.caveats(),
         "notes": reading_notes(results),
         "unread": _unread(results),
-        "cases": _cards(chosen, images),
+        "cases": shown,
         "n_all": len(items),
+        "n_unread": unread,
+        "n_unread_shown": sum(not item.is_parsed for item in chosen),
+        "labels": sorted({label for one in shown for label in one.labels}),
+        "script": script,
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
         "has_images": images is not None,
         "datasets": sorted({item.question.source for item in items}),
         "tasks": [task.value for task in Task if any(item.question.task is task for item in items)],
         "seed": seed,
         "results": results,
-        "manifest": read_manifest(folder),
+        "manifest": manifest,
+        "command": command_of(manifest),
     }
     write_text(folder / "report.html", template("report.html.j2").render(**context))
     return folder / "report.html"
@@ -80,6 +94,20 @@ def choose_cases(items: Sequence[Item], count: int, *, seed: int) -> list[Item]:
 def verdicts(scores: Sequence[Score]) -> list[str]:
     """One sentence for the main score of each task and split: what was reached, and whether that says anything."""
     return [_verdict(one) for one in scores if one.dataset == ALL and one.metric == tasks.HEADLINE[one.task]]
+
+
+def meanings(scores: Sequence[Score]) -> list[tuple[str, str]]:
+    """Name and meaning of every metric that occurs, in order of report."""
+    keys = dict.fromkeys(score.metric for score in scores)
+    return [(name_with_unit(key), found) for key in keys if (found := metric(key).meaning)]
+
+
+def command_of(manifest: Manifest) -> str:
+    """The command that made an evaluation, with names of files but not their folders."""
+    config = manifest.config
+    words = ["gastrovl", manifest.stage, config["predictions"], "--conversations", config["conversations"]]
+    words += ["--train", config["train"], "--resamples", str(config["resamples"]), "--seed", str(manifest.seed)]
+    return shlex.join([*words, *([] if config["images"] else ["--no-images"]), "-o", "OUTPUT"])
 
 
 def _verdict(score: Score) -> str:
@@ -109,14 +137,6 @@ def _beside(score: Score) -> str:
 
 def _cards(chosen: Sequence[Item], images: Path | None) -> list[Card]:
     return [] if images is None else [card(item, images, number) for number, item in enumerate(chosen)]
-
-
-def _pictures(folder: Path) -> list[Picture]:
-    paths = sorted(folder.glob("*.png"))
-    return [
-        Picture(png_uri(path.read_bytes()), path.stem.replace("_", " "), is_wide=path.stem.startswith("datasets"))
-        for path in paths
-    ]
 
 
 def _unread(results: Results) -> Table | None:

@@ -7,6 +7,13 @@ from typing import Any
 
 from gastrovl.core.errors import MissingExtraError
 
+_FOLDER = Path(__file__).with_name("templates")
+
+
+def template_text(name: str) -> str:
+    """A file of templates/ as it stands, such as a script whose hash a page states."""
+    return (_FOLDER / name).read_text(encoding="utf-8")
+
 
 def template(name: str) -> Any:
     """A page of this folder's templates/; what is put into it is escaped, and a missing value is an error.
@@ -20,7 +27,7 @@ def template(name: str) -> Any:
         raise MissingExtraError(
             'jinja2 is not installed; result pages need it: pip install "gastrovl[evaluate]"'
         ) from error
-    loader = FileSystemLoader(Path(__file__).with_name("templates"))
+    loader = FileSystemLoader(_FOLDER)
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
