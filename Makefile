@@ -48,6 +48,8 @@ bench: $(ALL_READY) ## Run every script in benchmarks/
 schemas: $(ALL_READY) ## Write the JSON schemas of records and results to docs/reference/schemas
 	$(BIN)/python -m gastrovl.core.records docs/reference/schemas
 	$(BIN)/python -c 'from gastrovl.evaluation.results import write_schema; print(write_schema("docs/reference/schemas"))'
+	$(BIN)/python -c 'from gastrovl.evaluation.judging.judged import write_schema; print(write_schema("docs/reference/schemas"))'
+	$(BIN)/python -c 'from gastrovl.evaluation.comparing.comparison import write_schema; print(write_schema("docs/reference/schemas"))'
 
 define install
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo \

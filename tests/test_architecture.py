@@ -55,7 +55,7 @@ HOME_OF: dict[str, tuple[str, ...]] = {
     "bitsandbytes": ("model/quantise.py",),
     "pyarrow": ("data/exporters/parquet.py",),
     "ray": ("data/rayengine.py",),
-    "jinja2": ("evaluation/showing/page.py", "data/audit/page.py"),
+    "jinja2": ("evaluation/showing/templating.py", "data/audit/page.py"),
     "sacrebleu": ("evaluation/measures/language.py",),
     "rouge_score": ("evaluation/measures/language.py",),
     "nltk": ("evaluation/measures/language.py",),  # comes with rouge_score

@@ -20,11 +20,13 @@ KINDS = {
     "data": ("gastrovl.data.build", "BuildConfig"),
     "train": ("gastrovl.training.config", "TrainConfig"),
     "run": ("gastrovl.pipeline", "RunConfig"),
+    "evaluate": ("gastrovl.evaluation.comparing.gate", "GateConfig"),
+    "evaluate/models": ("gastrovl.inference.description", "ModelDescription"),
 }
 
 
 def kind_of(path):
-    module, name = KINDS["run" if path in DEMOS else path.relative_to(CONFIGS).parts[0]]
+    module, name = KINDS["run" if path in DEMOS else path.parent.relative_to(CONFIGS).as_posix()]
     return getattr(import_module(module), name)
 
 
@@ -33,9 +35,9 @@ def short(path):
 
 
 def test_every_folder_of_configs_has_a_type_and_holds_an_example():
-    folders = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
+    folders = {path.parent.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml")}
     assert folders == set(KINDS) | {LAUNCHER.name}
-    assert {path.relative_to(CONFIGS).parts[0] for path in CONFIGS.rglob("*.yaml")} == folders
+    assert {path.name for path in CONFIGS.iterdir() if path.is_dir()} == {name.partition("/")[0] for name in folders}
 
 
 def test_the_demo_is_packaged_in_both_sizes():

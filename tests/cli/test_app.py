@@ -14,7 +14,20 @@ import gastrovl
 from gastrovl.cli import app as command_line
 from gastrovl.core.errors import ConfigError, GastroVLError
 
-COMMANDS = ("data", "demo", "run", "train", "predict", "ask", "evaluate", "tokenizer")
+COMMANDS = (
+    "data",
+    "demo",
+    "run",
+    "train",
+    "predict",
+    "ask",
+    "evaluate",
+    "compare",
+    "gate",
+    "judge",
+    "rate",
+    "tokenizer",
+)
 
 
 def raising(error):

@@ -68,6 +68,15 @@ def test_a_request_holds_image_prompt_seed_and_no_temperature(served):
     assert served.paths == ["/v1/chat/completions"]
 
 
+def test_a_comment_in_the_image_file_is_not_sent_along():
+    stream = io.BytesIO()
+    PICTURE.save(stream, "JPEG", comment=b"a patient's name")
+    with Image.open(stream) as named:
+        sent = base64.b64decode(data_url(named.convert("RGB")).partition(",")[2])
+    assert b"a patient's name" in stream.getvalue()
+    assert b"a patient's name" not in sent
+
+
 def test_the_image_in_a_request_is_the_picture():
     content = base64.b64decode(data_url(PICTURE).partition(",")[2])
     sent = Image.open(io.BytesIO(content))

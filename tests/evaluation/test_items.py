@@ -8,7 +8,8 @@ from gastrovl.clinical.answers import ParseFailure, parse_answer
 from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.errors import PredictionError, RecordError
 from gastrovl.core.records import to_line, write_records
-from gastrovl.core.types import Box, Task
+from gastrovl.core.replyform import BoxForm, ReplyForm, Scale
+from gastrovl.core.types import Box, Prediction, Task
 from gastrovl.evaluation.items import parse_failures, read_items
 from gastrovl.evaluation.questions import questions_of, read_questions
 from gastrovl.evaluation.tasks import is_right, measures_of
@@ -115,3 +116,25 @@ def test_no_reply_crashes_the_scoring(reply, task, conversation):
     measures_of(task, [question], [answer])
     if isinstance(answer, ParseFailure) and task is not Task.CAP:
         assert is_right(question, answer) is False
+
+
+def test_a_reply_is_read_in_the_form_that_its_prediction_declares(conversation, tmp_path):
+    box = Box(x0=0.25, y0=0.5, x1=0.75, y1=0.875)
+    asked = [conversation(Task.REC, f"drawn/{n}#REC-0", terms=["gastric_ulcer"], boxes=[box]) for n in range(3)]
+    form = ReplyForm(boxes=BoxForm(scale=Scale.PIXELS))
+    same = {"text": "[40, 40, 120, 70]", "model": "m", "seconds": 0.0, "stop_reason": "end"}
+    write_records(tmp_path / "rec.jsonl", asked)
+    write_records(
+        tmp_path / "foreign.jsonl",
+        [
+            Prediction(conversation_id=asked[0].id, form=form, image_wh=(160, 80), **same),
+            Prediction(conversation_id=asked[1].id, form=form, image_wh=(320, 240), **same),
+            Prediction(conversation_id=asked[2].id, **same),
+        ],
+    )
+
+    items = read_items(tmp_path / "foreign.jsonl", tmp_path / "rec.jsonl", Taxonomy.load())
+
+    assert [is_right(item.question, item.answer) for item in items] == [True, False, False]
+    assert items[0].answer.boxes == (box,)
+    assert items[2].answer.boxes[0].x0 == pytest.approx(40 / 999)  # of our own texts the very same numbers are bins

@@ -5,18 +5,21 @@ from __future__ import annotations
 import pytest
 
 from gastrovl.core.errors import ImageError, OutputError, PredictionError, RecordError
+from gastrovl.core.files import sha256_file
 from gastrovl.core.records import read_records, to_line, write_records
 from gastrovl.core.types import Conversation, Prediction, Task
 from gastrovl.inference.batch import MAX_NEW_TOKENS, predict_file
 from gastrovl.inference.predictor import Predictor, Reply
+from gastrovl.inference.runrecord import read_run
 from gastrovl.model.checkpoint import CheckpointCard
 
 
 class Parrot:
     """Says the last question back; dies at the n-th batch if told so."""
 
-    def __init__(self, name="parrot", dies_at=None):
+    def __init__(self, name="parrot", dies_at=None, fingerprint="weights"):
         self.card = CheckpointCard(name=name, image_tokens=1, image_size_px=1)
+        self.fingerprint = fingerprint
         self.dies_at, self.batches = dies_at, []
 
     def answer(self, questions, max_new_tokens):
@@ -51,7 +54,7 @@ def test_predictions_stand_in_the_order_of_the_conversations(conversations, tmp_
     assert {(one.model, one.confidence, one.seconds, one.stop_reason) for one in predictions} == {
         ("parrot", 0.5, 0.25, "end")
     }
-    assert [path.name for path in output.parent.iterdir()] == ["predictions.jsonl"]
+    assert sorted(path.name for path in output.parent.iterdir()) == ["predictions.jsonl", "predictions.run.json"]
 
 
 def test_a_batch_holds_one_task_and_gets_its_room(conversations, tmp_path):
@@ -89,6 +92,7 @@ def test_a_half_written_last_line_is_asked_again(conversations, tmp_path, cut):
         predict_file(Parrot(dies_at=3), conversations, tmp_path / "out.jsonl", batch_size=2)
     partial = tmp_path / "out.jsonl.partial"
     content = partial.read_bytes()
+    assert content.count(b"\n") == 1 + 3  # what it belongs to, and three replies
     ends = {"the line end": -1, "a word": -9, "a letter of two bytes": content.rindex("ö".encode()) + 1}
     partial.write_bytes(content[: ends[cut]])
 
@@ -116,16 +120,66 @@ def test_what_another_model_began_is_not_mixed_in(conversations, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         predict_file(Parrot("old", dies_at=2), conversations, tmp_path / "out.jsonl", batch_size=2)
 
-    with pytest.raises(PredictionError, match=r"out\.jsonl\.partial:1: answers 'tiny/0#CLS' by model 'old'.*'new'"):
+    with pytest.raises(PredictionError, match=r"out\.jsonl\.partial:1: was begun by model 'old', and 'new'"):
         predict_file(Parrot("new"), conversations, tmp_path / "out.jsonl")
 
 
-def test_answers_to_other_questions_are_not_mixed_in(conversations, tmp_path):
+def test_a_model_that_was_trained_on_under_the_same_name_is_another_one(conversations, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        predict_file(Parrot(dies_at=2), conversations, tmp_path / "out.jsonl", batch_size=2)
+    trained_on = Parrot(fingerprint="other weights")
+
+    with pytest.raises(PredictionError, match="was begun by 'parrot' with other weights or another description"):
+        predict_file(trained_on, conversations, tmp_path / "out.jsonl")
+    assert trained_on.batches == []
+
+
+def test_answers_to_another_state_of_the_questions_are_not_mixed_in(conversations, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        predict_file(Parrot(dies_at=2), conversations, tmp_path / "out.jsonl", batch_size=2)
+    records = list(read_records(conversations, Conversation))
+    write_records(conversations, records[:-1])
+
+    with pytest.raises(PredictionError, match="was begun for another state of the file of conversations"):
+        predict_file(Parrot(), conversations, tmp_path / "out.jsonl")
+
+
+def test_a_partial_file_that_does_not_say_what_it_belongs_to_is_refused(conversations, tmp_path):
     other = Prediction(conversation_id="other", text="x", model="parrot", seconds=1, stop_reason="end")
     (tmp_path / "out.jsonl.partial").write_text(to_line(other) + "\n", encoding="utf-8")
 
-    with pytest.raises(PredictionError, match="answers 'other'"):
+    with pytest.raises(PredictionError, match="does not say which model the replies are of"):
         predict_file(Parrot(), conversations, tmp_path / "out.jsonl")
+
+
+def test_a_run_that_answered_nothing_leaves_nothing(conversations, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        predict_file(Parrot(dies_at=1), conversations, tmp_path / "new" / "out.jsonl")
+
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_two_runs_do_not_write_one_file(conversations, tmp_path):
+    class Nosy(Parrot):
+        def answer(self, questions, max_new_tokens):
+            with pytest.raises(OutputError, match="another run is writing it"):
+                predict_file(Parrot(), conversations, tmp_path / "out.jsonl")
+            return super().answer(questions, max_new_tokens)
+
+    assert predict_file(Nosy(), conversations, tmp_path / "out.jsonl") == 12
+
+
+def test_the_record_beside_the_file_says_who_answered_and_what_it_took(conversations, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        predict_file(Parrot(dies_at=2), conversations, tmp_path / "out.jsonl", batch_size=3)
+    predict_file(Parrot(), conversations, tmp_path / "out.jsonl", batch_size=3)
+
+    run = read_run(tmp_path / "out.jsonl")
+    assert (run.model, run.fingerprint, run.replies, run.failures, run.cut) == ("parrot", "weights", 12, 0, 0)
+    assert (run.asked_now, run.reply_seconds) == (9, 12 * 0.25)
+    assert run.conversations == sha256_file(conversations)
+    assert run.cost is None
+    assert run.lines()[0].startswith("12 replies; 9 asked now in ")
 
 
 def test_an_existing_file_is_kept_unless_it_is_to_be_replaced(conversations, tmp_path):

@@ -84,3 +84,8 @@ def test_a_folder_of_another_kind_is_refused(tmp_path):
 )
 def test_a_cut_reply_ends_at_its_last_whole_sentence(text, expected):
     assert whole_sentences(text) == expected
+
+
+def test_words_alone_are_answered_without_an_image(folder):
+    describe = load_describer(folder, device="cpu", most_tokens=4)
+    assert describe(None, "say something") == describe(None, "say something")

@@ -17,12 +17,16 @@ from rich.console import Console
 from rich.text import Text
 
 from gastrovl.cli.ask import ask
+from gastrovl.cli.compare import compare
 from gastrovl.cli.data import app as data_app
 from gastrovl.cli.demo import demo
 from gastrovl.cli.draw import draw
 from gastrovl.cli.evaluate import evaluate
+from gastrovl.cli.gate import gate
+from gastrovl.cli.judge import judge
 from gastrovl.cli.predict import predict
 from gastrovl.cli.push import push
+from gastrovl.cli.rate import app as rate_app
 from gastrovl.cli.robustness import robustness
 from gastrovl.cli.run import run
 from gastrovl.cli.shift import app as shift_app
@@ -32,7 +36,21 @@ from gastrovl.core import processes
 from gastrovl.core.errors import GastroVLError
 
 NOTICE = "Research use only: not a medical device. Every output is a draft; a physician decides."
-COMMANDS: tuple[Callable[..., Any], ...] = (demo, run, train, draw, predict, ask, evaluate, robustness, push, tokenizer)
+COMMANDS: tuple[Callable[..., Any], ...] = (
+    demo,
+    run,
+    train,
+    draw,
+    predict,
+    ask,
+    evaluate,
+    compare,
+    gate,
+    judge,
+    robustness,
+    push,
+    tokenizer,
+)
 USER_ERROR = 2
 _OUTSIDE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
@@ -64,7 +82,7 @@ def _options(
 
 
 def _register() -> None:
-    for name, group in (("data", data_app), ("shift", shift_app)):
+    for name, group in (("data", data_app), ("rate", rate_app), ("shift", shift_app)):
         for info in group.registered_commands:
             info.epilog = NOTICE
         app.add_typer(group, name=name, epilog=NOTICE)

@@ -23,7 +23,8 @@ def ask(
     device: Annotated[str | None, typer.Option(help="cpu or cuda; the best there is when left out.")] = None,
 ) -> None:
     """Print the model's reply with its (uncalibrated) confidence; boxes are per mille of width and height."""
-    from gastrovl.inference.predictor import NOTICE, Predictor
+    from gastrovl.inference.description import NOTICE
+    from gastrovl.inference.predictor import Predictor
 
     reply = Predictor.load(checkpoint, device).ask(image, text, task=task)
     if draw is not None:

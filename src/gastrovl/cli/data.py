@@ -117,7 +117,10 @@ def export(
     dataset: Annotated[Path, typer.Argument(help="Dataset folder that `data build` wrote.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
     format_name: Annotated[
-        str, typer.Option("--format", help="coco, voc, yolo, llava, coloninst, parquet or webdataset.")
+        str,
+        typer.Option(
+            "--format", help="coco, voc, yolo, llava, coloninst, parquet, webdataset, lmms-eval or vlmevalkit."
+        ),
     ],
     shard_mb: Annotated[int, typer.Option(min=1, help="Megabytes of a file of parquet and webdataset, about.")] = 400,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export in OUTPUT.")] = False,

@@ -29,7 +29,7 @@ def evaluate(
     ] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier evaluation in OUTPUT.")] = False,
 ) -> None:
-    """Score PREDICTIONS into results.json, tables (Markdown, CSV, LaTeX) and plots, all beside trivial baselines."""
+    """Score PREDICTIONS into report.html, results.json, tables (Markdown, CSV, LaTeX) and plots, beside baselines."""
     from gastrovl.evaluation.evaluate import evaluate as run_evaluation
     from gastrovl.evaluation.showing.tables import overall_table
 
@@ -49,7 +49,12 @@ def evaluate(
     console.print(_rich(overall_table(results.scores)))
     for note in results.notes:
         console.print(f"note: {note}", markup=False, highlight=False)
-    console.print(f"Scores, tables and plots: {output}", markup=False, highlight=False, soft_wrap=True)
+    console.print(
+        f"Scores, tables and plots: {output}; to look at: {output / 'report.html'}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _rich(table: Table) -> RichTable:

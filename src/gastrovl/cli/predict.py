@@ -1,4 +1,4 @@
-"""`gastrovl predict`: a checkpoint and conversations to a file of predictions."""
+"""`gastrovl predict`: any model, or people's answers in a CSV, and conversations to files of predictions."""
 
 from __future__ import annotations
 
@@ -8,28 +8,82 @@ from typing import Annotated
 import typer
 
 from gastrovl.cli.progress import progress_bar
+from gastrovl.core.errors import ConfigError
 
 
 def predict(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder written by `gastrovl train`.")],
-    conversations: Annotated[Path, typer.Argument(help="JSONL of conversations, e.g. test.jsonl of a dataset folder.")],
+    given: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="[MODEL] CONVERSATIONS",
+            help="MODEL: a checkpoint folder, the folder of a Hugging Face model, or a YAML that describes a model "
+            "(configs/evaluate/models); left out with --from-csv and --template. CONVERSATIONS: e.g. test.jsonl of a "
+            "dataset folder.",
+        ),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="JSONL of predictions to write.")],
-    batch_size: Annotated[int, typer.Option(min=1, help="Questions answered together.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions answered together by a checkpoint.")] = 32,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; the best there is when left out.")] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Ask again what got no usable reply; keep all else of OUTPUT.")
+    ] = False,
+    from_csv: Annotated[
+        Path | None,
+        typer.Option(help="Answers of people: conversation_id, answer[, rater, seconds, confidence, x0_px...]."),
+    ] = None,
+    template: Annotated[
+        bool, typer.Option("--template", help="Write OUTPUT as an empty CSV of the questions, for people to fill in.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT.")] = False,
 ) -> None:
     """Answer every conversation; interrupted, the same command goes on where it stopped."""
-    from gastrovl.inference.batch import predict_file
-    from gastrovl.inference.predictor import NOTICE, Predictor
+    people = from_csv is not None or template
+    if from_csv is not None and template:
+        raise ConfigError("give either --from-csv FILE or --template")
+    if len(given) != (1 if people else 2):
+        expected = "CONVERSATIONS alone" if people else "MODEL and CONVERSATIONS"
+        raise ConfigError(f"found {len(given)} paths ({', '.join(map(str, given))}); expected {expected}")
+    if people:
+        _people(given[0], from_csv, output, is_replaced=overwrite)
+    else:
+        _model(given[0], given[1], output, batch_size, device, retry_failed, overwrite)
 
-    predictor = Predictor.load(checkpoint, device)
+
+def _model(
+    model: Path,
+    conversations: Path,
+    output: Path,
+    batch_size: int,
+    device: str | None,
+    retries_failed: bool,
+    is_replaced: bool,
+) -> None:
+    from gastrovl.inference.batch import predict_file
+    from gastrovl.inference.description import NOTICE
+    from gastrovl.inference.loading import load_answerer
+    from gastrovl.inference.runrecord import read_run
+
+    answerer = load_answerer(model, conversations, device)
     with progress_bar() as show:
         count = predict_file(
-            predictor,
+            answerer,
             conversations,
             output,
             batch_size=batch_size,
-            is_replaced=overwrite,
+            is_replaced=is_replaced,
+            retries_failed=retries_failed,
             progress=lambda done, total: show("answering", done, total),
         )
-    typer.echo(f"{count} replies in {output}\n{NOTICE}")
+    said = [f"{count} replies in {output}", *read_run(output).lines(), NOTICE]
+    typer.echo("\n".join(said))
+
+
+def _people(conversations: Path, answers: Path | None, output: Path, *, is_replaced: bool) -> None:
+    from gastrovl.inference.raters import read_raters, write_template
+
+    if answers is None:
+        count = write_template(conversations, output, is_replaced=is_replaced)
+        typer.echo(f"{count} questions in {output}, their images in {output.stem}-images beside it")
+        return
+    for path, count in read_raters(answers, conversations, output, is_replaced=is_replaced):
+        typer.echo(f"{count} answers in {path}")

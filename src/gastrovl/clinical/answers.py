@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from gastrovl.clinical import foreign
 from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.boxtext import decode_boxes
 from gastrovl.core.errors import BoxTextError, LabelError
+from gastrovl.core.replyform import ReplyForm
 from gastrovl.core.types import Box, Task
 
 SEPARATOR = "; "
@@ -45,7 +47,13 @@ class ParseFailure:
 Answer = LabelAnswer | BoxAnswer | TextAnswer
 
 
-def parse_answer(task: Task, text: str, taxonomy: Taxonomy) -> Answer | ParseFailure:
+def parse_answer(
+    task: Task,
+    text: str,
+    taxonomy: Taxonomy,
+    form: ReplyForm | None = None,
+    image_wh: tuple[int, int] | None = None,
+) -> Answer | ParseFailure:
     """Read a reply; never raises, whatever the text.
 
     CLS and REG: names or synonyms of terms, separated by ";". REC: boxes as `core.boxtext` writes them, or "absent".
@@ -55,9 +63,13 @@ def parse_answer(task: Task, text: str, taxonomy: Taxonomy) -> Answer | ParseFai
         task: What was asked.
         text: The reply, as the model wrote it.
         taxonomy: Where labels are looked up.
+        form: How a model that does not write our answer texts writes its own; nothing else is accepted of it then.
+        image_wh: Size in pixels of the image that boxes in pixels are about (`Prediction.image_wh`).
     """
     if not text.strip():
         return ParseFailure("the reply is empty", text)
+    if form is not None:
+        return _parse_foreign(task, text, taxonomy, form, image_wh)
     if task in (Task.CLS, Task.REG):
         return _parse_labels(text, taxonomy)
     if task == Task.REC:
@@ -79,9 +91,28 @@ def format_labels(term_ids: Iterable[str], taxonomy: Taxonomy) -> str:
     return SEPARATOR.join(taxonomy[term_id].name for term_id in ordered)
 
 
+def _parse_foreign(
+    task: Task, text: str, taxonomy: Taxonomy, form: ReplyForm, image_wh: tuple[int, int] | None
+) -> Answer | ParseFailure:
+    try:
+        said = foreign.answer_part(text, form)
+        if task in (Task.CLS, Task.REG):
+            return _look_up(foreign.read_labels(said, form.labels), text, taxonomy)
+        if task == Task.REC:
+            return BoxAnswer(foreign.read_boxes(said, form.boxes, image_wh))
+        words = foreign.read_text(said, form.texts)
+    except (BoxTextError, LabelError) as error:
+        return ParseFailure(str(error), text)
+    return TextAnswer(words) if words else ParseFailure("the answer is empty", text)
+
+
 def _parse_labels(text: str, taxonomy: Taxonomy) -> LabelAnswer | ParseFailure:
+    return _look_up(text.split(SEPARATOR.strip()), text, taxonomy)
+
+
+def _look_up(names: Iterable[str], text: str, taxonomy: Taxonomy) -> LabelAnswer | ParseFailure:
     terms: list[str] = []
-    for part in text.split(SEPARATOR.strip()):
+    for part in names:
         if not part.strip(" .\t\r\n"):
             return ParseFailure("there is an empty label between or after separators ';'", text)
         term = taxonomy.find(part)

@@ -275,7 +275,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 def data_url(image: Image.Image) -> str:
     """An RGB image as a JPEG inside a URL."""
     stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=JPEG_QUALITY)
+    image.save(stream, "JPEG", quality=JPEG_QUALITY, comment=b"")  # that of the file may hold a name
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 

@@ -95,7 +95,7 @@ def resumed_folder(path: Path, *, is_replaced: bool = False) -> Iterator[Path]:
     except OSError as error:
         raise _cannot_write(named, error) from error
     try:
-        _lock(lock, f"{named}: another process is writing it (in {partial}); wait for it, or choose another -o")
+        lock_handle(lock, f"{named}: another process is writing it (in {partial}); wait for it, or choose another -o")
         try:
             yield partial
             (partial / LOCK).unlink()
@@ -119,7 +119,7 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _lock(handle: int, complaint: str) -> None:
+def lock_handle(handle: int, complaint: str) -> None:
     """Take an open file for this process; the system lets go of it when the process ends, however it ends.
 
     Raises:

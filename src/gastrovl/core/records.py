@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from gastrovl.core.errors import GeometryError, RecordError
 from gastrovl.core.files import atomic_path, write_text
-from gastrovl.core.types import Caption, Conversation, Prediction, Record, Sample
+from gastrovl.core.types import Caption, Conversation, Judgement, Prediction, Rating, Record, Sample
 
 VERSION = 1
 R = TypeVar("R", bound=Record)
@@ -21,6 +21,8 @@ KINDS: dict[str, type[Record]] = {
     "conversation": Conversation,
     "prediction": Prediction,
     "caption": Caption,
+    "rating": Rating,
+    "judgement": Judgement,
 }
 
 

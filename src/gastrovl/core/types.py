@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gastrovl.core.errors import GeometryError
+from gastrovl.core.replyform import ReplyForm
 
 
 class Record(BaseModel):
@@ -261,7 +262,11 @@ class Prediction(Record):
         confidence: In [0, 1], or None; what it means is the model's to say (ours: mean token probability).
         probabilities: Of terms by their ids, each in [0, 1], where the model gives them; a term not named has 0.
         seconds: Wall-clock time spent on this reply (a batch's time divided by its size).
+        stop_reason: `end` when the model finished, `length` when it was cut at the token limit, `external` when a
+            program of somebody else wrote the reply, `failed` when none came that can be used; `failure` says why.
         usage: What it took from a server; None for a model that runs here.
+        form: How the reply is written; None for our own answer texts.
+        image_wh: Size in pixels of the image that boxes in pixels are about; needed where `form` has pixels.
     """
 
     conversation_id: str = Field(min_length=1)
@@ -269,9 +274,12 @@ class Prediction(Record):
     confidence: Annotated[float, Field(ge=0, le=1)] | None = None
     model: str
     seconds: float = Field(ge=0)
-    stop_reason: Literal["end", "length", "external"]
+    stop_reason: Literal["end", "length", "external", "failed"]
     probabilities: dict[str, Annotated[float, Field(ge=0, le=1)]] | None = None
     usage: Usage | None = None
+    failure: str | None = None
+    form: ReplyForm | None = None
+    image_wh: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] | None = None
 
 
 class Verdict(StrEnum):
@@ -310,6 +318,63 @@ class Caption(Record):
     def _check_text(self) -> Self:
         if (self.text is None) != (self.verdict is Verdict.REJECTED) or self.text == "":
             raise ValueError(f"verdict {self.verdict} with text {self.text!r}; expected a text unless it was rejected")
+        return self
+
+
+class Rating(Record):
+    """A person's scores of one reply, given without knowing whose it is.
+
+    Attributes:
+        model: Whose reply it was.
+        rater: A pseudonym.
+        rubric: "<name>/<version>" of the rubric whose anchors the rater had.
+        scores: Criterion to level; a criterion that was left empty is not there.
+        is_repeat: The reply was shown to this rater a second time, hidden among the others.
+    """
+
+    conversation_id: str = Field(min_length=1)
+    model: str
+    rater: str = Field(min_length=1)
+    rubric: str
+    scores: dict[str, Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    comment: str = ""
+    is_repeat: bool = False
+
+
+class Judgement(Record):
+    """What a judge model said of one reply, or of two side by side; or why nothing it said can be used.
+
+    Attributes:
+        models: Whose reply was rated; or the two that were compared, in the order of the run, however they were shown.
+        judge: Name of the judging model.
+        rubric: "<name>/<version>".
+        is_swapped: Shown the other way round: reply before reference, criteria from the last to the first; or the
+            second model's reply first.
+        repeat: Counted from 0.
+        scores: Criterion to level, of a rating.
+        better: The place, as shown, of the better reply, of a comparison.
+        failure: Why the reply of the judge is unusable; then there is neither.
+        request_sha256: Hash of all that decides the judge's reply.
+    """
+
+    conversation_id: str = Field(min_length=1)
+    models: tuple[str, ...] = Field(min_length=1, max_length=2)
+    judge: str
+    rubric: str
+    is_swapped: bool = False
+    repeat: int = Field(default=0, ge=0)
+    scores: dict[str, Annotated[int, Field(ge=0)]] | None = None
+    better: Literal["first", "second", "tie"] | None = None
+    comment: str = ""
+    failure: str | None = None
+    request_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+    @model_validator(mode="after")
+    def _check_outcome(self) -> Self:
+        if [self.scores, self.better, self.failure].count(None) != 2:
+            raise ValueError("expected exactly one of scores, better and failure")
+        if (self.better is not None and len(self.models) != 2) or (self.scores is not None and len(self.models) != 1):
+            raise ValueError(f"{len(self.models)} models; expected one with scores, and two with better")
         return self
 
 

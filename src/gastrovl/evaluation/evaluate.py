@@ -34,7 +34,9 @@ from gastrovl.evaluation.results import (
     write_results,
 )
 from gastrovl.evaluation.scoring import Scored, score_task
+from gastrovl.evaluation.showing.confidenceplots import save_confidence_plots
 from gastrovl.evaluation.showing.plots import save_plots
+from gastrovl.evaluation.showing.report import write_report
 from gastrovl.evaluation.showing.tables import write_tables
 from gastrovl.evaluation.statistics.intervals import LEVEL
 
@@ -56,7 +58,7 @@ def evaluate(
     progress: Progress | None = None,
     now: datetime | None = None,
 ) -> Results:
-    """Score replies and write results.json, tables.md, tables.csv, tables.tex, plots/*.png and manifest.json.
+    """Score replies and write report.html, results.json, tables.*, paper.*, plots/*.png and manifest.json.
 
     Args:
         predictions: JSONL of Prediction, exactly one for each conversation.
@@ -90,6 +92,7 @@ def evaluate(
         write_results(folder / "results.json", results)
         write_tables(folder, results)
         save_plots(folder / "plots", results, taxonomy)
+        save_confidence_plots(folder / "plots", items)
         files = {"predictions": predictions, "conversations": conversations, "train": train}
         write_manifest(
             folder,
@@ -99,6 +102,7 @@ def evaluate(
             inputs={f"{role}: {path.name}": sha256_file(path) for role, path in files.items()},
             now=now,
         )
+        write_report(folder, results, items, conversations.parent if uses_images else None, seed=seed)
     return results
 
 

@@ -16,7 +16,7 @@ from gastrovl.core.types import Prediction, Task
 from gastrovl.evaluation.questions import Question, numbered, read_questions
 
 Answer = LabelAnswer | BoxAnswer | TextAnswer | ParseFailure
-_QUOTED = re.compile(r"""(['"]).*\1|\[.*\]""", re.DOTALL)
+_QUOTED = re.compile(r"""(['"]).*\1|\[.*\]|\d+(?= digits)""", re.DOTALL)
 _NAMED = 3  # ids shown in an error message
 _SHORT = 200  # letters; longer replies are rarely said twice, so they are not kept for comparison
 
@@ -80,6 +80,9 @@ class _Reader:
             seconds=prediction.seconds,
             stop_reason=sys.intern(prediction.stop_reason),
         )
+        if prediction.form is not None:
+            foreign = parse_answer(question.task, text, self._taxonomy, prediction.form, prediction.image_wh)
+            return Item(question, reply, foreign)
         return Item(question, reply, self._answer(question.task, text))
 
     def _answer(self, task: Task, text: str) -> Answer:

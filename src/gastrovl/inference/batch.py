@@ -1,61 +1,188 @@
-"""A file of conversations to a file of predictions: in batches of one task, resumable at any point."""
+"""A file of conversations to a file of predictions: by any model, several at once, resumable at any point."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from gastrovl.core import records
-from gastrovl.core.errors import OutputError, PredictionError, RecordError
+from gastrovl.core.errors import EndpointError, OutputError, PredictionError, RecordError
+from gastrovl.core.files import sha256_file
 from gastrovl.core.images import open_image
 from gastrovl.core.types import Conversation, Prediction, Task
-from gastrovl.inference.predictor import Predictor, Question
+from gastrovl.inference.description import MAX_NEW_TOKENS, ModelDescription
+from gastrovl.inference.partial import Begun, PartialFile
+from gastrovl.inference.runrecord import read_run, summarise, write_run
 
-# Room for the longest honest answer of a task; a reply that runs on is cut and says so in `stop_reason`.
-MAX_NEW_TOKENS = {Task.CLS: 64, Task.REC: 192, Task.REG: 48, Task.CAP: 192, Task.VQA: 192, Task.REPORT: 768}
+if TYPE_CHECKING:
+    from gastrovl.inference.predictor import Predictor
+
+MOST_FAILED = 20  # replies in a row; then something is wrong with the server and not with the questions
+Progress = Callable[[int, int], None]
+
+
+@runtime_checkable
+class Answerer(Protocol):
+    """Any model that answers conversations.
+
+    Attributes:
+        name: Stands in its predictions.
+        fingerprint: Changes with whatever changes its replies: weights, description, labels.
+        workers: Batches that may be asked for at once; above 1, `answers` is called by several threads.
+        batch_size: Conversations in one call, or None to leave it to the caller.
+        settings: What a record of the run says of it; no secrets.
+        currency: Of the costs that its predictions state.
+    """
+
+    name: str
+    fingerprint: str
+    workers: int
+    batch_size: int | None
+    settings: dict[str, Any] | None
+    currency: str | None
+
+    def answers(self, batch: Sequence[Conversation], folder: Path) -> Iterable[Prediction]:
+        """A prediction for each conversation; all are of one task, and images are named relative to `folder`.
+
+        A question for which no usable reply comes is answered with a prediction of stop_reason "failed".
+
+        Raises:
+            EndpointError: No question can be answered now.
+        """
+        ...
+
+
+class Ours:
+    """A loaded checkpoint of this package as an `Answerer`; a description gives it another name."""
+
+    def __init__(self, predictor: Predictor, description: ModelDescription | None = None) -> None:
+        self.predictor = predictor
+        self.name = description.name if description else predictor.card.name
+        self.fingerprint = predictor.fingerprint
+        self.workers = 1
+        self.batch_size: int | None = None
+        self.settings = description.model_dump(mode="json", exclude_defaults=True) if description else None
+        self.currency: str | None = None
+
+    def answers(self, batch: Sequence[Conversation], folder: Path) -> Iterator[Prediction]:
+        """As `answer_batch`, under this name."""
+        for one in answer_batch(self.predictor, batch, folder):
+            yield one if one.model == self.name else one.model_copy(update={"model": self.name})
 
 
 def predict_file(
-    predictor: Predictor,
+    predictor: Predictor | Answerer,
     conversations: Path,
     output: Path,
     *,
     batch_size: int = 32,
     is_replaced: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    retries_failed: bool = False,
+    progress: Progress | None = None,
 ) -> int:
     """Answer every conversation of a JSONL file; returns how many were answered now.
 
-    Replies are appended to `<output>.partial` batch by batch; a later call goes on behind the last whole line. The
-    finished file is in the order of the conversations and takes its name at once.
+    Each reply is a line of `<output>.partial` as soon as it is there; a later call goes on behind the last whole line.
+    The finished file is in the order of the conversations and takes its name at once; `NAME.run.json` beside it says
+    who answered and what it took.
+
+    Args:
+        batch_size: Conversations answered together, where the model leaves it open.
+        retries_failed: Ask again what got no usable reply, also of a finished `output`; all else is kept.
 
     Raises:
-        OutputError: `output` exists and `is_replaced` is False.
-        PredictionError: The partial file answers other conversations or was made by another model.
+        OutputError: `output` exists and neither `is_replaced` nor `retries_failed`, or another run is writing it.
+        PredictionError: The partial file, or the one to retry, is of another model or answers other conversations.
+        EndpointError: The server is gone, or gave no usable reply many times in a row. What was answered is kept.
         RecordError, ImageError: The conversations or an image are broken.
     """
+    answerer = predictor if isinstance(predictor, Answerer) else Ours(predictor)
     conversations, output = Path(conversations), Path(output)
-    if output.exists() and not is_replaced:
-        raise OutputError(f"{output} exists already; choose another -o, or pass --overwrite")
+    is_again = retries_failed and output.exists()
+    if output.exists() and not (is_replaced or is_again):
+        raise OutputError(
+            f"{output} exists already; choose another -o, or pass --overwrite (--retry-failed asks for failures only)"
+        )
+    started = time.monotonic()
     asked = _asked(conversations)
-    partial = output.with_name(output.name + ".partial")
-    done = _done(partial, asked, predictor.card.name)
-    left = sorted(
-        (conversation for name, conversation in asked.items() if name not in done),
-        key=lambda conversation: (conversation.task, conversation.image.path, conversation.id),
+    begun = Begun(model=answerer.name, fingerprint=answerer.fingerprint, conversations=sha256_file(conversations))
+    done = _finished(output, begun) if is_again else {}
+    with PartialFile(output.with_name(output.name + ".partial"), begun) as partial:
+        done |= partial.read(asked)
+        if retries_failed:
+            done = {name: one for name, one in done.items() if one.stop_reason != "failed"}
+        left = sorted(
+            (conversation for name, conversation in asked.items() if name not in done),
+            key=lambda conversation: (conversation.task, conversation.image.path, conversation.id),
+        )
+        jobs = list(batches(left, answerer.batch_size or batch_size))
+        _ask(answerer, jobs, conversations.parent, partial, done, len(asked), progress)
+        predictions = [done[name] for name in asked]
+        records.write_records(output, predictions)
+        partial.path.unlink()
+    write_run(
+        output,
+        summarise(
+            predictions,
+            **begun.model_dump(),
+            asked_now=len(left),
+            seconds_now=time.monotonic() - started,
+            description=answerer.settings,
+            currency=answerer.currency,
+        ),
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with partial.open("a", encoding="utf-8") as stream:
-        for batch in batches(left, batch_size):
-            for prediction in answer_batch(predictor, batch, conversations.parent):
-                done[prediction.conversation_id] = prediction
-                stream.write(records.to_line(prediction) + "\n")
-            stream.flush()
-            if progress:
-                progress(len(done), len(asked))
-    records.write_records(output, (done[name] for name in asked))
-    partial.unlink()
     return len(left)
+
+
+def _ask(
+    answerer: Answerer,
+    jobs: Sequence[list[Conversation]],
+    folder: Path,
+    partial: PartialFile,
+    done: dict[str, Prediction],
+    total: int,
+    progress: Progress | None,
+) -> None:
+    """Fill `done` and the partial file."""
+    in_a_row = 0
+
+    def work(batch: list[Conversation]) -> list[Prediction]:
+        predictions = list(answerer.answers(batch, folder))
+        partial.add(predictions)  # where they were made, so that nothing finished waits for another thread
+        return predictions
+
+    with closing(_worked(work, jobs, answerer.workers)) as results:
+        for predictions in results:
+            for one in predictions:
+                done[one.conversation_id] = one
+                in_a_row = in_a_row + 1 if one.stop_reason == "failed" else 0
+            if in_a_row >= MOST_FAILED:
+                raise EndpointError(
+                    f"{in_a_row} questions in a row got no usable reply, the last one: {predictions[-1].failure}. Mend "
+                    f"the model or its server; the same command with --retry-failed then goes on from {partial.path}"
+                )
+            if progress:
+                progress(len(done), total)
+
+
+def _worked(
+    work: Callable[[list[Conversation]], list[Prediction]], jobs: Sequence[list[Conversation]], workers: int
+) -> Generator[list[Prediction], None, None]:
+    """Results as they come; after an error what is under way is finished and nothing new is begun."""
+    if workers == 1:
+        yield from map(work, jobs)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for future in as_completed([pool.submit(work, job) for job in jobs]):
+                yield future.result()
+        except BaseException:  # also the generator's own end, when the caller stops
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _asked(path: Path) -> dict[str, Conversation]:
@@ -71,7 +198,9 @@ def _asked(path: Path) -> dict[str, Conversation]:
 
 
 def answer_batch(predictor: Predictor, batch: Sequence[Conversation], folder: Path) -> Iterator[Prediction]:
-    """The predictions for conversations of one task, whose images are named relative to `folder`."""
+    """A checkpoint's predictions for conversations of one task, whose images are named relative to `folder`."""
+    from gastrovl.inference.predictor import Question  # a server's client needs no PyTorch
+
     questions = [
         Question(
             open_image(folder / conversation.image.path),
@@ -100,21 +229,16 @@ def batches(conversations: Sequence[Conversation], size: int) -> Iterator[list[C
             yield of_task[start : start + size]
 
 
-def _done(partial: Path, asked: dict[str, Conversation], model: str) -> dict[str, Prediction]:
-    """Predictions of an interrupted run; a last line cut off in the middle is removed from the file."""
-    if not partial.is_file():
-        return {}
-    content = partial.read_bytes()  # cut first, decoded then: the cut may lie within a letter
-    whole = content[: content.rfind(b"\n") + 1]
-    done: dict[str, Prediction] = {}
-    for number, line in enumerate(whole.decode("utf-8").split("\n")[:-1], start=1):
-        prediction = records.from_line(line, Prediction, f"{partial}:{number}")
-        if prediction.conversation_id not in asked or prediction.model != model:
-            raise PredictionError(
-                f"{partial}:{number}: answers {prediction.conversation_id!r} by model {prediction.model!r}, which is "
-                f"not what is asked now (model {model!r}); delete the file to start over"
-            )
-        done[prediction.conversation_id] = prediction
-    if whole != content:
-        partial.write_bytes(whole)
-    return done
+def _finished(output: Path, begun: Begun) -> dict[str, Prediction]:
+    """Replies of a finished file that is to be completed.
+
+    Raises:
+        PredictionError: They are of another model, or answer another file.
+    """
+    run = read_run(output)
+    if (run.model, run.fingerprint, run.conversations) != (begun.model, begun.fingerprint, begun.conversations):
+        raise PredictionError(
+            f"{output}: was answered by {run.model!r} with other weights, another description or for other "
+            "conversations, so its failures cannot be asked again; choose another -o, or pass --overwrite"
+        )
+    return {one.conversation_id: one for one in records.read_records(output, Prediction)}

@@ -15,13 +15,14 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from gastrovl.core.errors import CheckpointError
 from gastrovl.inference.predictor import pick_device
+from gastrovl.inference.stillprocessor import CLASSES, StillProcessor
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
 class Describer:
-    """Greedy replies of one model, one image at a time; call it with an RGB image and a prompt.
+    """Greedy replies of one model, one image at a time; call it with an RGB image (or None) and a prompt.
 
     Attributes:
         name: The folder's name and a hash of its config and weights' sizes, so that another model has another name.
@@ -33,9 +34,10 @@ class Describer:
     most_tokens: int
 
     @torch.inference_mode()
-    def __call__(self, image: Image.Image, prompt: str) -> str:
+    def __call__(self, image: Image.Image | None, prompt: str) -> str:
         """What the model says; a reply that runs into the limit ends at its last whole sentence."""
-        said = [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": prompt}]}]
+        shown = [] if image is None else [{"type": "image", "image": image}]
+        said = [{"role": "user", "content": [*shown, {"type": "text", "text": prompt}]}]
         inputs = self.processor.apply_chat_template(
             said, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
         )
@@ -88,7 +90,28 @@ def whole_sentences(text: str) -> str:
 
 def _load_processor(folder: Path) -> Any:
     """The processor with image code that needs no torchvision."""
-    return AutoProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
+    try:
+        return AutoProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
+    except ImportError:
+        if not _is_of_qwen(folder):
+            raise
+    return StillProcessor(folder, _chat_template(folder))
+
+
+def _is_of_qwen(folder: Path) -> bool:
+    paths = [folder / name for name in ("processor_config.json", "preprocessor_config.json")]
+    contents = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+    return any(content.get("processor_class") in CLASSES for content in contents)
+
+
+def _chat_template(folder: Path) -> str | None:
+    """The chat template in a file of its own, or None."""
+    if (folder / "chat_template.jinja").is_file():
+        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    if (folder / "chat_template.json").is_file():
+        content = json.loads((folder / "chat_template.json").read_text(encoding="utf-8"))
+        return str(content["chat_template"]) if "chat_template" in content else None
+    return None
 
 
 def _fingerprint(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,13 +20,11 @@ from gastrovl.core.images import open_image
 from gastrovl.core.types import Task
 from gastrovl.inference.boxdigits import BoxDigits
 from gastrovl.inference.confidence import Chooser, ReplyConfidence
+from gastrovl.inference.description import LABEL_TASKS
 from gastrovl.inference.labelnames import HeldToNames, LabelNames
 from gastrovl.model.checkpoint import CheckpointCard, load_checkpoint
 from gastrovl.model.gastrovl import GastroVLForConditionalGeneration
 from gastrovl.model.processor import GastroVLProcessor, region_boxes
-
-LABEL_TASKS = (Task.CLS, Task.REG)
-NOTICE = "Research software: this is a draft by a model, not a diagnosis. A physician decides."
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,18 @@ class Predictor:
     @cached_property
     def _label_names(self) -> LabelNames:
         return LabelNames(self.processor, [term.name for term in Taxonomy.load().terms])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the weights and the card: a model that was trained on has another one, whatever its name.
+
+        Reads every weight once: about a second a gigabyte.
+        """
+        digest = hashlib.sha256(self.card.model_dump_json().encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
 
     @classmethod
     def load(cls, folder: Path, device: str | None = None) -> Predictor:

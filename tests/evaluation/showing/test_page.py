@@ -89,7 +89,7 @@ def test_every_score_table_carries_baseline_and_interval(page):
     text = page.read_text("utf-8")
     for caption in ("Overall by task", "By dataset, test", "By dataset, val", "All metrics, test", "All metrics, val"):
         table = text.split(f"<caption>{caption}</caption>")[1].split("</table>")[0]
-        assert "best baseline, %" in table
+        assert "best baseline" in table
         assert "[95 % CI]" in table
 
 

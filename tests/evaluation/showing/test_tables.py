@@ -67,7 +67,11 @@ def test_the_dataset_table_ends_each_task_with_its_totals(scores):
 
 
 def test_the_metric_table_holds_every_metric_over_all(scores):
-    assert [row[1] for row in metric_table(scores, Split.TEST).rows] == ["accuracy", "macro F1", "acc@IoU 0.5"]
+    assert [row[1] for row in metric_table(scores, Split.TEST).rows] == [
+        "accuracy (%)",
+        "macro F1 (%)",
+        "acc@IoU 0.5 (%)",
+    ]
 
 
 def test_csv_keeps_full_precision_and_names_the_table_of_the_paper(scores):

@@ -1,4 +1,4 @@
-"""A built dataset folder to the files of another tool: for editing, with a way back, or in shards for training."""
+"""A built dataset folder to the files of another tool: for editing, in shards for training, or as a benchmark task."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from gastrovl.core.manifest import write_manifest
 from gastrovl.data.exporters.built import BuiltSet, read_built
 from gastrovl.data.exporters.detection import write_coco, write_voc, write_yolo
 from gastrovl.data.exporters.dialogues import write_coloninst, write_llava
+from gastrovl.data.exporters.harnesses import SPLITS, write_lmms_eval, write_vlmevalkit
 from gastrovl.data.exporters.hubcard import Exported, write_hub_card
 from gastrovl.data.exporters.parquet import write_parquet
 from gastrovl.data.exporters.streamed import conversation_files
@@ -30,6 +31,11 @@ EXPORTERS: dict[str, Callable[[BuiltSet, Path], dict[str, Any]]] = {
 
 # Each streams a dataset folder into an empty folder, in files of about so many bytes; these are for reading by others.
 SHARDED: dict[str, Callable[[Path, Path, int], Exported]] = {"parquet": write_parquet, "webdataset": write_webdataset}
+# Each writes the val and test questions as a task of another evaluation harness, and returns the sources' licences.
+HARNESSES: dict[str, Callable[[Path, Path], dict[str, str]]] = {
+    "lmms-eval": write_lmms_eval,
+    "vlmevalkit": write_vlmevalkit,
+}
 SHARD_BYTES = 400 * 10**6  # of a shard unless asked otherwise
 _NOTES = {
     "parquet": (
@@ -58,7 +64,8 @@ def export_dataset(
     """Write the dataset folder `dataset` in the format `name` to the folder `output`; all of it appears or nothing.
 
     Formats of `EXPORTERS` come with `source.yaml`, a source description with which `gastrovl data build` reads the
-    export back, those of `SHARDED` with the dataset's card as README.md.
+    export back, those of `SHARDED` with the dataset's card as README.md. Those of `HARNESSES` hold val and test
+    questions only.
 
     Args:
         shard_bytes: About the size of a file, of the formats of `SHARDED`.
@@ -69,8 +76,9 @@ def export_dataset(
         RecordError, SourceError, ImageError: `dataset` is no whole dataset folder.
         OutputError: `output` is not free.
     """
-    if name not in EXPORTERS and name not in SHARDED:
-        raise ConfigError(f"format {name!r} is not known; expected one of {', '.join([*EXPORTERS, *SHARDED])}")
+    known = [*EXPORTERS, *SHARDED, *HARNESSES]
+    if name not in known:
+        raise ConfigError(f"format {name!r} is not known; expected one of {', '.join(known)}")
     if shard_bytes <= 0:
         raise ConfigError(f"shard size: found {shard_bytes} bytes, expected a positive number")
     dataset = Path(dataset)
@@ -79,6 +87,9 @@ def export_dataset(
         if built is not None:
             write_text(folder / "source.yaml", _description(built, name, EXPORTERS[name](built, folder)))
             files, licences = list(built.conversations), built.licences
+        elif name in HARNESSES:
+            licences = dict(sorted(HARNESSES[name](dataset, folder).items()))
+            files = [split.value for split in SPLITS]
         else:
             exported = SHARDED[name](dataset, folder, shard_bytes)
             write_hub_card(dataset, folder, exported, _NOTES[name])
@@ -86,7 +97,7 @@ def export_dataset(
         write_manifest(
             folder,
             stage="data export",
-            config={"format": name, **({} if built else {"shard_bytes": shard_bytes})},
+            config={"format": name, **({"shard_bytes": shard_bytes} if name in SHARDED else {})},
             seed=None,
             inputs={
                 path.name: sha256_file(path)

@@ -129,10 +129,7 @@ def _in_order(item: tuple[tuple[str, str], object]) -> tuple[str, int, str]:
 
 def _schemas() -> dict[str, Any]:
     """The columns of each config, with the note by which `datasets` knows that `image` is a picture."""
-    try:
-        import pyarrow as pa
-    except ImportError as error:
-        raise MissingExtraError('pyarrow is not installed; Parquet needs it: pip install "gastrovl[export]"') from error
+    pa = _pyarrow()
     text, real, whole = pa.string(), pa.float64(), pa.int64()
     image = pa.struct({"bytes": pa.binary(), "path": text})
     boxes = {"boxes": pa.list_(pa.list_(real)), "boxes_px": pa.list_(pa.list_(real))}
@@ -167,6 +164,14 @@ def _schemas() -> dict[str, Any]:
         },
     }
     return {config: _with_features(pa.schema(fields)) for config, fields in columns.items()}
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise MissingExtraError('pyarrow is not installed; Parquet needs it: pip install "gastrovl[export]"') from error
+    return pyarrow
 
 
 def _with_features(schema: Any) -> Any:
@@ -249,3 +254,44 @@ class _ShardWriter:
         self._waiting, self._waiting_bytes = [], 0
         if self._sink.tell() >= self.shard_bytes:
             self.close()
+
+
+class RowFile:
+    """Rows with a picture under `image` and texts under all other keys, to one Parquet file as `datasets` reads it.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._waiting, self._bytes = path, list[Mapping[str, Any]](), 0
+        self._schema: Any = None
+        self._open: Any = None
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Take a row; all have the keys of the first."""
+        self._waiting.append(row)
+        self._bytes += len(row["image"]["bytes"]) + _TEXT_BYTES
+        if self._bytes >= GROUP_BYTES:
+            self._flush()
+
+    def close(self) -> None:
+        """Write what waits."""
+        self._flush()
+        if self._open is not None:
+            self._open.close()
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        pa = _pyarrow()
+        from pyarrow import parquet
+
+        if self._open is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            picture = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+            fields = {name: picture if name == "image" else pa.string() for name in self._waiting[0]}
+            self._schema = _with_features(pa.schema(fields))
+            self._open = parquet.ParquetWriter(self.path, self._schema, compression="zstd")
+        self._open.write_table(pa.Table.from_pylist(self._waiting, schema=self._schema))
+        self._waiting, self._bytes = [], 0

@@ -27,6 +27,7 @@ from gastrovl.evaluation.items import Item, read_items
 from gastrovl.evaluation.measures.measure import mean_measure, value
 from gastrovl.evaluation.questions import numbered
 from gastrovl.evaluation.robustness.drops import Draws, by_task, headline
+from gastrovl.evaluation.showing.names import NO_VALUE, metric_name, percent
 from gastrovl.evaluation.statistics.intervals import intervals
 
 ALL_SOURCES = "all-sources"  # the folder whose model has seen every source
@@ -136,7 +137,6 @@ def gather(folder: Path, draws: Draws) -> list[LeftOutScore]:
 
 def to_markdown(found: Sequence[LeftOutScore]) -> str:
     """The table, with the mean over sources of each task below it."""
-    from gastrovl.evaluation.showing.tables import NAMES, NO_VALUE, percent
 
     def cell(middle: float | None, low: float | None, high: float | None) -> str:
         return (
@@ -153,7 +153,7 @@ def to_markdown(found: Sequence[LeftOutScore]) -> str:
             cells = (
                 task.value,
                 one.source,
-                NAMES[one.metric],
+                metric_name(one.metric),
                 str(one.n),
                 cell(one.seen, one.seen_low, one.seen_high),
                 cell(one.unseen, one.unseen_low, one.unseen_high),
@@ -163,7 +163,7 @@ def to_markdown(found: Sequence[LeftOutScore]) -> str:
         means = [[getattr(one, name) for one in own] for name in ("seen", "unseen", "drop")]
         defined = [[value for value in some if value is not None] for some in means]
         shown = [percent(sum(some) / len(some)) if some else NO_VALUE for some in defined]
-        lines.append(f"| {task.value} | **mean of sources** | {NAMES[own[0].metric]} | | {' | '.join(shown)} |")
+        lines.append(f"| {task.value} | **mean of sources** | {metric_name(own[0].metric)} | | {' | '.join(shown)} |")
     return "\n".join(lines) + "\n"
 
 

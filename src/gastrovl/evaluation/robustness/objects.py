@@ -243,8 +243,8 @@ def _draw_jaws(
             ),
             fill=255,
         )
-        cup = end - out * 0.5 * half
-        pen.ellipse(_circle(float(cup[0]), float(cup[1]), 0.68 * half), fill=255)
+        x, y = end - out * 0.5 * half
+        pen.ellipse(_circle(float(x), float(y), 0.68 * half), fill=255)
 
 
 def _draw_snare(

@@ -7,7 +7,7 @@ from typing import Any
 from gastrovl.core.figures import GREY, INK, OCHRE, PURPLE, RULE, RUST, TEAL, hide_frame, new_figure
 from gastrovl.evaluation.robustness.corruptions import CORRUPTIONS
 from gastrovl.evaluation.robustness.record import CellScore, Family, Robustness
-from gastrovl.evaluation.showing.tables import NAMES
+from gastrovl.evaluation.showing.names import metric_name
 
 # Four colours of which each returns with another dash, so that twelve curves can be told apart also in grey.
 _COLOURS = (TEAL, RUST, PURPLE, OCHRE)
@@ -29,7 +29,7 @@ def draw_robustness(found: Robustness) -> Any | None:
     for axes, (split, task) in zip(panels, keys, strict=True):
         own = [one for one in found.scores if (one.split, one.task) == (split, task)]
         _draw_panel(axes, own)
-        axes.set_title(f"{task}, {split}: {NAMES[own[0].metric]}", fontsize=10)
+        axes.set_title(f"{task}, {split}: {metric_name(own[0].metric)}", fontsize=10)
     panels[0].set_ylabel("score, percent")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=9)

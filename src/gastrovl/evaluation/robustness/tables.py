@@ -8,9 +8,8 @@ from collections.abc import Sequence
 
 from gastrovl.core.types import Split, Task
 from gastrovl.evaluation.robustness.record import CellScore, Family, Robustness, Summary
-from gastrovl.evaluation.showing.tables import NAMES, NO_VALUE, percent
+from gastrovl.evaluation.showing.names import NO_VALUE, metric_name, percent
 
-_NAMES = {**NAMES, "right": "right"}
 _READING = (
     "Percent. In brackets the 95 % interval, by a bootstrap over groups (patients, exams or videos), {resamples} "
     "resamples, seed {seed}.",
@@ -67,7 +66,7 @@ def _summary_table(summaries: Sequence[Summary]) -> str:
         (
             one.task.value,
             one.split.value,
-            _NAMES[one.metric],
+            metric_name(one.metric),
             percent(one.clean),
             _with_bounds(one.mean_corrupted, one.low, one.high),
             percent(one.relative_drop),
@@ -96,7 +95,7 @@ def _level_table(own: Sequence[CellScore], levels: Sequence[int]) -> str:
         )
     rival = f"; best trivial baseline {percent(clean.baseline)} ({clean.baseline_name})" if clean.baseline_name else ""
     above = (
-        f"Clean: {_NAMES[clean.metric]} {_with_bounds(clean.value, clean.low, clean.high)}, n = {clean.n}, "
+        f"Clean: {metric_name(clean.metric)} {_with_bounds(clean.value, clean.low, clean.high)}, n = {clean.n}, "
         f"{clean.n_unparsed} unread{rival}."
     )
     return f"{above}\n\n{_table(head, rows, first_number=1)}"
@@ -108,7 +107,7 @@ def _words_table(scores: Sequence[CellScore]) -> str:
         (
             one.name.replace("_", " "),
             one.task.value,
-            _NAMES[one.metric],
+            metric_name(one.metric),
             str(one.n),
             _with_bounds(one.value, one.low, one.high),
             percent(one.clean),

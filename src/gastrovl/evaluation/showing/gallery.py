@@ -41,8 +41,9 @@ class Outline:
 
 @dataclass(frozen=True)
 class Card:
-    """One example; `score` is a number worth showing beside the verdict, such as an IoU."""
+    """One example; `score` is a number worth showing beside the verdict, such as an IoU; `number` its place."""
 
+    number: int
     id: str
     task: str
     dataset: str
@@ -56,6 +57,7 @@ class Card:
     verdict: Verdict
     score: str
     reason: str
+    confidence: float | None
 
 
 def cards(items: Sequence[Item], folder: Path, *, seed: int, count: int = CARDS) -> dict[Task, list[Card]]:
@@ -77,7 +79,10 @@ def cards(items: Sequence[Item], folder: Path, *, seed: int, count: int = CARDS)
     each = -(-count // max(1, len(present)))
     used: set[str] = set()
     return {
-        task: [_card(item, folder) for item in _choose(some, each, random.Random(f"{seed}-{task}"), used)]
+        task: [
+            card(item, folder, number)
+            for number, item in enumerate(_choose(some, each, random.Random(f"{seed}-{task}"), used))
+        ]
         for task, some in present.items()
     }
 
@@ -107,13 +112,19 @@ def _spread_over_datasets(items: Sequence[Item]) -> list[Item]:
     return [item for turn in zip_longest(*queues.values()) for item in turn if item is not None]
 
 
-def _card(item: Item, folder: Path) -> Card:
+def card(item: Item, folder: Path, number: int) -> Card:
+    """One item as a card; `folder` is what its image's path is relative to.
+
+    Raises:
+        ImageError: The image is missing or broken.
+    """
     one, answer = item.question, item.answer
     picture = open_image(folder / one.image.path)
     picture.thumbnail((SIDE_PX, SIDE_PX))
     is_right = tasks.is_right(one, answer)
     verdict: Verdict = "text" if is_right is None else "right" if is_right else "wrong"
     return Card(
+        number=number,
         id=one.id,
         task=one.task.value,
         dataset=one.source,
@@ -127,6 +138,7 @@ def _card(item: Item, folder: Path) -> Card:
         verdict=verdict if item.is_parsed else "unreadable",
         score=_score(item),
         reason=answer.reason if isinstance(answer, ParseFailure) else "",
+        confidence=item.reply.confidence,
     )
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from gastrovl.clinical.taxonomy import Taxonomy
-from gastrovl.core.errors import MissingExtraError, RecordError
+from gastrovl.core.errors import RecordError
 from gastrovl.core.files import write_text
 from gastrovl.core.manifest import Manifest, read_manifest
 from gastrovl.core.trainlog import read_log
@@ -22,16 +21,9 @@ from gastrovl.evaluation.questions import read_questions
 from gastrovl.evaluation.results import ALL, Results, read_results
 from gastrovl.evaluation.showing.curves import draw_loss, draw_scores_over_time
 from gastrovl.evaluation.showing.gallery import Card, cards
-from gastrovl.evaluation.showing.tables import (
-    NAMES,
-    NO_VALUE,
-    Table,
-    dataset_table,
-    metric_table,
-    overall_table,
-    percent,
-    reading_notes,
-)
+from gastrovl.evaluation.showing.names import NO_VALUE, name_with_unit, shown
+from gastrovl.evaluation.showing.tables import Table, dataset_table, metric_table, overall_table, reading_notes
+from gastrovl.evaluation.showing.templating import template
 
 _SPLITS = (Split.TEST, Split.VAL)  # the unseen one first
 _MANIFESTS = (".", "data", "train", "evaluation/val", "evaluation/test")
@@ -102,7 +94,7 @@ def write_run_page(folder: Path, *, seed: int = 7) -> Path:
             "Score its predictions with `gastrovl evaluate` first"
         )
     shown = next(iter(results))
-    write_text(folder / "index.html", _template().render(**_context(folder, results, shown, seed)))
+    write_text(folder / "index.html", template("run_page.html.j2").render(**_context(folder, results, shown, seed)))
     return folder / "index.html"
 
 
@@ -143,7 +135,7 @@ def _gallery(folder: Path, split: Split, seed: int) -> dict[Task, list[Card]]:
 def _section(folder: Path, split: Split, results: Results) -> SplitSection:
     plots = folder / "evaluation" / split / "plots"
     pictures = [
-        Picture(_png_uri(path.read_bytes()), f"{words} ({path.stem.replace('_', ' ')})", is_wide=kind == "datasets")
+        Picture(png_uri(path.read_bytes()), f"{words} ({path.stem.replace('_', ' ')})", is_wide=kind == "datasets")
         for kind, words in _PLOTS.items()
         for path in sorted(plots.glob(f"{kind}_*.png"))
     ]
@@ -154,13 +146,11 @@ def _section(folder: Path, split: Split, results: Results) -> SplitSection:
 def _baseline_table(results: Results, split: Split) -> Table:
     """Every baseline on its own, over all conversations."""
     rows = tuple(
-        (one.task.value, one.name, NAMES[one.metric], percent(one.value), str(one.n))
+        (one.task.value, one.name, name_with_unit(one.metric), shown(one.metric, one.value), str(one.n))
         for one in results.baselines
         if one.dataset == ALL
     )
-    return Table(
-        f"Baselines one by one, {split}", ("task", "baseline", "metric", "score, %", "n"), rows, first_number=3
-    )
+    return Table(f"Baselines one by one, {split}", ("task", "baseline", "metric", "score", "n"), rows, first_number=3)
 
 
 def _reply_table(results: dict[Split, Results]) -> Table:
@@ -225,22 +215,8 @@ def _stages(folder: Path) -> list[StageRecord]:
 def _figure_uri(figure: Any) -> str:
     stream = io.BytesIO()
     figure.savefig(stream, format="png", metadata={"Software": None})
-    return _png_uri(stream.getvalue())
+    return png_uri(stream.getvalue())
 
 
-def _png_uri(content: bytes) -> str:
+def png_uri(content: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
-
-
-def _template() -> Any:
-    try:
-        from jinja2 import Environment, StrictUndefined
-    except ImportError as error:
-        raise MissingExtraError(
-            'jinja2 is not installed; the run page needs it: pip install "gastrovl[evaluate]"'
-        ) from error
-    text = (resources.files("gastrovl.evaluation.showing") / "templates" / "run_page.html.j2").read_text(
-        encoding="utf-8"
-    )
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(text)

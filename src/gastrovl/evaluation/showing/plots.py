@@ -1,4 +1,4 @@
-"""Results to pictures: scores beside baselines, bars by dataset, confusion matrices and IoU curves (PNG)."""
+"""Results to pictures: scores beside baselines, bars by dataset and IoU curves, and all others to files (PNG)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core import figures
 from gastrovl.core.figures import GREY, INK, OCHRE, PURPLE, RULE, RUST, TEAL, hide_frame, save_figure
 from gastrovl.core.types import Score, Split, Task
-from gastrovl.evaluation.results import ALL, MEAN, ConfusionMatrix, IouCurve, Results
-from gastrovl.evaluation.showing.tables import NAMES
+from gastrovl.evaluation.results import ALL, MEAN, IouCurve, Results
+from gastrovl.evaluation.showing.confusions import by_group, draw_classes, draw_confusion
+from gastrovl.evaluation.showing.names import metric, metric_name, name_with_unit
+from gastrovl.evaluation.showing.overview import draw_overview
+from gastrovl.evaluation.showing.published import PAPER_NAME, overall_percent
+from gastrovl.evaluation.showing.radar import draw_radar, profiles
 from gastrovl.evaluation.tasks import HEADLINE
 
 MODEL = TEAL
 RIVAL = RUST
+_MANY = 12  # labels beyond which the confusion of groups is drawn as well
 _LINES = (RUST, GREY, OCHRE, PURPLE)
 _STYLES = ("--", "-.", ":", (0, (5, 1, 1, 1)))
 
@@ -32,7 +37,7 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def save_plots(folder: Path, results: Results, taxonomy: Taxonomy) -> list[Path]:
-    """Write all plots of an evaluation; file names carry the split.
+    """Write all plots of an evaluation; file names are kind, task where there is one, and split.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -41,20 +46,32 @@ def save_plots(folder: Path, results: Results, taxonomy: Taxonomy) -> list[Path]
     for split in Split:
         scores = [score for score in results.scores if score.split is split]
         if scores:
-            drawn[f"scores_{split}"] = draw_scores(scores)
+            drawn[f"overview_{split}"] = draw_overview(scores)
             drawn[f"datasets_{split}"] = draw_datasets(scores)
+            drawn[f"radar_{split}"] = draw_radar(profiles(scores))
+        for task in _tasks(scores):
+            drawn[f"scores_{task}_{split}"] = draw_scores([score for score in scores if score.task is task])
         curves = [curve for curve in results.iou_curves if curve.split is split]
         if curves:
             drawn[f"iou_{split}"] = draw_curves(curves)
     for matrix in results.confusion:
         drawn[f"confusion_{matrix.task}_{matrix.split}"] = draw_confusion(matrix, taxonomy)
-    return [path for name, figure in drawn.items() for path in save_figure(figure, folder / name)]
+        if len(matrix.rows) > _MANY:
+            drawn[f"groups_{matrix.task}_{matrix.split}"] = draw_confusion(by_group(matrix, taxonomy), taxonomy)
+        classes = [
+            one for one in results.per_class if (one.task, one.split, one.dataset) == (matrix.task, matrix.split, ALL)
+        ]
+        drawn[f"classes_{matrix.task}_{matrix.split}"] = draw_classes(classes, taxonomy)
+    return [path for name, figure in drawn.items() if figure for path in save_figure(figure, folder / name)]
 
 
 def draw_scores(scores: Sequence[Score]) -> Any:
-    """Every metric over all conversations: point, interval, and the best baseline as a diamond."""
+    """Every metric over all conversations: point, interval, and the best baseline as a diamond.
+
+    Numbers that are no shares are drawn times 100, too, and their range is in their name.
+    """
     shown = [score for score in scores if score.dataset == ALL and score.value is not None]
-    figure = new_figure(8.0, 0.9 + 0.3 * max(len(shown), 3))
+    figure = new_figure(8.0, 1.3 + 0.3 * max(len(shown), 3))
     axes = figure.subplots()
     places = _places(shown)
     for place, score in zip(places, shown, strict=True):
@@ -71,10 +88,11 @@ def draw_scores(scores: Sequence[Score]) -> Any:
         color=RIVAL,
         label="best trivial baseline",
     )
-    axes.set_yticks(places, [f"{score.task}  {NAMES[score.metric]}" for score in shown])
-    axes.invert_yaxis()
-    axes.set_xlim(-2, 102)
-    axes.set_xlabel("percent")
+    axes.set_yticks(places, [f"{score.task}  {name_with_unit(score.metric)}" for score in shown], fontsize=9)
+    axes.set_ylim((places[-1] if places else 0) + 0.7, -0.7)
+    is_signed = any((metric(score.metric).low or 0.0) < 0 for score in shown)
+    axes.set_xlim(-102 if is_signed else -2, 102)
+    axes.set_xlabel("hundredths")
     axes.grid(axis="x", color=RULE)
     axes.set_axisbelow(True)
     hide_frame(axes)
@@ -96,8 +114,11 @@ def draw_datasets(scores: Sequence[Score]) -> Any:
     ):
         _draw_bars(axes, task, chosen[task])
     figure.axes[0].set_ylabel("percent")
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
+    found: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    figure.legend(list(found.values()), list(found), loc="outside upper center", ncols=len(found), frameon=False)
     return figure
 
 
@@ -116,9 +137,12 @@ def _draw_bars(axes: Any, task: Task, scores: Sequence[Score]) -> None:
                 linewidth=2.4,
                 label="best trivial baseline" if place == len(scores) - 1 else None,
             )
+        paper = overall_percent(score.task, score.split) if score.dataset == ALL else None
+        if paper is not None:
+            axes.plot(place, paper, "s", markerfacecolor="none", color=INK, markersize=7, label=PAPER_NAME)
     names = [f"{s.dataset}: {_percent(s.value):.0f}" if s.value is not None else f"{s.dataset}: –" for s in scores]
     axes.set_xticks(range(len(scores)), names, rotation=30, ha="right", rotation_mode="anchor")
-    axes.set_title(f"{task}: {NAMES[HEADLINE[task]]}", fontsize=10)
+    axes.set_title(f"{task}: {metric_name(HEADLINE[task])}", fontsize=10)
     axes.set_ylim(0, 108)
     axes.set_yticks(range(0, 101, 20))
     axes.grid(axis="y", color=RULE)
@@ -152,37 +176,9 @@ def draw_curves(curves: Sequence[IouCurve]) -> Any:
     return figure
 
 
-def draw_confusion(matrix: ConfusionMatrix, taxonomy: Taxonomy) -> Any:
-    """Counts on a colour that is the share of the true label; single-label conversations only."""
-    counts = np.array(matrix.counts, dtype=float)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    rows, columns = counts.shape
-    side = 0.42 if max(rows, columns) <= 30 else 0.3
-    figure = new_figure(3.4 + side * columns, 2.8 + side * rows)
-    axes = figure.subplots()
-    axes.imshow(shares, cmap="GnBu", vmin=0, vmax=1, aspect="equal")
-    for row, column in zip(*np.nonzero(counts), strict=True):
-        colour = "white" if shares[row, column] > 0.6 else INK
-        axes.text(column, row, f"{counts[row, column]:.0f}", ha="center", va="center", fontsize=8, color=colour)
-    axes.set_xticks(
-        range(columns),
-        [_name(label, taxonomy) for label in matrix.columns],
-        rotation=45,
-        ha="right",
-        rotation_mode="anchor",
-        fontsize=8,
-    )
-    axes.set_yticks(range(rows), [_name(label, taxonomy) for label in matrix.rows], fontsize=8)
-    axes.set_xticks(np.arange(columns + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(rows + 1) - 0.5, minor=True)
-    axes.grid(which="minor", color=RULE, linewidth=0.6)
-    axes.tick_params(which="both", length=0)
-    axes.set_xlabel("model's answer")
-    axes.set_ylabel("truth")
-    axes.set_title(f"{matrix.task}, {matrix.split}: counts, shaded by share of the row", fontsize=10)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    return figure
+def _tasks(scores: Sequence[Score]) -> list[Task]:
+    present = {score.task for score in scores}
+    return [task for task in Task if task in present]
 
 
 def _places(scores: Sequence[Score]) -> list[float]:
@@ -202,7 +198,3 @@ def _bounds(score: Score) -> tuple[float, float]:
 
 def _percent(value: float | None) -> float:
     return 100 * (value or 0.0)
-
-
-def _name(label: str, taxonomy: Taxonomy) -> str:
-    return taxonomy[label].name if label in taxonomy else label

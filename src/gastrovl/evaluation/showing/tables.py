@@ -9,67 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gastrovl.core.files import write_text
-from gastrovl.core.types import Kind, Score, Split, Task
-from gastrovl.evaluation.measures.localisation import SIZES
-from gastrovl.evaluation.measures.shortanswers import EXACT, metric_of
+from gastrovl.core.types import Score, Split, Task
 from gastrovl.evaluation.results import ALL, MEAN, Results
+from gastrovl.evaluation.showing import published
+from gastrovl.evaluation.showing.names import NO_VALUE, metric_name, name_with_unit, shown
 from gastrovl.evaluation.tasks import HEADLINE
 
-NAMES = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro F1",
-    "mcc": "Matthews correlation",
-    "acc@0.3": "acc@IoU 0.3",
-    "acc@0.5": "acc@IoU 0.5",
-    "acc@0.75": "acc@IoU 0.75",
-    "acc@0.5_single": "acc@IoU 0.5, one true box",
-    "acc@0.5_hull": "acc@IoU 0.5, hull of all boxes",
-    "acc@0.5_largest": "acc@IoU 0.5, largest box",
-    "mean_iou": "mean IoU",
-    "giou": "mean GIoU",
-    **{f"acc@0.5_{size}": f"acc@IoU 0.5, one {size} box" for size in SIZES},
-    **{f"mean_iou_{size}": f"mean IoU, one {size} box" for size in SIZES},
-    "centre_hit": "centre hit",
-    "box_recall@0.5": "box recall, IoU 0.5",
-    "box_f1@0.5": "box F1, IoU 0.5",
-    "presence_recall": "present: answered with a box",
-    "absence_rejection": 'absent: answered "absent"',
-    "presence_balanced": "present and absent, mean",
-    EXACT: "exact match",
-    **{metric_of(kind): f"exact match, {kind.value.replace('_', ' ')}" for kind in Kind},
-    "bleu4": "BLEU-4",
-    "rouge1": "ROUGE-1",
-    "rouge2": "ROUGE-2",
-    "rougeL": "ROUGE-L",
-    "hierarchical_credit": "credit by taxonomy distance",
-    "hierarchical_precision": "hierarchical precision",
-    "hierarchical_recall": "hierarchical recall",
-    "hierarchical_f1": "hierarchical F1",
-    "accuracy_level1": "accuracy at level 1",
-    "accuracy_level2": "accuracy at level 2",
-    "mean_ap": "mean AP",
-    "macro_auroc": "AUROC, mean of classes",
-    "ece": "ECE, equal width",
-    "ece_adaptive": "ECE, equal mass",
-    "brier": "Brier score",
-    "aurc": "AURC",
-    "e_aurc": "excess AURC",
-    "confidence_auroc": "AUROC, right against wrong",
-    "coverage@risk0.05": "coverage at 5 % risk",
-    "coverage@risk0.1": "coverage at 10 % risk",
-    "consistency": "same answer to other wordings",
-    "flip_rate": "right in some wordings only",
-    "right_in_all_wordings": "right in all wordings",
-    "worst_wording_accuracy": "accuracy, worst wording",
-    "accuracy_spread": "accuracy, best minus worst wording",
-    "coloninst_accuracy": "accuracy as in ColonINST",
-    "coloninst_mean_iou": "mean IoU as in ColonINST",
-    "coloninst_recall": "recall as in ColonINST, a quarter",
-}
 _DATASETS = {ALL: "all", MEAN: "mean of datasets"}
-NO_VALUE = "–"
 DOUBT = "†"  # beside a score whose `reason` is told below the table
+_NAMED = 4  # scores that a note names
 _LATEX = {
     **{character: "\\" + character for character in "&%$#_{}"},
     "\\": r"\textbackslash{}",
@@ -97,7 +45,7 @@ def overall_table(scores: Sequence[Score]) -> Table:
     heads = [h for s in splits for h in (f"{s}, % [95 % CI]", "n", "unread", "best baseline, %")]
     rows = []
     for task in _tasks(scores):
-        cells = [task.value, NAMES[HEADLINE[task]]]
+        cells = [task.value, metric_name(HEADLINE[task])]
         for split in splits:
             score = _find(scores, task, HEADLINE[task], ALL, split)
             cells += _cells(score) if score else [NO_VALUE] * 4
@@ -113,7 +61,9 @@ def dataset_table(scores: Sequence[Score], split: Split) -> Table:
         for score in _chosen(scores, split, task, HEADLINE[task]):
             if score.dataset in _DATASETS:
                 totals.add(len(rows))
-            rows.append((task.value, _DATASETS.get(score.dataset, score.dataset), NAMES[score.metric], *_cells(score)))
+            rows.append(
+                (task.value, _DATASETS.get(score.dataset, score.dataset), metric_name(score.metric), *_cells(score))
+            )
     columns = ("task", "dataset", "metric", "score, % [95 % CI]", "n", "unread", "best baseline, %")
     return Table(f"By dataset, {split}", columns, tuple(rows), first_number=3, totals=frozenset(totals))
 
@@ -121,8 +71,8 @@ def dataset_table(scores: Sequence[Score], split: Split) -> Table:
 def metric_table(scores: Sequence[Score], split: Split) -> Table:
     """Every metric over all conversations of a split."""
     chosen = [score for score in scores if score.split is split and score.dataset == ALL]
-    rows = tuple((score.task.value, NAMES[score.metric], *_cells(score)) for score in chosen)
-    columns = ("task", "metric", "score, % [95 % CI]", "n", "unread", "best baseline, %")
+    rows = tuple((score.task.value, name_with_unit(score.metric), *_cells(score)) for score in chosen)
+    columns = ("task", "metric", "score [95 % CI]", "n", "unread", "best baseline")
     return Table(f"All metrics, {split}", columns, rows, first_number=2)
 
 
@@ -132,12 +82,39 @@ def all_tables(scores: Sequence[Score]) -> list[Table]:
     return [overall_table(scores), *by_split]
 
 
+def paper_tables(scores: Sequence[Score]) -> list[Table]:
+    """Tables 4 to 6 of the paper with ours beside them; `published.caveats` belong below."""
+    number = {Split.VAL: 5, Split.TEST: 6}
+    heads = ("task", "model", "val / seen, %", "test / unseen, %")
+    columns = ("task", "model", "dataset", "score, % [95 % CI]", "n")
+    return [
+        Table("Beside Table 4 of He et al. 2025", heads, tuple(published.overall_rows(scores)), first_number=2),
+        *(
+            Table(
+                f"Beside Table {number[split]} of He et al. 2025 ({split})",
+                columns,
+                tuple(published.dataset_rows(scores, split)),
+                first_number=3,
+            )
+            for split in _splits(scores)
+            if split in number
+        ),
+    ]
+
+
 def write_tables(folder: Path, results: Results) -> None:
-    """Write tables.md, tables.csv and tables.tex into a folder."""
+    """Write tables.md, tables.csv and tables.tex into a folder, and paper.md, .csv and .tex beside the paper's."""
     tables = all_tables(results.scores)
     write_text(folder / "tables.md", to_markdown(tables, results))
     write_text(folder / "tables.csv", to_csv(results.scores))
     write_text(folder / "tables.tex", "\n\n".join(to_latex(table) for table in tables) + "\n")
+    beside = paper_tables(results.scores)
+    caveats = published.caveats()
+    parts = ["# Beside the paper's Tables 4 to 6", *(_markdown(table) for table in beside), _bullets(caveats)]
+    write_text(folder / "paper.md", "\n\n".join(parts) + "\n")
+    write_text(folder / "paper.csv", _cells_csv(beside))
+    notes = "\n".join(f"% {caveat}" for caveat in caveats)
+    write_text(folder / "paper.tex", "\n\n".join([notes, *(to_latex(table) for table in beside)]) + "\n")
 
 
 def reading_notes(results: Results) -> list[str]:
@@ -145,9 +122,8 @@ def reading_notes(results: Results) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for score in results.scores:
         if score.reason and (score.dataset == ALL or score.metric == HEADLINE[score.task]):
-            where = (
-                f"{score.task} {NAMES[score.metric]} of {_DATASETS.get(score.dataset, score.dataset)} ({score.split})"
-            )
+            dataset = _DATASETS.get(score.dataset, score.dataset)
+            where = f"{score.task} {metric_name(score.metric)} of {dataset} ({score.split})"
             reasons.setdefault(score.reason, []).append(where)
     return [
         "A reply that could not be read counts as wrong.",
@@ -155,20 +131,42 @@ def reading_notes(results: Results) -> list[str]:
         f"seed {results.seed}.",
         "A baseline answers the same questions blindly, or by a 4x4 colour thumbnail only; the best one is shown.",
         *results.notes,
-        *(f"{DOUBT} {reason}: {', '.join(places)}." for reason, places in reasons.items()),
+        *(f"{DOUBT} {reason}: {_places(places)}." for reason, places in reasons.items()),
     ]
+
+
+def _places(places: Sequence[str]) -> str:
+    if len(places) <= _NAMED:
+        return ", ".join(places)
+    return f"{', '.join(places[:_NAMED])} and {len(places) - _NAMED} more"
 
 
 def to_markdown(tables: Sequence[Table], results: Results) -> str:
     """All tables as GitHub Markdown, with the notes that belong to them."""
     parts = [f"# Scores of {', '.join(results.models) or 'no model'}"]
+    parts += [_markdown(table) for table in tables]
+    return "\n\n".join([*parts, _bullets(reading_notes(results))]) + "\n"
+
+
+def _markdown(table: Table) -> str:
+    marks = ["---" if i < table.first_number else "---:" for i in range(len(table.columns))]
+    lines = [table.columns, marks, *(_bold(row, i in table.totals) for i, row in enumerate(table.rows))]
+    body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return f"## {table.title}\n\n{body}"
+
+
+def _bullets(notes: Sequence[str]) -> str:
+    return "\n".join(f"- {note}" for note in notes)
+
+
+def _cells_csv(tables: Sequence[Table]) -> str:
+    """Tables one below the other, each cell as it is shown; the first column says which table a row belongs to."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
     for table in tables:
-        marks = ["---" if i < table.first_number else "---:" for i in range(len(table.columns))]
-        lines = [table.columns, marks, *(_bold(row, i in table.totals) for i, row in enumerate(table.rows))]
-        body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-        parts.append(f"## {table.title}\n\n{body}")
-    parts.append("\n".join(f"- {note}" for note in reading_notes(results)))
-    return "\n\n".join(parts) + "\n"
+        writer.writerow(["table", *table.columns])
+        writer.writerows([table.title, *row] for row in table.rows)
+    return stream.getvalue()
 
 
 def to_csv(scores: Sequence[Score]) -> str:
@@ -201,16 +199,15 @@ def to_latex(table: Table) -> str:
     return "\n".join(lines)
 
 
-def percent(value: float | None) -> str:
-    """A fraction as a percentage with one decimal."""
-    return NO_VALUE if value is None else f"{100 * value:.1f}"
-
-
 def _cells(score: Score) -> list[str]:
-    interval = "" if score.low is None else f" [{percent(score.low)}, {percent(score.high)}]"
-    rival = NO_VALUE if score.baseline is None else f"{percent(score.baseline)} ({score.baseline_name})"
+    interval = "" if score.low is None else f" [{_show(score, score.low)}, {_show(score, score.high)}]"
+    rival = NO_VALUE if score.baseline is None else f"{_show(score, score.baseline)} ({score.baseline_name})"
     doubt = f" {DOUBT}" if score.reason else ""
-    return [percent(score.value) + interval + doubt, str(score.n), str(score.n_unparsed), rival]
+    return [_show(score, score.value) + interval + doubt, str(score.n), str(score.n_unparsed), rival]
+
+
+def _show(score: Score, value: float | None) -> str:
+    return shown(score.metric, value)
 
 
 def _paper_table(score: Score) -> str:
