@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,7 +16,14 @@ _NONE = "none"
 
 
 def robustness(
-    model: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint folder written by `gastrovl train`.")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL",
+            help="A checkpoint folder, the folder of a Hugging Face model, or a YAML that describes a model "
+            "(configs/evaluate/models), as for `gastrovl predict`.",
+        ),
+    ],
     conversations: Annotated[Path, typer.Argument(help="JSONL of questions, e.g. test.jsonl of a dataset folder.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
     corruptions: Annotated[
@@ -59,7 +66,7 @@ def robustness(
         found = measure(
             conversations,
             output,
-            _asker(model, batch_size, device, show),
+            _asker(model, conversations, batch_size, device, show),
             plan,
             model=_identity(model),
             train=train,
@@ -83,17 +90,21 @@ def robustness(
 
 
 def _asker(
-    model: Path, batch_size: int, device: str | None, show: Callable[[str, int, int], None]
+    model: Path, dataset: Path, batch_size: int, device: str | None, show: Callable[[str, int, int], None]
 ) -> Callable[[Path, Path], object]:
-    """What answers a file of questions; the model is opened when the first file comes."""
-    from gastrovl.inference.batch import predict_file
-    from gastrovl.inference.predictor import Predictor
+    """What answers a file of questions; the model is opened when the first file comes.
 
-    opened: list[Predictor] = []
+    Args:
+        dataset: The unchanged questions; train.jsonl beside them may give the names of labels.
+    """
+    from gastrovl.inference.batch import predict_file
+    from gastrovl.inference.loading import load_answerer
+
+    opened: list[Any] = []
 
     def ask(conversations: Path, output: Path) -> object:
         if not opened:
-            opened.append(Predictor.load(model, device))
+            opened.append(load_answerer(model, dataset, device))
         return predict_file(
             opened[0],
             conversations,
