@@ -27,7 +27,9 @@ from gastrovl.cli.judge import judge
 from gastrovl.cli.predict import predict
 from gastrovl.cli.push import push
 from gastrovl.cli.rate import app as rate_app
+from gastrovl.cli.robustness import robustness
 from gastrovl.cli.run import run
+from gastrovl.cli.shift import app as shift_app
 from gastrovl.cli.tokenizer import tokenizer
 from gastrovl.cli.train import train
 from gastrovl.core import processes
@@ -45,6 +47,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     compare,
     gate,
     judge,
+    robustness,
     push,
     tokenizer,
 )
@@ -79,12 +82,10 @@ def _options(
 
 
 def _register() -> None:
-    for info in data_app.registered_commands:
-        info.epilog = NOTICE
-    app.add_typer(data_app, name="data", epilog=NOTICE)
-    for info in rate_app.registered_commands:
-        info.epilog = NOTICE
-    app.add_typer(rate_app, name="rate", epilog=NOTICE)
+    for name, group in (("data", data_app), ("rate", rate_app), ("shift", shift_app)):
+        for info in group.registered_commands:
+            info.epilog = NOTICE
+        app.add_typer(group, name=name, epilog=NOTICE)
     for command in COMMANDS:
         app.command(command.__name__, epilog=NOTICE)(command)
 

@@ -157,4 +157,4 @@ def test_points_have_one_decimal_and_no_sign():
 
 
 def test_a_metric_without_a_name_in_words_keeps_its_own():
-    assert name_of("novel_score") == "novel_score"
+    assert name_of("novel_score") == "novel score"

@@ -90,8 +90,8 @@ def metric(key: str) -> Metric:
     if key in METRICS:
         return METRICS[key]
     is_share = key.replace("_", " ").split(" ")[-1].split("@")[0] in _SHARE_ENDS
-    bounds = (0.0, 1.0) if is_share else (None, None)
-    return Metric(key.replace("_", " "), "", *bounds, is_percent=is_share)
+    low, high = (0.0, 1.0) if is_share else (None, None)
+    return Metric(key.replace("_", " "), "", low=low, high=high, is_percent=is_share)
 
 
 def metric_name(key: str) -> str:
