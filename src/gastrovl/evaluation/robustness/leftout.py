@@ -163,7 +163,7 @@ def to_markdown(found: Sequence[LeftOutScore]) -> str:
         means = [[getattr(one, name) for one in own] for name in ("seen", "unseen", "drop")]
         defined = [[value for value in some if value is not None] for some in means]
         shown = [percent(sum(some) / len(some)) if some else NO_VALUE for some in defined]
-        lines.append(f"| {task.value} | **mean of sources** | {NAMES[own[0].metric]} | | {' | '.join(shown)} |")
+        lines.append(f"| {task.value} | **mean of sources** | {metric_name(own[0].metric)} | | {' | '.join(shown)} |")
     return "\n".join(lines) + "\n"
 
 
