@@ -55,6 +55,11 @@ def test_a_score_is_said_in_words_beside_its_baseline(found, sentence):
     assert verdicts([found]) == [sentence]
 
 
+def test_a_reason_to_doubt_a_score_is_part_of_its_sentence():
+    found = score(0.6, 0.5, 0.3).model_copy(update={"reason": "the interval rests on 2 groups only"})
+    assert verdicts([found])[0].endswith("(mean box, 30.0 %); the interval rests on 2 groups only.")
+
+
 def test_nothing_in_the_report_comes_from_elsewhere(report):
     addresses = re.findall(r"""(?:src|href|srcset|action)=["']([^"']*)""", report)
     assert addresses

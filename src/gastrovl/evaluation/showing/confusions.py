@@ -70,7 +70,8 @@ def draw_confusion(matrix: ConfusionMatrix, taxonomy: Taxonomy) -> Any:
     for row, column in zip(*np.nonzero(counts if is_small else shares >= 0.1), strict=True):
         text = f"{counts[row, column]:.0f}" if is_small else f"{100 * shares[row, column]:.0f}"
         colour = "white" if shares[row, column] > 0.6 else INK
-        axes.text(column, row, text, ha="center", va="center", fontsize=8 if is_small else 6, color=colour)
+        said = axes.text(column, row, text, ha="center", va="center", fontsize=8 if is_small else 6, color=colour)
+        said.set_in_layout(False)  # it lies inside; the layout need not measure hundreds of these
     size = _LABEL_PX if is_small else 7.0
     names = [_name(label, taxonomy) for label in matrix.columns]
     axes.set_xticks(range(columns), names, rotation=50, ha="right", rotation_mode="anchor", fontsize=size)
@@ -126,14 +127,14 @@ def draw_classes(scores: Sequence[ClassScore], taxonomy: Taxonomy) -> Any | None
 def _draw_lines(axes: Any, matrix: ConfusionMatrix, taxonomy: Taxonomy) -> None:
     """Thin lines between cells, strong ones between groups."""
     rows, columns = len(matrix.rows), len(matrix.columns)
-    axes.set_xticks(np.arange(columns + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(rows + 1) - 0.5, minor=True)
-    axes.grid(which="minor", color=RULE, linewidth=0.6)
-    axes.tick_params(which="both", length=0)
-    for place in _borders(matrix.rows, taxonomy):
-        axes.axhline(place - 0.5, color=GREY, linewidth=1.1)
-    for place in _borders(matrix.columns, taxonomy):
-        axes.axvline(place - 0.5, color=GREY, linewidth=1.1)
+    axes.tick_params(length=0)
+    thin = (np.arange(1, rows) - 0.5, np.arange(1, columns) - 0.5)
+    strong = ([y - 0.5 for y in _borders(matrix.rows, taxonomy)], [x - 0.5 for x in _borders(matrix.columns, taxonomy)])
+    for (ys, xs), colour, width in ((thin, RULE, 0.6), (strong, GREY, 1.1)):
+        axes.hlines(ys, -0.5, columns - 0.5, colors=colour, linewidths=width)
+        axes.vlines(xs, -0.5, rows - 0.5, colors=colour, linewidths=width)
+    axes.set_xlim(-0.5, columns - 0.5)
+    axes.set_ylim(rows - 0.5, -0.5)
     for spine in axes.spines.values():
         spine.set_visible(False)
 

@@ -64,5 +64,6 @@ def _draw_bar(axes: Any, place: float, width: float, score: Score) -> None:
     paper = overall_percent(score.task, score.split)
     if paper is not None:
         axes.plot(place, paper, "s", markerfacecolor="white", color=INK, markersize=7, label=PAPER_NAME)
-    top = max(top, 100 * (score.baseline or 0.0))
-    axes.text(place + 0.04, min(top, 102.0) + 1, f"{value:.0f}", ha="left", va="bottom", fontsize=9)
+    paper_white = {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
+    at = (place + 0.03, min(top, 102.0) + 1.5)
+    axes.text(*at, f"{value:.0f}", ha="left", va="bottom", fontsize=9, bbox=paper_white, zorder=4)

@@ -119,7 +119,8 @@ def _verdict(score: Score) -> str:
         said += f" [{percent(score.low)}, {percent(score.high)}]"
     said += f" on {score.n:,} questions"
     unread = f"; {score.n_unparsed:,} replies could not be read and count as wrong" if score.n_unparsed else ""
-    return f"{said}, {_beside(score)}{unread}."
+    doubt = f"; {score.reason}" if score.reason else ""
+    return f"{said}, {_beside(score)}{unread}{doubt}."
 
 
 def _beside(score: Score) -> str:
