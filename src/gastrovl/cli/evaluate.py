@@ -49,7 +49,12 @@ def evaluate(
     console.print(_rich(overall_table(results.scores)))
     for note in results.notes:
         console.print(f"note: {note}", markup=False, highlight=False)
-    console.print(f"Scores, tables and plots: {output}; to look at: {output / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+    console.print(
+        f"Scores, tables and plots: {output}; to look at: {output / 'report.html'}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _rich(table: Table) -> RichTable:

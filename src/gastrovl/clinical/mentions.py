@@ -89,12 +89,21 @@ def find_mentions(text: str, taxonomy: Taxonomy, further: Mapping[str, str] = _N
     "without", "is not seen" is absent; of "possible", "cannot exclude", "?" uncertain; and "no change in ulcer" denies
     the change, not the ulcer.
     """
-    lexicon = _lexicon(taxonomy, tuple(sorted(further.items())))
+    return mentions_in(text, lexicon_of(taxonomy, further))
+
+
+def lexicon_of(taxonomy: Taxonomy, further: Mapping[str, str] = _NOTHING) -> Lexicon:
+    """What `mentions_in` looks up; arguments as in `find_mentions`."""
+    return _lexicon(taxonomy, tuple(sorted(further.items())))
+
+
+def mentions_in(text: str, lexicon: Lexicon) -> list[Mention]:
+    """As `find_mentions`, with a lexicon at hand."""
     tokens = tokenise(text)
     found: list[tuple[str, int, int]] = []  # term, first token, behind the last token
     place = 0
     while place < len(tokens):
-        hit = _longest(tokens, place, lexicon)
+        hit = _longest(tokens, place, lexicon) if tokens[place].word in lexicon.first else None
         if hit is None:
             place += 1
             continue
@@ -121,6 +130,7 @@ def tokenise(text: str) -> list[Token]:
     return tokens
 
 
+@lru_cache(maxsize=1 << 14)
 def plain_word(word: str) -> str:
     """Lower case, without apostrophes, in American spelling."""
     plain = normalise(word) or word
@@ -140,7 +150,7 @@ def singular(word: str) -> str:
     return word[:-1]
 
 
-def _longest(tokens: list[Token], place: int, lexicon: _Lexicon) -> tuple[str, int] | None:
+def _longest(tokens: list[Token], place: int, lexicon: Lexicon) -> tuple[str, int] | None:
     """The term of the longest wording that begins here and its length in tokens; "" for what names no term."""
     for length in range(min(lexicon.longest, len(tokens) - place), 0, -1):
         part = tokens[place : place + length]
@@ -155,14 +165,17 @@ def _longest(tokens: list[Token], place: int, lexicon: _Lexicon) -> tuple[str, i
 
 
 @dataclass(frozen=True)
-class _Lexicon:
+class Lexicon:
+    """Wordings to look up; built once for a taxonomy and further wordings."""
+
     terms: dict[tuple[str, ...], str]  # wording, as words -> term id; "" names no term
     capitals: frozenset[tuple[str, ...]]
     longest: int
+    first: frozenset[str]  # words that begin a wording
 
 
 @lru_cache(maxsize=8)
-def _lexicon(taxonomy: Taxonomy, further: tuple[tuple[str, str], ...]) -> _Lexicon:
+def _lexicon(taxonomy: Taxonomy, further: tuple[tuple[str, str], ...]) -> Lexicon:
     terms: dict[tuple[str, ...], str] = {}
     wordings = [(wording, term.id) for term in taxonomy.terms for wording in (term.name, *term.synonyms)]
     for wording, term_id in (*wordings, *further):
@@ -176,7 +189,7 @@ def _lexicon(taxonomy: Taxonomy, further: tuple[tuple[str, str], ...]) -> _Lexic
             terms.setdefault((adjective,), term_id)
     terms.update({_key(wording): "" for wording in _NO_TERM})
     capitals = frozenset((word,) for word in _CAPITALS_ONLY)
-    return _Lexicon(terms, capitals, max(map(len, terms)))
+    return Lexicon(terms, capitals, max(map(len, terms)), frozenset(key[0] for key in terms))
 
 
 def _key(wording: str) -> tuple[str, ...]:
