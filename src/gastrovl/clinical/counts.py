@@ -35,6 +35,7 @@ _AT_LEAST = {
     "numerous": 3,
     "countless": 3,
 }
+_COUNTING = frozenset({*_EXACT, *_AT_LEAST, "only"})  # a text without any of these words counts nothing
 STOPS = frozenset({",", ".", ";", ":", "and", "with", "or", "in", "at", "on", "by", "is", "are", "showing", "no"})
 _NOT_A_NUMBER_AFTER = frozenset({"grade", "type", "stage", "class", "la", "score", "level", "-"})
 _PLACES = re.compile(
@@ -72,21 +73,25 @@ def masked(text: str, mentions: Sequence[Mention]) -> str:
     return plain
 
 
-def numbers(text: str, mentions: Sequence[Mention], things: Set[int]) -> Iterator[Claim]:
+def numbers(
+    text: str, mentions: Sequence[Mention], things: Set[int], tokens: Sequence[Token] | None = None
+) -> Iterator[Claim]:
     """Claims of how many: "two small polyps", "in three places", "several lesions".
 
     Args:
         things: Indices of the mentions that may be counted: findings that are not denied.
+        tokens: Those of the text, where they are at hand.
     """
-    tokens = tokenise(text)
+    tokens = tokenise(text) if tokens is None else tokens
+    if not any(token.word in _COUNTING or token.word.isdecimal() for token in tokens):
+        return
     starts = {mention.start: index for index, mention in enumerate(mentions)}
-    inside = [any(mention.start <= token.start < mention.end for mention in mentions) for token in tokens]
     for place, token in enumerate(tokens):
         if starts.get(token.start) not in things:
             continue
         for before in range(place - 1, max(place - 5, -1), -1):
-            word = tokens[before].word
-            if inside[before] or word in STOPS:
+            word, at = tokens[before].word, tokens[before].start
+            if word in STOPS or any(mention.start <= at < mention.end for mention in mentions):
                 break
             claim = _number(tokens, before, starts[token.start])
             if claim is not None:

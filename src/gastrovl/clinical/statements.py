@@ -16,7 +16,7 @@ from typing import Literal, get_args
 from gastrovl.clinical.attributes import attribute_wordings, attributes_by_id
 from gastrovl.clinical.counts import numbers, sentence_bounds
 from gastrovl.clinical.implication import implies
-from gastrovl.clinical.mentions import Lexicon, Mention, lexicon_of, mentions_in
+from gastrovl.clinical.mentions import Lexicon, Mention, Token, lexicon_of, mentions_among, tokenise
 from gastrovl.clinical.quantities import grades, sizes
 from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.clinical.words import known_words, word_facts
@@ -134,6 +134,7 @@ def _makes_true() -> dict[str, frozenset[str]]:
     return found
 
 
+@lru_cache(maxsize=1 << 12)
 def _kind(value: str, taxonomy: Taxonomy) -> Kind:
     if value in taxonomy:
         if value in _NO_SITES:
@@ -147,7 +148,8 @@ def _kind(value: str, taxonomy: Taxonomy) -> Kind:
 
 
 def _read(text: str, taxonomy: Taxonomy) -> Iterator[Fact]:
-    mentions = mentions_in(text, _lexicon(taxonomy))
+    tokens = tokenise(text)
+    mentions = mentions_among(tokens, _lexicon(taxonomy))
     kinds = [_kind(mention.term, taxonomy) for mention in mentions]
     lower = text.lower()
     plain = lower if len(lower) == len(text) else text
@@ -168,7 +170,7 @@ def _read(text: str, taxonomy: Taxonomy) -> Iterator[Fact]:
         yield from _property(places, "size", str(size), size.start, size.end, low=size.low_mm, high=size.high_mm)
     for grade in grades(blotted):
         yield from _property(places, "grade", grade.value, grade.start, grade.end)
-    yield from _counts(text, things)
+    yield from _counts(text, tokens, things)
 
 
 def _lesion(mention: Mention, plain: str, lesions: list[_Lesion], taxonomy: Taxonomy) -> Iterator[Fact]:
@@ -269,10 +271,10 @@ def _property(
     yield Fact(kind, value, status, owner.value if owner else None, ((start, end),), low, high)
 
 
-def _counts(text: str, lesions: Sequence[_Lesion]) -> Iterator[Fact]:
+def _counts(text: str, tokens: Sequence[Token], lesions: Sequence[_Lesion]) -> Iterator[Fact]:
     mentions = [Mention(one.value, one.status, one.start, one.end) for one in lesions]
     seen = {place for place, one in enumerate(lesions) if one.status is not Status.ABSENT}
-    for claim in numbers(text, mentions, seen) if seen else ():
+    for claim in numbers(text, mentions, seen, tokens) if seen else ():
         owner = lesions[claim.owner or 0]
         value = f"{claim.least}" if claim.most == claim.least else f"{claim.least}+"
         high = float("inf") if claim.most is None else float(claim.most)
