@@ -129,7 +129,7 @@ def tokenise(text: str) -> list[Token]:
     for match in _TOKEN.finditer(text):
         raw = match.group()
         start, end = match.span()
-        if raw in _HYPHENS and 0 < start and end < len(text) and text[start - 1].isalnum() and text[end].isalnum():
+        if raw in _HYPHENS and start > 0 and end < len(text) and text[start - 1].isalnum() and text[end].isalnum():
             continue
         tokens.append(Token(plain_word(raw), raw, start, end))
     return tokens

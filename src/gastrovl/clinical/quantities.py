@@ -8,7 +8,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-_BELOW = ("<=", "<", "≤", "less than", "smaller than", "under", "below", "up to", "at most", "no more than", "not exceeding")
+_BELOW = (
+    "<=",
+    "<",
+    "≤",
+    "less than",
+    "smaller than",
+    "under",
+    "below",
+    "up to",
+    "at most",
+    "no more than",
+    "not exceeding",
+)
 _ABOVE = (">=", ">", "≥", "more than", "larger than", "greater than", "over", "at least", "exceeding")
 _NUMBER = rf"\d+(?:[.,]\d+)?|{'|'.join(_WORDS)}"
 _UNIT = r"mm|cm|millimet(?:er|re)s?|centimet(?:er|re)s?"
@@ -91,7 +103,11 @@ def sizes(plain: str) -> Iterator[Size]:
         return
     for match in _SIZE.finditer(plain):
         units = [match["u1"], match["u2"], match["u3"]]
-        if not any(units) or _DISTANCE_BEFORE.search(plain[: match.start()]) or _DISTANCE_BEHIND.match(plain, match.end()):
+        if (
+            not any(units)
+            or _DISTANCE_BEFORE.search(plain[: match.start()])
+            or _DISTANCE_BEHIND.match(plain, match.end())
+        ):
             continue
         extents = []
         for place, number in enumerate((match["n1"], match["n2"], match["n3"])):
@@ -126,7 +142,9 @@ def grades(plain: str) -> Iterator[Grade]:
         if scale in _IN_ROMAN and value[0] in _ROMAN:
             value = _ROMAN[value[0]] + value[1:]
         if scale == "severity":
-            value = _SEVERITY.get(value, value.replace(" ", "-").replace("lowgrade", "low-grade").replace("highgrade", "high-grade"))
+            value = _SEVERITY.get(
+                value, value.replace(" ", "-").replace("lowgrade", "low-grade").replace("highgrade", "high-grade")
+            )
         named = "" if scale in ("any", "severity") else f"{scale} "
         yield Grade(named + value, match.start(), match.end())
 

@@ -25,6 +25,7 @@ from gastrovl.core.types import Status
 Kind = Literal["site", "lesion", "attribute", "size", "grade", "count"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Span = tuple[int, int]
+MOST_CHARACTERS = 10_000  # about 1,500 words
 
 _GENERIC = "lesion"  # the word that any pathological finding may be called
 # Terms whose names hold a grade, with the lesion and the grade that they state.
@@ -40,8 +41,8 @@ _TISSUE = re.compile(r"\b(?:mucosa|background|lumen|walls?|tissue|esophagus|oeso
 _TISSUE_NEXT = re.compile(r"[\s,]*(?:[\w-]+[\s,]+)?(?:mucosa|background|lumen|tissue|fluid|light)\b")
 _GAP_WORD = re.compile(r"[^\W\d_][\w-]*|[^\s\w]")
 _NOT_ADJECTIVES = frozenset(
-    {"of", "with", "without", "in", "at", "on", "by", "is", "are", "was", "were", "has", "have", "showing", "shows", "no",
-     "the", "a", "an", "view", "there", "near", "under", "above", "below", "containing", "but", "to", "from",
+    {"of", "with", "without", "in", "at", "on", "by", "is", "are", "was", "were", "has", "have", "showing", "shows",
+     "no", "the", "a", "an", "view", "there", "near", "under", "above", "below", "containing", "but", "to", "from",
      ".", ";", ":", "(", ")"}
 )  # fmt: skip
 _CLAUSE = re.compile(r"[,;:]|\b(?:but|while|whereas|and)\b")
@@ -79,13 +80,18 @@ class _Lesion:
     end: int
 
 
-@lru_cache(maxsize=1 << 15)
 def facts_of(text: str, taxonomy: Taxonomy) -> tuple[Fact, ...]:
     """What `text` states, in the order in which it is first said; kept for texts that come again.
 
     A property of something that is denied ("no large ulcer") is no fact: what is not there has no size. A lesion named
     with "the" or "this" that an earlier one implies is that one again ("A gastric polyp. The polyp is red").
+    Of a text longer than MOST_CHARACTERS, the rest is not read: it is a model that does not stop, and no report.
     """
+    return _facts_of(text[:MOST_CHARACTERS], taxonomy)
+
+
+@lru_cache(maxsize=1 << 15)
+def _facts_of(text: str, taxonomy: Taxonomy) -> tuple[Fact, ...]:
     found: dict[tuple[str, ...], Fact] = {}
     for fact in sorted(_read(text, taxonomy), key=lambda one: one.spans[0]):
         key = (fact.kind, fact.value, fact.status, fact.of or "")
@@ -147,6 +153,12 @@ def _kind(value: str, taxonomy: Taxonomy) -> Kind:
     return "site" if value == _LOWER_TRACT else "lesion"
 
 
+def _is_of_the_view(value: str) -> bool:
+    """Whether an attribute is said of the picture, and never of a lesion in it."""
+    known = attributes_by_id().get(value)
+    return known is None or known.group == "view"
+
+
 def _read(text: str, taxonomy: Taxonomy) -> Iterator[Fact]:
     tokens = tokenise(text)
     mentions = mentions_among(tokens, _lexicon(taxonomy))
@@ -164,7 +176,9 @@ def _read(text: str, taxonomy: Taxonomy) -> Iterator[Fact]:
     things = [one for one in lesions if "negative" not in _above(one.value, taxonomy)]
     places = _Places(plain, blotted, bounds, things)
     for mention, kind in zip(mentions, kinds, strict=True):
-        if kind == "attribute":
+        if kind == "attribute" and _is_of_the_view(mention.term):
+            yield Fact("attribute", mention.term, mention.status, None, ((mention.start, mention.end),))
+        elif kind == "attribute":
             yield from _property(places, "attribute", mention.term, mention.start, mention.end, mention.status)
     for size in sizes(plain):
         yield from _property(places, "size", str(size), size.start, size.end, low=size.low_mm, high=size.high_mm)
