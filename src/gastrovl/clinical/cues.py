@@ -132,9 +132,12 @@ def _cues(words: Sequence[str], inside: set[int], index: _Index) -> list[_Cue]:
     """Cues outside of terms, the longest at each place."""
     found, place = [], 0
     while place < len(words):
-        known = index.get(words[place], ())
+        known = index.get(words[place])
+        if known is None or place in inside:
+            place += 1
+            continue
         hit = next((pair for pair in known if tuple(words[place : place + len(pair[0])]) == pair[0]), None)
-        if hit is None or place in inside:
+        if hit is None:
             place += 1
             continue
         found.append(_Cue(hit[1], place, place + len(hit[0])))

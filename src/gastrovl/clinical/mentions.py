@@ -9,10 +9,11 @@ behind it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
+from typing import NamedTuple
 
 from gastrovl.clinical.cues import statuses
 from gastrovl.clinical.taxonomy import Taxonomy, normalise
@@ -69,8 +70,7 @@ class Mention:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """A word or sign: `word` in the form in which wordings are compared, `raw` as it was written."""
 
     word: str
@@ -89,12 +89,26 @@ def find_mentions(text: str, taxonomy: Taxonomy, further: Mapping[str, str] = _N
     "without", "is not seen" is absent; of "possible", "cannot exclude", "?" uncertain; and "no change in ulcer" denies
     the change, not the ulcer.
     """
-    lexicon = _lexicon(taxonomy, tuple(sorted(further.items())))
-    tokens = tokenise(text)
+    return mentions_in(text, lexicon_of(taxonomy, further))
+
+
+def lexicon_of(taxonomy: Taxonomy, further: Mapping[str, str] = _NOTHING) -> Lexicon:
+    """What `mentions_in` looks up; arguments as in `find_mentions`."""
+    return _lexicon(taxonomy, tuple(sorted(further.items())))
+
+
+def mentions_in(text: str, lexicon: Lexicon) -> list[Mention]:
+    """As `find_mentions`, with a lexicon at hand."""
+    return mentions_among(tokenise(text), lexicon)
+
+
+def mentions_among(tokens: Sequence[Token], lexicon: Lexicon) -> list[Mention]:
+    """As `mentions_in`, of a text that is in tokens already."""
+    words = [token.word for token in tokens]
     found: list[tuple[str, int, int]] = []  # term, first token, behind the last token
     place = 0
     while place < len(tokens):
-        hit = _longest(tokens, place, lexicon)
+        hit = _longest(tokens, words, place, lexicon)
         if hit is None:
             place += 1
             continue
@@ -102,7 +116,7 @@ def find_mentions(text: str, taxonomy: Taxonomy, further: Mapping[str, str] = _N
         if term:
             found.append((term, place, place + length))
         place += length
-    said = statuses([token.word for token in tokens], [(first, behind) for _, first, behind in found])
+    said = statuses(words, [(first, behind) for _, first, behind in found])
     return [
         Mention(term, status, tokens[first].start, tokens[behind - 1].end)
         for (term, first, behind), status in zip(found, said, strict=True)
@@ -114,13 +128,14 @@ def tokenise(text: str) -> list[Token]:
     tokens = []
     for match in _TOKEN.finditer(text):
         raw = match.group()
-        inside = match.start() > 0 and match.end() < len(text) and text[match.start() - 1].isalnum()
-        if raw in _HYPHENS and inside and text[match.end()].isalnum():
+        start, end = match.span()
+        if raw in _HYPHENS and start > 0 and end < len(text) and text[start - 1].isalnum() and text[end].isalnum():
             continue
-        tokens.append(Token(plain_word(raw), raw, match.start(), match.end()))
+        tokens.append(Token(plain_word(raw), raw, start, end))
     return tokens
 
 
+@lru_cache(maxsize=1 << 14)
 def plain_word(word: str) -> str:
     """Lower case, without apostrophes, in American spelling."""
     plain = normalise(word) or word
@@ -140,29 +155,31 @@ def singular(word: str) -> str:
     return word[:-1]
 
 
-def _longest(tokens: list[Token], place: int, lexicon: _Lexicon) -> tuple[str, int] | None:
+def _longest(tokens: Sequence[Token], words: list[str], place: int, lexicon: Lexicon) -> tuple[str, int] | None:
     """The term of the longest wording that begins here and its length in tokens; "" for what names no term."""
-    for length in range(min(lexicon.longest, len(tokens) - place), 0, -1):
-        part = tokens[place : place + length]
-        key = tuple(token.word for token in part)
+    longest = lexicon.longest.get(words[place], 0)
+    for length in range(min(longest, len(words) - place), 0, -1):
+        key = tuple(words[place : place + length])
         term = lexicon.terms.get(key)
         if term is None:
             continue
-        if key in lexicon.capitals and not part[0].raw.isupper():
+        if key in lexicon.capitals and not tokens[place].raw.isupper():
             continue
         return term, length
     return None
 
 
 @dataclass(frozen=True)
-class _Lexicon:
+class Lexicon:
+    """Wordings to look up; built once for a taxonomy and further wordings."""
+
     terms: dict[tuple[str, ...], str]  # wording, as words -> term id; "" names no term
     capitals: frozenset[tuple[str, ...]]
-    longest: int
+    longest: dict[str, int]  # by first word, the words of the longest wording
 
 
 @lru_cache(maxsize=8)
-def _lexicon(taxonomy: Taxonomy, further: tuple[tuple[str, str], ...]) -> _Lexicon:
+def _lexicon(taxonomy: Taxonomy, further: tuple[tuple[str, str], ...]) -> Lexicon:
     terms: dict[tuple[str, ...], str] = {}
     wordings = [(wording, term.id) for term in taxonomy.terms for wording in (term.name, *term.synonyms)]
     for wording, term_id in (*wordings, *further):
@@ -176,7 +193,10 @@ def _lexicon(taxonomy: Taxonomy, further: tuple[tuple[str, str], ...]) -> _Lexic
             terms.setdefault((adjective,), term_id)
     terms.update({_key(wording): "" for wording in _NO_TERM})
     capitals = frozenset((word,) for word in _CAPITALS_ONLY)
-    return _Lexicon(terms, capitals, max(map(len, terms)))
+    longest: dict[str, int] = {}
+    for key in terms:
+        longest[key[0]] = max(len(key), longest.get(key[0], 0))
+    return Lexicon(terms, capitals, longest)
 
 
 def _key(wording: str) -> tuple[str, ...]:

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gastrovl.clinical.implication import is_view
 from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.positions import position_phrase, share_word
 from gastrovl.core.types import Box, Finding, Sample, Status
 
 MAX_PLACES = 4  # of one finding that are spelled out; of more, the caption states the number alone
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-_VIEWS = ("negative", "anatomical_structure", "out_of_scope")  # terms below these name what is in view, not a finding
 
 # {View} and {Findings} begin with a capital, {view} and {findings} do not.
 _BOTH = (
@@ -92,11 +92,6 @@ def _facts(sample: Sample, taxonomy: Taxonomy) -> _Facts:
         items=tuple(_Item(name, _sorted(boxes)) for name, boxes in places.items()),
         absent=tuple(taxonomy[term].name for term in sorted(absent, key=taxonomy.order)),
     )
-
-
-def is_view(term: str, taxonomy: Taxonomy) -> bool:
-    """Whether a term names what is in view (a site, a normal view) and not a finding."""
-    return any(ancestor in _VIEWS for ancestor in (term, *taxonomy.ancestors(term)))
 
 
 def _name(finding: Finding, taxonomy: Taxonomy) -> str:

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from gastrovl.clinical.implication import is_view
 from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.geometry import iou
 from gastrovl.core.types import Conversation, Sample, Task
-from gastrovl.data.captions import is_view
 from gastrovl.data.exchanges import (
     Exchange,
     boxes_by_term,

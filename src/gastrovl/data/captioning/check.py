@@ -11,13 +11,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from gastrovl.clinical.counts import Claim, numbers, sentence_bounds
+from gastrovl.clinical.implication import is_view
 from gastrovl.clinical.mentions import Mention, find_mentions, singular, tokenise
 from gastrovl.clinical.taxonomy import Taxonomy, normalise
+from gastrovl.clinical.words import WORD, further_wordings
 from gastrovl.core.config import Config
 from gastrovl.core.types import Sample, Status, Verdict
 from gastrovl.data.captioning import claims
-from gastrovl.data.captioning.facts import WORD, Facts, Stated, boxes_of, further_wordings
-from gastrovl.data.captions import is_view
+from gastrovl.data.captioning.facts import Facts, Stated, boxes_of
 
 _SEEN = (Status.PRESENT, Status.UNCERTAIN)
 _FOREIGN = frozenset(
@@ -169,7 +171,7 @@ def _claims(text: str, mentions: Sequence[Mention], facts: Facts) -> Iterator[Fo
         and (mention.term.startswith(WORD) or not is_view(mention.term, facts.taxonomy))
     }
 
-    def about(claim: claims.Claim) -> list[Stated]:
+    def about(claim: Claim) -> list[Stated]:
         seen = [one for one in facts.stated if one.status is not Status.ABSENT]
         return seen if claim.owner is None else facts.that_imply(mentions[claim.owner].term, _SEEN)
 
@@ -180,7 +182,7 @@ def _claims(text: str, mentions: Sequence[Mention], facts: Facts) -> Iterator[Fo
         if not any(claims.fits_share(claim.value, box) for box in boxes_of(about(claim))):
             yield Found(Fault.SHARE, text[claim.start : claim.end].lower(), claim.start, claim.end)
     singular_names = {index for index in things if _is_singular(mentions[index].term, facts.taxonomy)}
-    for claim in (*claims.numbers(text, mentions, things), *claims.plurals(text, mentions, singular_names)):
+    for claim in (*numbers(text, mentions, things), *claims.plurals(text, mentions, singular_names)):
         stated = about(claim)
         is_plain = claim.is_plural and not boxes_of(stated)  # "polyps", and nobody has counted them
         if not is_plain and not _fits_number(claim, stated):
@@ -211,7 +213,7 @@ def _is_singular(term: str, taxonomy: Taxonomy) -> bool:
     return last == singular(last) and not last.startswith(WORD)
 
 
-def _fits_number(claim: claims.Claim, stated: Sequence[Stated]) -> bool:
+def _fits_number(claim: Claim, stated: Sequence[Stated]) -> bool:
     """Whether the boxes are so many: those of all that is meant, or of what has one term, status and grade."""
     groups = [[one for one in stated if (one.term, one.status, one.grade) == key]
               for key in {(one.term, one.status, one.grade) for one in stated}]  # fmt: skip
@@ -272,7 +274,7 @@ def _cuts(text: str, found: Sequence[Found]) -> Iterator[str]:
     if not located:
         return
     kept: list[tuple[str, bool]] = []
-    for start, end in claims.sentence_bounds(text):
+    for start, end in sentence_bounds(text):
         inside = [one.start for one in located if start <= one.start < end]
         kept.append(
             (text[start:end].strip(), not inside)

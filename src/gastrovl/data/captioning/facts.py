@@ -4,38 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 
-from gastrovl.clinical.mentions import singular, tokenise
+from gastrovl.clinical.implication import implies, is_view
 from gastrovl.clinical.taxonomy import Taxonomy
+from gastrovl.clinical.words import WORD, words_by_id
 from gastrovl.core.config import Config, load_config
 from gastrovl.core.types import Box, Sample, Status
-from gastrovl.data.captions import is_view
-
-WORD = "word:"  # begins the id of a word that is no term of the taxonomy
-_SMALL_WORDS = frozenset({"of", "the", "in", "and", ","})  # not "a", which is a grade
-_ORGAN_WORDS = {
-    "esophagus": frozenset({"esophagus", "esophageal"}),
-    "stomach": frozenset({"stomach", "gastric"}),
-    "duodenum": frozenset({"duodenum", "duodenal"}),
-}
-_PATHOLOGY = "pathological_findings"
-
-
-class Word(Config):
-    """A word of statements.yaml and the terms that make it, or its denial, true."""
-
-    id: str
-    words: tuple[str, ...]
-    allowed_by: tuple[str, ...]
-    denied_by: tuple[str, ...] = ()
 
 
 class Statements(Config):
-    """statements.yaml: words that are no terms, and patterns of what no record holds, by kind."""
+    """statements.yaml: patterns of what no record holds, by kind."""
 
-    words: tuple[Word, ...]
     patterns: dict[str, tuple[str, ...]]
 
 
@@ -43,17 +24,6 @@ class Statements(Config):
 def statements() -> Statements:
     """What ships with the package; read once."""
     return load_config(Path(__file__).with_name("statements.yaml"), Statements)
-
-
-@cache
-def further_wordings() -> dict[str, str]:
-    """The words as `find_mentions` takes them."""
-    return {wording: WORD + word.id for word in statements().words for wording in word.words}
-
-
-@cache
-def _words_by_id() -> dict[str, Word]:
-    return {WORD + word.id: word for word in statements().words}
 
 
 @dataclass(frozen=True)
@@ -108,21 +78,14 @@ class Facts:
 
     def implies(self, one: Stated, term: str) -> bool:
         """Whether `term` is true wherever `one` is: equal, above it, its organ, or said with fewer words."""
-        above = (one.term, *self.taxonomy.ancestors(one.term))
         if term.startswith(WORD):
-            return not set(above).isdisjoint(_words_by_id()[term].allowed_by)
-        if term in above or (one.organ and term in (one.organ, *self.taxonomy.ancestors(one.organ))):
-            return True
-        own = _ORGAN_WORDS.get(one.organ or "", frozenset()) if _PATHOLOGY in above else frozenset()
-        if one.grade:  # "esophagitis" of grade A is "esophagitis la grade a"
-            own |= {"la", "grade", *(token.word for token in tokenise(one.grade))}
-        words = _wordings(one.term, self.taxonomy)[0]  # the name's: a synonym such as "erosive gastritis" says too much
-        return any(less <= (words | own) for less in _wordings(term, self.taxonomy))
+            return not {one.term, *self.taxonomy.ancestors(one.term)}.isdisjoint(words_by_id()[term].allowed_by)
+        return implies(one.term, term, self.taxonomy, organ=one.organ, grade=one.grade)
 
     def licenses_denial(self, term: str) -> bool:
         """Whether a stated absence, or a normal view, makes "no <term>" true."""
         if term.startswith(WORD):
-            denied_by = _words_by_id()[term].denied_by
+            denied_by = words_by_id()[term].denied_by
             present = (one.term for one in self.stated if one.status is Status.PRESENT)
             if any(not {other, *self.taxonomy.ancestors(other)}.isdisjoint(denied_by) for other in present):
                 return True
@@ -144,17 +107,3 @@ class Facts:
 def boxes_of(stated: Sequence[Stated]) -> set[Box]:
     """Every box of some stated things, each once."""
     return {box for one in stated for box in one.boxes}
-
-
-@lru_cache(maxsize=4096)
-def _wordings(term: str, taxonomy: Taxonomy) -> tuple[frozenset[str], ...]:
-    """Each wording of a term, its name first, as the set of its words, without endings and small words."""
-    found = []
-    for wording in (taxonomy[term].name, *taxonomy[term].synonyms):
-        words = {singular(token.word) for token in tokenise(wording)} - _SMALL_WORDS
-        if any(word.endswith("carcinoma") for word in words):
-            words |= {"cancer", "carcinoma"}
-        if "adenoma" in words:
-            words |= {"polyp"}
-        found.append(frozenset(words))
-    return tuple(found)

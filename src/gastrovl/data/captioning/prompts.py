@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from gastrovl.clinical.implication import is_view
 from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.config import Config, load_config
 from gastrovl.core.errors import ConfigError
 from gastrovl.core.files import sha256_file
 from gastrovl.core.positions import position_phrase, share_word
 from gastrovl.core.types import Finding, Sample, Status
-from gastrovl.data.captions import is_view
 from gastrovl.data.exchanges import largest_first
 
 _PACKAGED = Path(__file__).parent / "templates"
