@@ -94,6 +94,12 @@ def test_unread_replies_earn_nothing():
     assert set(found.values()) == {0.0}
 
 
+def test_a_truth_outside_the_taxonomy_is_left_out():
+    inside = scores(labels("gastritis"), labels("gastritis"))
+    assert scores([*labels("colitis"), *labels("gastritis")], [*labels("gastritis"), *labels("gastritis")]) == inside
+    assert set(scores(labels("colitis"), labels("gastritis")).values()) == {None}
+
+
 def test_a_label_outside_the_taxonomy_is_refused():
     with pytest.raises(LabelError, match="colitis"):
         measures(labels("gastritis"), [*labels("colitis")], SMALL)

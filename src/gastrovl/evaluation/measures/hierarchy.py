@@ -13,7 +13,7 @@ from gastrovl.evaluation.measures.measure import Floats, Measure, first_over_sec
 Labels = frozenset[str]
 CREDIT = "hierarchical_credit"
 LEVELS = (1, 2)
-_NOTHING = "no conversation to score"
+_NOTHING = "no conversation whose labels all stand in the taxonomy"
 
 
 def credit(a: str, b: str, taxonomy: Taxonomy) -> float:
@@ -64,12 +64,17 @@ def measures(true: Sequence[Labels], predicted: Sequence[Labels | None], taxonom
     hierarchical_precision, _recall, _f1: over all labels together with all their ancestors, summed over conversations
         (Kiritchenko, Matwin and Famili 2005). Every reply with the right level-1 branch earns something here.
     accuracy_level1, accuracy_level2: share whose labels, raised to that level, equal the true ones.
+    A conversation with a true label outside the taxonomy has no place there and is left out.
 
     Raises:
-        LabelError: A label is no term of the taxonomy.
+        LabelError: A predicted label is no term of the taxonomy.
     """
-    pairs = list(zip(true, predicted, strict=True))
-    applies = np.ones(len(pairs), dtype=np.bool_)
+    applies = np.array([all(label in taxonomy for label in labels) for labels in true], dtype=np.bool_)
+    nothing: tuple[Labels, Labels | None] = (frozenset(), frozenset())
+    pairs = [
+        pair if has_place else nothing
+        for pair, has_place in zip(zip(true, predicted, strict=True), applies.tolist(), strict=True)
+    ]
     credits = _of_pairs(pairs, lambda a, b: (credit_of_sets(a, b, taxonomy),), 1)
     sizes = _of_pairs(pairs, lambda a, b: _sizes(with_ancestors(a, taxonomy), _above(b, taxonomy)), 3)
     both, in_truth, in_reply = sizes.T
@@ -79,7 +84,7 @@ def measures(true: Sequence[Labels], predicted: Sequence[Labels | None], taxonom
         ("recall", both, in_truth, _NOTHING),
         ("f1", 2 * both, in_truth + in_reply, _NOTHING),
     ):
-        counts = np.stack([numerator, denominator], axis=1)
+        counts = np.stack([numerator, denominator], axis=1) * applies[:, None]
         found.append(Measure(f"hierarchical_{name}", counts, first_over_second, applies, why))
     hits = _of_pairs(pairs, lambda a, b: tuple(_is_same(a, b, level, taxonomy) for level in LEVELS), len(LEVELS))
     for column, level in enumerate(LEVELS):
