@@ -19,11 +19,12 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from gastrovl.clinical.implication import is_view
 from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.positions import position_phrase, share_word
 from gastrovl.core.types import Box, Finding, ImageRef, Sample, Split, Status, Verdict
 from gastrovl.data.captioning.check import CheckOptions, check_caption
-from gastrovl.data.captions import captions_of, is_view
+from gastrovl.data.captions import captions_of
 from gastrovl.data.exchanges import may_be_one
 from gastrovl.data.synthetic.drawn_set import draw_frame
 

@@ -37,7 +37,8 @@ LIBRARIES: dict[str, set[str]] = {
     "core": FOUNDATION | {"PIL", "matplotlib"},
     "clinical": FOUNDATION,
     "data": FOUNDATION | {"PIL", "jinja2", "openpyxl", "defusedxml", "av", "pydicom", "pyarrow", "ray"},
-    "evaluation": FOUNDATION | {"PIL", "jinja2", "sacrebleu", "rouge_score", "nltk"},
+    "evaluation": FOUNDATION
+    | {"PIL", "jinja2", "sacrebleu", "rouge_score", "nltk", "bert_score", "torch", "transformers"},
     "model": FOUNDATION | {"PIL", "torch", "transformers", "tokenizers", "peft", "safetensors", "bitsandbytes"},
     "training": FOUNDATION
     | {"PIL", "torch", "transformers", "accelerate", "safetensors", "wandb", "mlflow", "huggingface_hub"},
@@ -59,10 +60,13 @@ HOME_OF: dict[str, tuple[str, ...]] = {
     "sacrebleu": ("evaluation/measures/language.py",),
     "rouge_score": ("evaluation/measures/language.py",),
     "nltk": ("evaluation/measures/language.py",),  # comes with rouge_score
+    "bert_score": ("evaluation/measures/bertscore.py",),
     "wandb": ("training/watching/trackers.py",),
     "mlflow": ("training/watching/trackers.py",),
     "huggingface_hub": ("training/publishing/hub.py",),
 }
+# The one file of a torch-free layer that runs a model, in a function.
+RUNS_A_MODEL = {"evaluation": "evaluation/measures/bertscore.py"}
 TORCH_FREE = {"core", "clinical", "data", "evaluation", "cli"}
 UNPICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 MAX_LINES = 450
@@ -147,6 +151,17 @@ def test_an_optional_library_is_imported_in_its_home_only():
     assert not found, "\n".join(found)
 
 
+def test_a_torch_free_layer_runs_models_in_one_file_only():
+    found = [
+        f"{_at(path, line)}: {top} belongs in {RUNS_A_MODEL.get(layer_of(path), 'no file of this layer')}"
+        for path in MODULES
+        if layer_of(path) in TORCH_FREE and path.relative_to(PACKAGE).as_posix() != RUNS_A_MODEL.get(layer_of(path))
+        for line, top in _third_party(path)
+        if top in ("torch", "transformers")
+    ]
+    assert not found, "\n".join(found)
+
+
 def test_optional_libraries_are_imported_inside_functions():
     found = [
         f"{_at(path, node.lineno)}: import it in the function that needs it"
@@ -186,7 +201,7 @@ def test_torch_free_layers_import_on_a_machine_without_torch():
         "import importlib, sys\n"
         "for heavy in ('torch', 'transformers', 'tokenizers', 'accelerate', 'peft', 'safetensors', 'matplotlib',\n"
         "              'jinja2', 'ray', 'sacrebleu', 'rouge_score', 'openpyxl', 'defusedxml', 'av', 'pydicom',\n"
-        "              'pyarrow', 'bitsandbytes', 'wandb', 'mlflow', 'huggingface_hub'):\n"
+        "              'pyarrow', 'bitsandbytes', 'wandb', 'mlflow', 'huggingface_hub', 'bert_score'):\n"
         "    sys.modules[heavy] = None  # an import of it now raises ImportError\n"
         f"for name in {names!r}:\n"
         "    importlib.import_module(name)\n"

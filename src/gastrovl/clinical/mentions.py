@@ -108,7 +108,7 @@ def mentions_among(tokens: Sequence[Token], lexicon: Lexicon) -> list[Mention]:
     found: list[tuple[str, int, int]] = []  # term, first token, behind the last token
     place = 0
     while place < len(tokens):
-        hit = _longest(tokens, words, place, lexicon)
+        hit = _longest(tokens, words, place, lexicon) if words[place] in lexicon.longest else None
         if hit is None:
             place += 1
             continue
@@ -157,8 +157,7 @@ def singular(word: str) -> str:
 
 def _longest(tokens: Sequence[Token], words: list[str], place: int, lexicon: Lexicon) -> tuple[str, int] | None:
     """The term of the longest wording that begins here and its length in tokens; "" for what names no term."""
-    longest = lexicon.longest.get(words[place], 0)
-    for length in range(min(longest, len(words) - place), 0, -1):
+    for length in range(min(lexicon.longest[words[place]], len(words) - place), 0, -1):
         key = tuple(words[place : place + length])
         term = lexicon.terms.get(key)
         if term is None:

@@ -78,13 +78,19 @@ def _best(references: References, reply: str, taxonomy: Taxonomy) -> tuple[int, 
     """Place of the best reference that states something, and how the reply agrees with it."""
     replied = facts_of(reply, taxonomy)
     stated = [facts_of(text, taxonomy) for text in references]
-    found = [(place, agree(facts, replied, taxonomy)) for place, facts in enumerate(stated) if facts]
+    # Wordings of one record state the same: they are compared with the reply once.
+    different = {tuple(sorted(map(_key, facts))): place for place, facts in reversed(list(enumerate(stated))) if facts}
+    found = [(place, agree(stated[place], replied, taxonomy)) for place in sorted(different.values())]
 
     def merit(one: tuple[int, Agreement]) -> tuple[float, int]:
         matched = len(one[1].matched)
         return 2 * matched / (len(stated[one[0]]) + len(replied)), matched
 
     return max(found, key=merit) if found else (0, agree((), (), taxonomy))
+
+
+def _key(fact: Fact) -> tuple[str, ...]:
+    return fact.kind, fact.value, fact.status, fact.of or ""
 
 
 def _counts(found: Agreement) -> Floats:
