@@ -75,6 +75,18 @@ def test_a_blurred_edge_is_as_wide_as_the_level_says():
     assert (changed.min(), changed.max()) == (145, 154)
 
 
+def test_a_short_stroke_leaves_no_gap():
+    """Level 1 of 320 px is a stroke of 3.84 px: a dot becomes a line of touching pixels, not two ghosts of itself."""
+    frame = Image.new("RGB", (320, 320))
+    frame.putpixel((160, 160), (255, 255, 255))
+    for key in "abcdefgh":
+        lit = np.argwhere(np.asarray(corrupt(frame, "motion_blur", 1, key=key))[..., 0] > 0)
+        ordered = lit[np.argsort(lit[:, 0] * 1000 + lit[:, 1])] if np.ptp(lit[:, 0]) else lit
+        steps = np.abs(np.diff(ordered, axis=0)).max(axis=1)
+        assert len(lit) >= 3
+        assert steps.max() == 1
+
+
 def test_under_exposure_multiplies_light_by_its_gain():
     """Level 2 leaves 0.35 of the light; a value v of a display of gamma 2.2 becomes v * 0.35 ** (1 / 2.2)."""
     dark = corrupt(Image.new("RGB", (32, 32), (200, 200, 200)), "under_exposure", 2, key="a")

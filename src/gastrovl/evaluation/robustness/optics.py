@@ -12,6 +12,7 @@ from gastrovl.evaluation.robustness.pixels import Pixels, from_light, short_side
 
 # One value for each of the levels 1 to 5. Lengths are shares of the shorter side, gains are factors of light.
 _MOTION = (0.012, 0.025, 0.045, 0.07, 0.10)
+_SHORT = 25  # px
 _DEFOCUS = (0.003, 0.006, 0.010, 0.015, 0.022)
 _UNDER = (0.55, 0.35, 0.21, 0.12, 0.06)
 _OVER = (1.45, 2.0, 2.8, 4.0, 6.0)
@@ -32,9 +33,10 @@ def motion_blur(image: Image.Image, level: int, generator: np.random.Generator) 
     """The mean along a straight stroke in a random direction, as when the tip moves during the exposure."""
     length = max(2.0, _MOTION[level - 1] * short_side(image))
     angle = generator.uniform(0, math.pi)
-    # Evenly spaced copies of evenly spaced copies: as many steps as the product, for the price of the sum.
-    fine = math.ceil(math.sqrt(length))
-    coarse = math.ceil(length / fine)
+    # Evenly spaced copies of evenly spaced copies: as many steps as the product, for the price of the sum. Odd numbers,
+    # and a single pass over short strokes, because offsets are rounded to whole pixels.
+    fine = math.ceil(length if length < _SHORT else math.sqrt(length)) | 1
+    coarse = math.ceil(length / fine) | 1
     pixels = _along(to_pixels(image), fine, length / (fine * coarse), angle)
     return to_image(_along(pixels, coarse, length / coarse, angle))
 
