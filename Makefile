@@ -50,6 +50,7 @@ schemas: $(ALL_READY) ## Write the JSON schemas of records and results to docs/r
 	$(BIN)/python -c 'from gastrovl.evaluation.results import write_schema; print(write_schema("docs/reference/schemas"))'
 	$(BIN)/python -c 'from gastrovl.evaluation.judging.judged import write_schema; print(write_schema("docs/reference/schemas"))'
 	$(BIN)/python -c 'from gastrovl.evaluation.comparing.comparison import write_schema; print(write_schema("docs/reference/schemas"))'
+	$(BIN)/python -c 'from gastrovl.evaluation.robustness.record import write_schema; print(write_schema("docs/reference/schemas"))'
 
 define install
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo \

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from gastrovl.core.errors import RecordError
-from gastrovl.core.files import write_text
+from gastrovl.core.documents import Document
 from gastrovl.core.types import Record, Score, Split, Task
 
 SCHEMA = "gastrovl/results/1"
@@ -108,49 +105,13 @@ class Results(Record):
     notes: tuple[str, ...] = ()
 
 
-def results_schema() -> dict[str, Any]:
-    """The JSON schema of a results file, tag included."""
-    schema = Results.model_json_schema(mode="serialization")
-    schema["properties"] = {"schema": {"const": SCHEMA, "type": "string"}, **schema["properties"]}
-    schema["required"] = ["schema", *schema["required"]]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA, **schema}
-
-
-def write_schema(folder: Path) -> Path:
-    """Write `results.schema.json`; returns its path."""
-    path = Path(folder) / "results.schema.json"
-    write_text(path, json.dumps(results_schema(), indent=2, ensure_ascii=False) + "\n")
-    return path
-
-
-def write_results(path: Path, results: Results) -> None:
-    """Write a results file, whole or not at all."""
-    content = {"schema": SCHEMA, **results.model_dump(mode="json")}
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def read_results(path: Path) -> Results:
-    """The results in a file.
-
-    Raises:
-        RecordError: It is missing, broken, or of another version.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise RecordError(f"{path}: no such file; expected the results.json that `gastrovl evaluate` writes")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise RecordError(f"{path}:{error.lineno}: not whole JSON ({error.msg}); evaluate again") from error
-    found = content.pop("schema", None) if isinstance(content, dict) else None
-    if found != SCHEMA:
-        raise RecordError(f"{path}: found schema {found!r}, expected {SCHEMA!r}; evaluate again with this version")
-    try:
-        return Results.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise RecordError(f"{path}: {field}: {first['msg']}; evaluate again") from error
+_FILE = Document(Results, SCHEMA, "the results.json that `gastrovl evaluate` writes", "evaluate again")
+results_schema, write_schema, write_results, read_results = (
+    _FILE.json_schema,
+    _FILE.write_schema,
+    _FILE.write,
+    _FILE.read,
+)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from gastrovl.core.errors import ConfigError, OutputError, RecordError
 from gastrovl.core.records import read_records, write_records
 from gastrovl.core.types import Conversation, Prediction, Split, Task
 from gastrovl.evaluation.robustness.leading import Trap
-from gastrovl.evaluation.robustness.record import SCHEMA, Family, read_robustness
+from gastrovl.evaluation.robustness.record import SCHEMA, Family, read_robustness, write_schema
 from gastrovl.evaluation.robustness.run import Plan, measure
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -225,3 +226,8 @@ def test_without_a_training_file_there_is_no_baseline_and_the_reader_is_told(run
     assert {one.baseline for one in found.scores} == {None}
     assert {one.split for one in found.scores} == {Split.TEST}
     assert any("without trivial baselines" in note for note in found.notes)
+
+
+def test_the_published_schema_is_that_of_the_record(tmp_path):
+    published = Path(__file__).parents[3] / "docs" / "reference" / "schemas" / "robustness.schema.json"
+    assert published.read_bytes() == write_schema(tmp_path).read_bytes(), "run `make schemas` and commit the result"

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
-from pathlib import Path
-from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from gastrovl.core.errors import RecordError
-from gastrovl.core.files import write_text
+from gastrovl.core.documents import Document
 from gastrovl.core.types import Record, Split, Task
 
 SCHEMA = "gastrovl/comparison/1"
@@ -167,46 +163,10 @@ class Comparison(Record):
     notes: tuple[str, ...] = ()
 
 
-def comparison_schema() -> dict[str, Any]:
-    """The JSON schema of a comparison file, tag included."""
-    schema = Comparison.model_json_schema(mode="serialization")
-    schema["properties"] = {"schema": {"const": SCHEMA, "type": "string"}, **schema["properties"]}
-    schema["required"] = ["schema", *schema["required"]]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA, **schema}
-
-
-def write_schema(folder: Path) -> Path:
-    """Write `comparison.schema.json`; returns its path."""
-    path = Path(folder) / "comparison.schema.json"
-    write_text(path, json.dumps(comparison_schema(), indent=2, ensure_ascii=False) + "\n")
-    return path
-
-
-def write_comparison(path: Path, comparison: Comparison) -> None:
-    """Write a comparison file, whole or not at all."""
-    content = {"schema": SCHEMA, **comparison.model_dump(mode="json")}
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def read_comparison(path: Path) -> Comparison:
-    """The comparison in a file.
-
-    Raises:
-        RecordError: It is missing, broken, or of another version.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise RecordError(f"{path}: no such file; expected the comparison.json that `gastrovl compare` writes")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RecordError(f"{path}: not whole JSON ({error}); compare again") from error
-    found = content.pop("schema", None) if isinstance(content, dict) else None
-    if found != SCHEMA:
-        raise RecordError(f"{path}: found schema {found!r}, expected {SCHEMA!r}; compare again with this version")
-    try:
-        return Comparison.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise RecordError(f"{path}: {field}: {first['msg']}; compare again") from error
+_FILE = Document(Comparison, SCHEMA, "the comparison.json that `gastrovl compare` writes", "compare again")
+comparison_schema, write_schema, write_comparison, read_comparison = (
+    _FILE.json_schema,
+    _FILE.write_schema,
+    _FILE.write,
+    _FILE.read,
+)

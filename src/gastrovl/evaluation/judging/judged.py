@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
-from typing import Any
-
 from pydantic import Field
 
-from gastrovl.core.files import write_text
+from gastrovl.core.documents import Document
 from gastrovl.core.types import Record
 
 SCHEMA = "gastrovl/judged/1"
@@ -150,28 +145,5 @@ class Judged(Record):
     notes: tuple[str, ...] = ()
 
 
-def judged_schema() -> dict[str, Any]:
-    """The JSON schema of the file, tag included."""
-    schema = Judged.model_json_schema(mode="serialization")
-    schema["properties"] = {"schema": {"const": SCHEMA, "type": "string"}, **schema["properties"]}
-    schema["required"] = ["schema", *schema["required"]]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA, **schema}
-
-
-def write_schema(folder: Path) -> Path:
-    """Write `judged.schema.json`; returns its path."""
-    path = Path(folder) / "judged.schema.json"
-    write_text(path, json.dumps(judged_schema(), indent=2, ensure_ascii=False) + "\n")
-    return path
-
-
-def write_judged(path: Path, judged: Judged) -> None:
-    """Write the file, whole or not at all."""
-    content = {"schema": SCHEMA, **judged.model_dump(mode="json")}
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m gastrovl.evaluation.judging.judged FOLDER    (writes the JSON schema there)")
-    print(write_schema(Path(sys.argv[1])))
+_FILE = Document(Judged, SCHEMA, "the judged.json that `gastrovl judge` writes", "judge again")
+write_schema, write_judged = _FILE.write_schema, _FILE.write

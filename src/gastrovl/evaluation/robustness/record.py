@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
-from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from gastrovl.core.errors import RecordError
-from gastrovl.core.files import write_text
+from gastrovl.core.documents import Document
 from gastrovl.core.types import Record, Split, Task
 
 SCHEMA = "gastrovl/robustness/1"
@@ -109,31 +106,5 @@ class Robustness(Record):
     notes: tuple[str, ...] = ()
 
 
-def write_robustness(path: Path, found: Robustness) -> None:
-    """Write a record, whole or not at all."""
-    content = {"schema": SCHEMA, **found.model_dump(mode="json")}
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def read_robustness(path: Path) -> Robustness:
-    """The record in a file.
-
-    Raises:
-        RecordError: It is missing, broken, or of another version.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise RecordError(f"{path}: no such file; expected the robustness.json that `gastrovl robustness` writes")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise RecordError(f"{path}:{error.lineno}: not whole JSON ({error.msg}); measure again") from error
-    found = content.pop("schema", None) if isinstance(content, dict) else None
-    if found != SCHEMA:
-        raise RecordError(f"{path}: found schema {found!r}, expected {SCHEMA!r}; measure again with this version")
-    try:
-        return Robustness.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise RecordError(f"{path}: {field}: {first['msg']}; measure again") from error
+_FILE = Document(Robustness, SCHEMA, "the robustness.json that `gastrovl robustness` writes", "measure again")
+write_schema, write_robustness, read_robustness = _FILE.write_schema, _FILE.write, _FILE.read
