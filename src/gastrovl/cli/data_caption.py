@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gastrovl.cli.progress import progress_bar
+from gastrovl.cli.server import endpoint_options
 from gastrovl.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -91,10 +91,19 @@ def caption(
     sampling: dict[str, int | str] = {"max_tokens": max_tokens}
     describe: Callable[..., str]
     if endpoint is not None:
-        key = _key(api_key_env)
-        describe = _server(
-            endpoint, model or "", tries, timeout, max_tokens, seed, allow_remote, key, requests_per_minute
+        from gastrovl.core.endpoint import ChatEndpoint, Pace
+
+        server = endpoint_options(
+            endpoint,
+            model or "",
+            tries=tries,
+            timeout_s=timeout,
+            most_tokens=max_tokens,
+            seed=seed,
+            allows_remote=allow_remote,
+            key_env=api_key_env,
         )
+        describe = ChatEndpoint(server, Pace(requests_per_minute))
         name, workers = model or "", concurrency
         sampling["seed"] = seed
     else:
@@ -116,40 +125,6 @@ def caption(
             progress=lambda done, total: show("captioning", done, total),
         )
     _report(run, output, Console())
-
-
-def _key(variable: str | None) -> str | None:
-    if variable is None:
-        return None
-    if not os.environ.get(variable):
-        raise ConfigError(f"--api-key-env {variable}: that environment variable is not set; put the key there")
-    return os.environ[variable]
-
-
-def _server(
-    url: str,
-    model: str,
-    tries: int,
-    timeout_s: float,
-    most_tokens: int,
-    seed: int,
-    allows_remote: bool,
-    api_key: str | None,
-    per_minute: float | None,
-) -> Callable[..., str]:
-    from gastrovl.core.endpoint import ChatEndpoint, EndpointOptions, Pace
-
-    options = EndpointOptions(
-        url=url,
-        model=model,
-        attempts=tries,
-        timeout_s=timeout_s,
-        most_tokens=most_tokens,
-        seed=seed,
-        allows_remote=allows_remote,
-        api_key=api_key,
-    )
-    return ChatEndpoint(options, Pace(per_minute))
 
 
 def _report(run: CaptionRun, output: Path, console: Console) -> None:

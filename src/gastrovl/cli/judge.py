@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,10 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from gastrovl.cli.progress import progress_bar
+from gastrovl.cli.server import endpoint_options
 from gastrovl.core.errors import ConfigError
 from gastrovl.core.types import Task
 
 if TYPE_CHECKING:
+    from gastrovl.core.endpoint import EndpointOptions
     from gastrovl.evaluation.judging.judge import JudgeModel
     from gastrovl.evaluation.judging.judged import Judged
 
@@ -93,10 +95,17 @@ def judge(
     rated = [one for path in ratings or () for one in read_records(path, Rating)]
     own = [load_rubric(name) for name in rubric or ()]
     if endpoint is not None:
-        key = _key(api_key_env)
-        judging = _server(
-            endpoint, model or "", tries, timeout, max_tokens, seed, allow_remote, key, requests_per_minute
+        server = endpoint_options(
+            endpoint,
+            model or "",
+            tries=tries,
+            timeout_s=timeout,
+            most_tokens=max_tokens,
+            seed=seed,
+            allows_remote=allow_remote,
+            key_env=api_key_env,
         )
+        judging = _server(server, requests_per_minute)
     else:
         judging, workers = _local(local or Path(), device, max_tokens), 1
     with progress_bar() as show:
@@ -144,49 +153,18 @@ def print_judged(judged: Judged, output: Path, console: Console) -> None:
     console.print(f"All tables: {output / 'judged.md'}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _key(variable: str | None) -> str | None:
-    if variable is None:
-        return None
-    if not os.environ.get(variable):
-        raise ConfigError(f"--api-key-env {variable}: that environment variable is not set; put the key there")
-    return os.environ[variable]
-
-
-def _server(
-    url: str,
-    model: str,
-    tries: int,
-    timeout_s: float,
-    most_tokens: int,
-    seed: int,
-    allows_remote: bool,
-    api_key: str | None,
-    per_minute: float | None,
-) -> JudgeModel:
+def _server(options: EndpointOptions, per_minute: float | None) -> JudgeModel:
     """A server as a judge; each repeat is asked with the next seed, which at temperature 0 most servers ignore."""
-    from gastrovl.core.endpoint import ChatEndpoint, EndpointOptions, Pace
+    from gastrovl.core.endpoint import ChatEndpoint, Pace
     from gastrovl.evaluation.judging.asking import Ask
     from gastrovl.evaluation.judging.judge import JudgeModel, through_endpoint
 
     pace = Pace(per_minute)
 
-    def options(repeat: int) -> EndpointOptions:
-        return EndpointOptions(
-            url=url,
-            model=model,
-            attempts=tries,
-            timeout_s=timeout_s,
-            most_tokens=most_tokens,
-            seed=seed + repeat,
-            allows_remote=allows_remote,
-            api_key=api_key,
-        )
-
     def ask_of(repeat: int) -> Ask:
-        return through_endpoint(ChatEndpoint(options(repeat), pace))
+        return through_endpoint(ChatEndpoint(replace(options, seed=options.seed + repeat), pace))
 
-    options(0)  # an address that may not be asked is refused before anything is written
-    return JudgeModel(model, ask_of, {"seed": seed, "max_tokens": most_tokens})
+    return JudgeModel(options.model, ask_of, {"seed": options.seed, "max_tokens": options.most_tokens})
 
 
 def _local(folder: Path, device: str | None, most_tokens: int) -> JudgeModel:

@@ -11,6 +11,7 @@ import http.client
 import io
 import ipaddress
 import json
+import os
 import threading
 import time
 import urllib.error
@@ -96,6 +97,19 @@ class EndpointOptions:
 
     def __post_init__(self) -> None:
         check_endpoint(self.url, allows_remote=self.allows_remote)
+
+
+def key_of(variable: str | None, setting: str) -> str | None:
+    """The key in an environment variable, None for no variable; `setting` named it, and opens the error.
+
+    Raises:
+        ConfigError: The variable is not set.
+    """
+    if variable is None:
+        return None
+    if not os.environ.get(variable):
+        raise ConfigError(f"{setting}: environment variable {variable} is not set; put the key there")
+    return os.environ[variable]
 
 
 def check_endpoint(url: str, *, allows_remote: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -17,6 +16,7 @@ from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core import records
 from gastrovl.core.boxtext import BOX_PATTERN, decode_box
 from gastrovl.core.config import Config, expand_variables
+from gastrovl.core.endpoint import key_of
 from gastrovl.core.errors import ConfigError
 from gastrovl.core.images import open_image
 from gastrovl.core.replyform import BoxForm, ReplyForm, Scale
@@ -65,11 +65,7 @@ class Server(Config):
         Raises:
             ConfigError: The variable is not set.
         """
-        if self.key_env is None:
-            return None
-        if not os.environ.get(self.key_env):
-            raise ConfigError(f"server.key_env: environment variable {self.key_env} is not set; put the key there")
-        return os.environ[self.key_env]
+        return key_of(self.key_env, "server.key_env")
 
 
 class Prices(Config):
