@@ -80,14 +80,27 @@ def chance_of_replies(
 
 
 def verdicts(task: Task, items: Sequence[Item]) -> Flags:
-    """Whether each answer counts as right in the headline score of its task, (items,)."""
-    asked, answers = [item.question for item in items], [item.answer for item in items]
+    """Whether each answer counts as right in the headline score of its task, (items,); none does in CAP and REPORT."""
+    return _verdicts(task, [item.question for item in items], [item.answer for item in items])
+
+
+def is_right(question: Question, answer: Answer) -> bool | None:
+    """Whether an answer counts in the headline score of its task; None for CAP and REPORT, which are no such thing.
+
+    REC: every box paired at IoU >= 0.5 and none in surplus, or "absent" where the object is.
+    """
+    return bool(_verdicts(question.task, [question], [answer])[0]) if question.task in JUDGED_TASKS else None
+
+
+def _verdicts(task: Task, asked: Sequence[Question], answers: Sequence[Answer]) -> Flags:
+    if task is Task.REC:
+        return _found(true_boxes(asked), given_boxes(answers))
+    found = [False] * len(asked)
     if task in LABEL_TASKS:
         found = [a == b for a, b in zip(true_labels(asked), given_labels(answers), strict=True)]
-    elif task is Task.REC:
-        return _found(true_boxes(asked), given_boxes(answers))
-    else:
-        found = [bool(is_right(question, answer)) for question, answer in zip(asked, answers, strict=True)]
+    elif task is Task.VQA:
+        pairs = zip(asked, given_texts(answers), strict=True)
+        found = [shortanswers.is_match(question.references, text) for question, text in pairs]
     return np.array(found, dtype=np.bool_)
 
 
@@ -97,23 +110,6 @@ def _found(true: Sequence[localisation.Boxes], given: Sequence[localisation.Boxe
     is_denied = np.array([boxes == () for boxes in given], dtype=np.bool_)
     is_hit: Flags = localisation.outcomes(true, given)["worst"] >= 0.5
     return np.where(is_present, is_hit, is_denied)
-
-
-def is_right(question: Question, answer: Answer) -> bool | None:
-    """Whether an answer counts in the headline score of its task; None for CAP and REPORT, which are no such thing.
-
-    REC: every box paired at IoU >= 0.5 and none in surplus, or "absent" where the object is.
-    """
-    if question.task in LABEL_TASKS:
-        return true_labels([question]) == given_labels([answer])
-    if question.task is Task.VQA:
-        return shortanswers.is_match(question.references, given_texts([answer])[0])
-    if question.task is not Task.REC:
-        return None
-    boxes = given_boxes([answer])[0]
-    if not question.boxes:
-        return boxes == ()
-    return localisation.overlap(localisation.as_asked(question.boxes), boxes or ()).worst >= 0.5
 
 
 def true_labels(asked: Sequence[Question]) -> list[classification.Labels]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from gastrovl.evaluation.measures import confidence, wordings
+from gastrovl.evaluation.measures import confidence, facts, wordings
 
-_LOWER_IS_BETTER = confidence.LOWER_IS_BETTER | wordings.LOWER_IS_BETTER
+_LOWER_IS_BETTER = confidence.LOWER_IS_BETTER | facts.LOWER_IS_BETTER | wordings.LOWER_IS_BETTER
 
 
 def is_better_low(metric: str) -> bool:
