@@ -257,7 +257,7 @@ def broken(field, value):
         (broken("correct (0-4)", "good"), "'good' is no level"),
         (broken("correct (0-4)", "²"), "is no level"),
         (broken("complete (0-4)", " "), r"column complete: is empty; allowed .* 0 to 4 \(pass --partial"),
-        (broken("row", "RXXXXXXX"), "row 6, column row: 'RXXXXXXX' is no row of this export"),
+        (broken("row", "R0000000"), "row 6, column row: 'R0000000' is no row of this export"),
         (lambda rows: [*rows, rows[0]], r"row 17 \(R\w{7}\), column row: stands there twice"),
         (lambda rows: rows[1:], r"row R\w{7} is missing; put it back, or pass --partial"),
         (lambda rows: [{k: v for k, v in row.items() if k != "complete (0-4)"} for row in rows], "column 'complete'"),
