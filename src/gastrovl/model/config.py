@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 from transformers import AutoConfig, LlavaConfig
 
+from gastrovl.core.boxcoding import BoxCodingConfig
 from gastrovl.core.config import Config
 from gastrovl.core.errors import ConfigError
 
@@ -115,6 +116,7 @@ class ModelConfig(Config):
         vision_2: A second tower, whose channels are joined to the first one's on the first one's grid.
         feature_layer_2: Which of its hidden states is used.
         image_size_2_px: Side of the square it sees; None takes the first tower's.
+        box_coding: How boxes are written in what the model reads and says; None writes them as datasets do.
     """
 
     preset: str | None = None
@@ -130,6 +132,7 @@ class ModelConfig(Config):
     vision_2: PartConfig | None = None
     feature_layer_2: int = -1
     image_size_2_px: int | None = None
+    box_coding: BoxCodingConfig | None = None
 
     @model_validator(mode="after")
     def _is_whole_or_parts(self) -> ModelConfig:
