@@ -1,8 +1,8 @@
 """Box texts of datasets to the texts that a language model reads and says, and back.
 
 Datasets, predictions and evaluation hold one text form, `[x0,y0,x1,y1]` in bins 0-999 (see `boxtext`). How boxes stand
-in the text of a model is a choice of its own: the same digits, raw pixels of the original image (the recipe of ColonGPT,
-Ji et al. 2024), or one token for each bin (Pix2Seq, Chen et al., ICLR 2022), in either order of axes and of boxes.
+in the text of a model is a choice of its own: the same digits, raw pixels of the original image (as in ColonGPT, Ji et
+al. 2024), or one token for each bin (Pix2Seq, Chen et al., ICLR 2022), in either order of axes and of boxes.
 """
 
 from __future__ import annotations

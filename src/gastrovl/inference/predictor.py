@@ -33,8 +33,8 @@ class Question:
     """An image and a dialogue about it that ends with a user turn; `turns` are (role, text).
 
     `task` holds a reply of CLS or REG to the taxonomy's names; without one, and for the others, decoding is free.
-    `size_wh` is that of the original in pixels, where `image` is a smaller copy. Boxes in `turns` and replies are written
-    as datasets write them, however the model writes them.
+    `size_wh` is that of the original in pixels, where `image` is a smaller copy. Boxes in `turns` are written as in
+    datasets, and so are those of the reply, however the model writes them.
     """
 
     image: Image.Image
@@ -64,8 +64,9 @@ class Reply:
 
 
 class Predictor:
-    """Answers greedily, digits of boxes by their median, location tokens by their mean; load once, ask often. The words choose the task.
+    """Answers greedily, digits of boxes by their median, location tokens by their mean; load once, ask often.
 
+    The words choose the task.
     A question that names its task also has its reply held to that task's form.
     """
 

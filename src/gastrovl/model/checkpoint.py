@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, LlavaConfig, LlavaProcessor
 
-from gastrovl.core.boxcoding import BoxCoding, BoxCodingConfig
+from gastrovl.core.boxcoding import BoxCodingConfig
 from gastrovl.core.config import Config
 from gastrovl.core.errors import CheckpointError
 from gastrovl.core.files import write_text
@@ -73,8 +73,8 @@ def build_model(
     assert config.tokenizer is not None
     assert config.chat_template is not None
     tokenizer = load_tokenizer(config.tokenizer, config.chat_template)
-    coding = BoxCoding(config.box_coding)
-    has_new_words = add_location_tokens(tokenizer, coding.config)
+    coding = config.box_coding or BoxCodingConfig()
+    has_new_words = add_location_tokens(tokenizer, coding)
     pixels = image_processor(config.vision.path, part_hf_config(config.vision), config.image_size_px)
     second = None
     if config.vision_2:
@@ -121,7 +121,7 @@ def checkpoint_shape(folder: Path) -> tuple[GastroVLForConditionalGeneration, Ga
         pixels = image_processor(str(folder), config.vision_config, card.image_size_px)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder}: cannot be read ({error}); copy or train the checkpoint again") from error
-    return model, _processor(model, tokenizer, pixels, BoxCoding(card.box_coding))
+    return model, _processor(model, tokenizer, pixels, card.box_coding)
 
 
 def save_checkpoint(
@@ -185,11 +185,11 @@ def load_checkpoint(
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{folder}: cannot be read ({error}); copy or train the checkpoint again") from error
-    return model.eval(), _processor(model, tokenizer, pixels, BoxCoding(card.box_coding)), card
+    return model.eval(), _processor(model, tokenizer, pixels, card.box_coding), card
 
 
 def _processor(
-    model: GastroVLForConditionalGeneration, tokenizer: Any, pixels: Any, coding: BoxCoding
+    model: GastroVLForConditionalGeneration, tokenizer: Any, pixels: Any, coding: BoxCodingConfig
 ) -> GastroVLProcessor:
     """The processor of a model, which is told where its location tokens are."""
     has_regions = isinstance(model.config, GastroVLConfig) and model.config.region_tokens

@@ -44,8 +44,8 @@ class LocationTokens:
         first = ids[0]
         if first is None or ids != list(range(first, first + coding.bins)):
             raise TokenizerError(
-                f"box coding `tokens` needs {location_word(0)} to {location_word(coding.bins - 1)} behind each other in "
-                "the vocabulary; found some missing or elsewhere. Take the tokenizer that came with the weights"
+                f"box coding `tokens` needs {location_word(0)} to {location_word(coding.bins - 1)} behind each other "
+                "in the vocabulary; found some missing or elsewhere. Take the tokenizer that came with the weights"
             )
         return cls(first, coding.bins, coding.sigma)
 

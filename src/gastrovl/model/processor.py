@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from gastrovl.core.boxcoding import BoxCoding, SizeWH, unread
+from gastrovl.core.boxcoding import BoxCoding, BoxCodingConfig, SizeWH, unread
 from gastrovl.core.boxtext import BOX_PATTERN, decode_box
 from gastrovl.core.errors import BoxTextError, ModelInputError
 from gastrovl.core.types import Box
@@ -54,19 +54,27 @@ class GastroVLProcessor:
         image_tokens: int,
         *,
         has_regions: bool = False,
-        coding: BoxCoding | None = None,
+        coding: BoxCodingConfig | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.image_processor = image_processor
         self.image_tokens = image_tokens
         self.has_regions = has_regions
-        self.coding = coding or BoxCoding()
-        self.locations = LocationTokens.of(tokenizer, self.coding.config)
+        self.write_boxes_as(coding or BoxCodingConfig())
         self.image_token_id: int = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
 
     @property
     def image_size_px(self) -> int:
         return int(self.image_processor.size["height"])
+
+    def write_boxes_as(self, coding: BoxCodingConfig) -> None:
+        """Choose how boxes are written.
+
+        Raises:
+            TokenizerError: The tokenizer lacks the location tokens of the coding.
+        """
+        self.coding = BoxCoding(coding)
+        self.locations = LocationTokens.of(self.tokenizer, coding)
 
     def encode_dialogue(
         self, turns: Sequence[tuple[str, str]], size_wh: SizeWH | None = None, exact: Mapping[str, Box] | None = None
@@ -115,9 +123,7 @@ class GastroVLProcessor:
         texts = [text for role, text in turns if role == "user" and self.has_regions]
         return tuple(decode_box(found.group(0)) for text in texts for found in BOX_PATTERN.finditer(text))
 
-    def decode(
-        self, ids: Sequence[int], size_wh: SizeWH | None = None, places: Sequence[float] | None = None
-    ) -> str:
+    def decode(self, ids: Sequence[int], size_wh: SizeWH | None = None, places: Sequence[float] | None = None) -> str:
         """The text of generated ids, special tokens left out, stripped, with boxes as datasets write them.
 
         Where boxes are broken they stay as the model wrote them, see `boxcoding.unread`.

@@ -25,8 +25,8 @@ from gastrovl.model.processor import Dialogue, region_boxes
 class PackedRow:
     """One row: ids, positions, segments (0 the shared image prefix, k the k-th dialogue), labels and their weights.
 
-    `regions` are the boxes that the packed questions ask about, in the order of their tokens; `places` are the bins, not
-    rounded, of the location tokens in the packed answers.
+    `regions` are the boxes that the packed questions ask about, in the order of their tokens; `places` are the bins,
+    not rounded, of the location tokens in the packed answers.
     """
 
     ids: list[int]
@@ -88,9 +88,7 @@ def weigh_digits(row: PackedRow, digit_ids: frozenset[int], factors: Sequence[fl
     return replace(row, weights=weights)
 
 
-def collate(
-    rows: Sequence[PackedRow], pad_token_id: int, locations: LocationTokens | None = None
-) -> dict[str, Tensor]:
+def collate(rows: Sequence[PackedRow], pad_token_id: int, locations: LocationTokens | None = None) -> dict[str, Tensor]:
     """Rows of different length as one batch, padded on the right.
 
     Returns:
