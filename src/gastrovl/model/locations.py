@@ -56,7 +56,7 @@ class LocationTokens:
     def soft_targets(self, places: Tensor) -> SoftTargets | None:
         """The shares of all bins in the answers that say a place; None where each answer has one right token.
 
-        A bell that a border cuts has its mean too far inside, and replies are read by their mean. So it is at most half
+        A bell that a border cuts has its mean too far inside, and replies are read by their mean. So it is at most a third
         as wide as its middle is far from the nearer border.
 
         Args:
@@ -67,7 +67,7 @@ class LocationTokens:
         rows = (~places.isnan()).nonzero().squeeze(1)
         middles = places[rows].float().unsqueeze(1)
         inside = torch.minimum(middles, self.count - 1 - middles)
-        widths = (inside / 2).clamp(min=min(_NARROWEST, self.sigma), max=self.sigma)
+        widths = (inside / 3).clamp(min=min(_NARROWEST, self.sigma), max=self.sigma)
         return SoftTargets(rows, middles, widths, self.first, self.count)
 
 
