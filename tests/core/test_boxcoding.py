@@ -201,7 +201,7 @@ def test_pixels_need_the_images_size():
 
 
 def test_bins_belong_to_tokens():
-    for config in ({"bins": 100}, {"kind": "pixels", "sigma": 1.0}):
+    for config in ({"bins": 100}, {"kind": "pixels", "sigma": 1.0}, {"reading": "median"}):
         with pytest.raises(ValidationError, match="belong to kind `tokens`"):
             BoxCodingConfig(**config)
     assert BoxCodingConfig.model_validate(BoxCodingConfig(kind="pixels").model_dump()).kind == "pixels"

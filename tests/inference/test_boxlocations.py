@@ -55,6 +55,17 @@ def test_a_location_is_the_mean_over_all_bins(chooser):
     assert chooser.of_reply(0, 1) == pytest.approx([20.75])
 
 
+def test_a_median_or_the_likeliest_bin_may_be_read_instead():
+    locations = LocationTokens(first=FIRST, count=BINS, sigma=2.0)
+    # half lies before two thirds of bin 21: 20.5 + (0.5 - 0.3) / 0.3 = 21.17
+    scores, ids = scores_of({20: 0.3, 21: 0.3, 60: 0.4}), [[WORD, WORD]]
+    for reading, place in (("mean", 36.3), ("median", 20.5 + 2 / 3), ("likeliest", 60.0)):
+        chooser = BoxLocations(locations, reading)
+
+        assert chosen(chooser, ids, scores) == [round(place)]
+        assert chooser.of_reply(0, 1) == pytest.approx([place])
+
+
 def test_other_words_are_left_alone(chooser):
     scores = scores_of(WORD, END)
 

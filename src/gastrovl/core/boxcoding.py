@@ -21,6 +21,7 @@ from gastrovl.core.errors import BoxTextError, GeometryError
 from gastrovl.core.types import Box
 
 Kind = Literal["digits", "pixels", "tokens"]
+Reading = Literal["mean", "median", "likeliest"]
 SizeWH = tuple[int, int]
 N = TypeVar("N", int, float)
 _MAX_DIGITS = 9  # as in boxtext: more than any image needs
@@ -39,6 +40,8 @@ class BoxCodingConfig(Config):
         bins: Of `tokens`: how many an axis has; the first stands for the near edge, the last for the far one.
         sigma: Of `tokens`: an answer's token is learnt as a Gaussian of this width, in bins, around the true edge; 0
             teaches the nearest bin alone.
+        reading: Of `tokens`: what a reply takes from the shares that the model gives the bins: their mean, their
+            median, both finer than a bin, or the likeliest bin.
     """
 
     kind: Kind = "digits"
@@ -46,13 +49,14 @@ class BoxCodingConfig(Config):
     several: Literal["largest", "left"] = "largest"
     bins: int = Field(default=BINS, ge=64, le=1000)
     sigma: float = Field(default=2.0, ge=0, le=32)
+    reading: Reading = "mean"
 
     @model_validator(mode="after")
     def _only_tokens_have_bins(self) -> BoxCodingConfig:
         fields = type(self).model_fields
-        said = [name for name in ("bins", "sigma") if getattr(self, name) != fields[name].default]
+        said = [name for name in ("bins", "sigma", "reading") if getattr(self, name) != fields[name].default]
         if said and self.kind != "tokens":
-            raise ValueError(f"{' and '.join(said)} belong to kind `tokens`; found kind {self.kind!r}")
+            raise ValueError(f"{', '.join(said)} belong to kind `tokens`; found kind {self.kind!r}")
         return self
 
 

@@ -117,7 +117,8 @@ class Predictor:
         """Greedy replies to a batch of questions, in their order."""
         started = time.perf_counter()
         inputs = self._inputs(questions)
-        locations = BoxLocations(self.processor.locations) if self.processor.locations else None
+        known, reading = self.processor.locations, self.processor.coding.config.reading
+        locations = BoxLocations(known, reading) if known else None
         confidence = ReplyConfidence(self._choosers(questions, inputs["input_ids"].shape[1], locations))
         generated = self.model.generate(
             **inputs,

@@ -56,8 +56,8 @@ class LocationTokens:
     def soft_targets(self, places: Tensor) -> SoftTargets | None:
         """The shares of all bins in the answers that say a place; None where each answer has one right token.
 
-        A bell that a border cuts has its mean too far inside, and replies are read by their mean. So it is at most a third
-        as wide as its middle is far from the nearer border.
+        A bell that a border cuts has its mean too far inside, and replies are read by their mean. So it is at most a
+        third as wide as its middle is far from the nearer border.
 
         Args:
             places: (answers,), bins that are not rounded; NaN where another token is said.
