@@ -200,7 +200,7 @@ def _loading(plain: str | None, coding: BoxCodingConfig) -> str:
         written = BoxCoding(coding).write_box(Box(x0=0.25, y0=0.5, x1=0.75, y1=1.0), (640, 480))
         parts.append(
             f"Inside the model boxes are written as {coding.kind}, which GastroVL translates: the middle of the lower "
-            f"half of a picture of 640x480 px would be `{written}`. Whoever loads it otherwise reads and writes them so."
+            f"half of a picture of 640x480 px would be `{written}`. Other software meets them so."
         )
     return "\n\n".join(parts)
 
