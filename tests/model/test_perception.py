@@ -118,12 +118,12 @@ def test_a_box_smaller_than_a_cell_is_learnt_in_the_cell_it_lies_in():
 def test_a_checkpoint_keeps_the_head_and_what_it_has_learnt(tiny_model, tmp_path, tower):
     config = tiny_model("pool", tower, perception=PerceptionConfig(width=8))
     model, processor = build_model(config, seed=1)
-    save_checkpoint(tmp_path, model, processor, "tiny", recognised=("polyp_unspecified",), locates=True)
+    save_checkpoint(tmp_path, model, processor, "tiny", recognised={"polyp_unspecified": "polyp"}, locates=True)
 
     again, _, card = load_checkpoint(tmp_path)
 
     assert card == read_card(tmp_path)
-    assert (card.recognised, card.locates) == (("polyp_unspecified",), True)
+    assert (card.recognised, card.locates) == ({"polyp_unspecified": "polyp"}, True)
     for (name, one), (_, other) in zip(
         model.perception.state_dict().items(), again.perception.state_dict().items(), strict=True
     ):

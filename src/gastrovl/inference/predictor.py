@@ -181,16 +181,14 @@ class Predictor:
         return self._of_terms([best], probabilities[best], probabilities)
 
     def _of_terms(self, given: Sequence[int], confidence: float, probabilities: Sequence[float]) -> Reply:
-        taxonomy = Taxonomy.load()
-        text = SEPARATOR.join(taxonomy[self.card.recognised[place]].name for place in given)
+        names = list(self.card.recognised.values())
+        text = SEPARATOR.join(names[place] for place in given)
         return Reply(text, confidence, 0.0, "end", dict(zip(self.card.recognised, probabilities, strict=True)))
 
     @cached_property
     def _names(self) -> torch.Tensor:
         """Mean word embedding of each recognised term's name, (terms, text width)."""
-        taxonomy = Taxonomy.load()
-        names = [taxonomy[term].name for term in self.card.recognised]
-        ids, mask = name_ids(self.processor.tokenizer, names)
+        ids, mask = name_ids(self.processor.tokenizer, list(self.card.recognised.values()))
         device = self.model.device
         return masked_mean(self.model.get_input_embeddings()(ids.to(device)), mask.to(device))
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, LlavaConfig, LlavaProcessor
 
@@ -34,7 +35,7 @@ class CheckpointCard(Config):
     """What a checkpoint is. `name` stands in every prediction; `version` is the layout's.
 
     Attributes:
-        recognised: Ids of the terms whose presence and regions its perception head has learnt.
+        recognised: The terms whose presence and regions its perception head has learnt: ids, and names as learnt.
         locates: Whether its perception head has learnt to be asked in words.
         family: `model_type` of a Hugging Face model that was fine-tuned as it is; None for a composed one.
     """
@@ -43,7 +44,7 @@ class CheckpointCard(Config):
     name: str
     image_tokens: int
     image_size_px: int
-    recognised: tuple[str, ...] = ()
+    recognised: dict[str, str] = Field(default_factory=dict)
     locates: bool = False
     family: str | None = None
 
@@ -121,7 +122,7 @@ def save_checkpoint(
     processor: GastroVLProcessor,
     name: str,
     *,
-    recognised: Sequence[str] = (),
+    recognised: Mapping[str, str] | None = None,
     locates: bool = False,
 ) -> None:
     """Write a whole model; with a linear or MLP connector the folder is a plain LLaVA checkpoint.
@@ -133,7 +134,7 @@ def save_checkpoint(
         name=name,
         image_tokens=processor.image_tokens,
         image_size_px=processor.image_size_px,
-        recognised=tuple(recognised),
+        recognised=dict(recognised or {}),
         locates=locates,
     )
     if isinstance(processor, ForeignProcessor):

@@ -161,8 +161,9 @@ def _perceives(run: Run) -> dict[str, Any]:
     if not taught:
         return {"recognised": before.recognised, "locates": before.locates} if before else {}
     locates = any(stage.answer_weight and Task.REC in stage.tasks for stage in taught)
+    terms = TermIndex(run.train_part.conversations)
     return {
-        "recognised": TermIndex(run.train_part.conversations).terms,
+        "recognised": dict(zip(terms.terms, terms.names, strict=True)),
         "locates": locates or (before is not None and before.locates),
     }
 
