@@ -24,7 +24,8 @@ def write_drawn_set(folder: Path, images: int, seed: int, progress: Callable[[in
     """Draw `images` frames; an examination is one camera led through all sites, and never parts across splits.
 
     Writes `folder/images/*.jpg`, `folder/masks/*.png` (one for each kind of lesion of a frame), `folder/labels.csv`
-    (file, label, video: one row for each label of a frame) and `folder/boxes.json` (stem -> height, width, bbox: [{label, xmin, ymin, xmax, ymax}] in pixels).
+    (file, label, video: one row for each label of a frame) and `folder/boxes.json` (stem -> height, width,
+    bbox: [{label, xmin, ymin, xmax, ymax}] in pixels).
 
     Args:
         progress: Called with (frames done, frames in all) after each frame.
