@@ -63,7 +63,7 @@ def _drawn(folder: Path, images: int, seed: int) -> Iterator[DrawnImage]:
         stem = f"drawn-{index:05d}"
         Image.fromarray(drawn.pixels).save(folder / f"images/{stem}.jpg", quality=90)
         for kind, mask in _masks_by_kind(drawn).items():
-            Image.fromarray(mask.astype(np.uint8) * 255).save(folder / f"masks/{stem}_{kind}.png")
+            Image.fromarray(mask.astype(np.uint8) * 255).save(folder / f"masks/{stem}_{kind}.png", compress_level=1)
         return drawn
 
     return in_order(draw, range(images))
