@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from gastrovl.data.source import MaskRule
 from gastrovl.data.statistics import markdown_table
 
 MASKS = "masks"
+HEADING = "## Masks"
 LEAST_INSIDE = 0.5  # of a mask's white pixels that lie in its boxes; every box must hold some, too
 _SHOWN = 20
 
@@ -121,10 +123,11 @@ def store_mask(
     """Write the mask of a term as an 8-bit grey PNG (0 or 255) of the size of the stored image, if it can be used.
 
     Args:
-        target: Replaced when it is there.
+        target: Replaced when it is there, and removed when the mask cannot be used.
         max_side_px: The longer side to which the stored image is scaled down; a pixel stays white when half of it is.
         painted: Places that are painted over in the stored image: nothing is seen there, so the mask is black.
     """
+    target.unlink(missing_ok=True)
     if not all(path.is_file() for path in wanted.files):
         return FoundMask(wanted.term, Outcome.ABSENT)
     try:
@@ -144,7 +147,7 @@ def store_mask(
     if picture.getbbox() is None:
         return FoundMask(wanted.term, Outcome.EMPTY, f"{where}: nothing is left in the smaller or painted copy")
     target.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(target, format="PNG", compress_level=9)
+    picture.save(target, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)  # small and fast for two values
     return FoundMask(wanted.term, Outcome.STORED, sha256=hashlib.sha256(target.read_bytes()).hexdigest())
 
 
@@ -217,7 +220,7 @@ def mask_section(counts: Mapping[str, Mapping[str, int]]) -> str:
     rows = [[f"`{source}`", *(one[outcome.value] for outcome in Outcome)] for source, one in counts.items()]
     table = markdown_table(["source", "stored", "no file", "empty", "apart from its boxes", "broken"], rows)
     return (
-        "## Masks\n\n`masks/` shows where a term with boxes is, as far as the sources have masks; findings in "
+        f"{HEADING}\n\n`masks/` shows where a term with boxes is, as far as the sources have masks; findings in "
         "`records.jsonl` and REC targets name them under `mask`. White is everything of the term in the image. A mask "
         "that shows nothing, leaves a box of its term empty, or has less than "
         f"{LEAST_INSIDE:.0%} of its white in the boxes is left out. One for each term of an image:\n\n{table}"

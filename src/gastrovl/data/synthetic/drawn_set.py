@@ -24,7 +24,8 @@ def write_drawn_set(folder: Path, images: int, seed: int, progress: Callable[[in
     """Draw `images` frames; an examination is one camera led through all sites, and never parts across splits.
 
     Writes `folder/images/*.jpg`, `folder/masks/*.png` (one for each kind of lesion of a frame), `folder/labels.csv`
-    (file, label, video: one row for each label of a frame) and `folder/boxes.json` (stem -> height, width, bbox: [{label, xmin, ymin, xmax, ymax}] in pixels).
+    (file, label, video: one row for each label of a frame) and `folder/boxes.json` (stem -> height, width,
+    bbox: [{label, xmin, ymin, xmax, ymax}] in pixels).
 
     Args:
         progress: Called with (frames done, frames in all) after each frame.
@@ -62,7 +63,7 @@ def _drawn(folder: Path, images: int, seed: int) -> Iterator[DrawnImage]:
         stem = f"drawn-{index:05d}"
         Image.fromarray(drawn.pixels).save(folder / f"images/{stem}.jpg", quality=90)
         for kind, mask in _masks_by_kind(drawn).items():
-            Image.fromarray(mask.astype(np.uint8) * 255).save(folder / f"masks/{stem}_{kind}.png")
+            Image.fromarray(mask.astype(np.uint8) * 255).save(folder / f"masks/{stem}_{kind}.png", compress_level=1)
         return drawn
 
     return in_order(draw, range(images))
