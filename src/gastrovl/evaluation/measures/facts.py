@@ -18,6 +18,7 @@ NEGATION, CONTRADICTIONS = "negation_accuracy", "contradictions"
 LOWER_IS_BETTER = frozenset({CONTRADICTIONS})
 _NOTHING = "no reference states a fact"
 # A row of counts: matched, replied and stated facts of each kind in turn, then what follows.
+_COLUMN = {kind: 3 * place for place, kind in enumerate(KINDS)}
 _REPLY_NEAR, _REFERENCE_NEAR, _AGREED, _NAMED, _OPPOSED, _ASKED = range(3 * len(KINDS), 3 * len(KINDS) + 6)
 
 
@@ -37,7 +38,7 @@ def measures(references: Sequence[References], replies: Sequence[str | None], ta
         share of which both say the same: present, absent or uncertain.
     contradictions: how many things one text states as present and the other as absent, a conversation. Less is better.
     """
-    known: dict[tuple[References, str], Floats] = {}
+    known: dict[tuple[References, str], list[int]] = {}
     table = np.zeros((len(replies), _ASKED + 1))
     for row, (wanted, reply) in enumerate(zip(references, replies, strict=True)):
         pair = (wanted, reply or "")
@@ -93,16 +94,19 @@ def _key(fact: Fact) -> tuple[str, ...]:
     return fact.kind, fact.value, fact.status, fact.of or ""
 
 
-def _counts(found: Agreement) -> Floats:
-    counts = np.zeros(_ASKED + 1)
-    for place, kind in enumerate(KINDS):
-        matched = sum(one.kind == kind for one, _ in found.matched)
-        counts[3 * place : 3 * place + 3] = (
-            matched,
-            matched + sum(one.kind == kind for one in found.invented),
-            matched + sum(one.kind == kind for one in found.missed),
-        )
-    agreed = sum(one.kind in STATED_WITH_STATUS for one, _ in found.matched)
+def _counts(found: Agreement) -> list[int]:
+    counts = [0] * (_ASKED + 1)
+    agreed = 0
+    for one, _ in found.matched:
+        agreed += one.kind in STATED_WITH_STATUS
+        first = _COLUMN[one.kind]
+        counts[first] += 1
+        counts[first + 1] += 1
+        counts[first + 2] += 1
+    for one in found.invented:
+        counts[_COLUMN[one.kind] + 1] += 1
+    for one in found.missed:
+        counts[_COLUMN[one.kind] + 2] += 1
     turned = [one for one, other in (*found.contradicted, *found.hedged) if one.value == other.value]
     ignored = [one for one in found.missed if _is_denied(one) and one not in turned]
     counts[_REPLY_NEAR] = len({id(other) for _, other in found.near})
