@@ -10,9 +10,8 @@ from pathlib import Path
 from gastrovl.core.files import write_text
 from gastrovl.evaluation.comparing.comparison import Compared, Comparison, Family, RightWrong
 from gastrovl.evaluation.comparing.verdict import name_of
-from gastrovl.evaluation.measures.directions import is_better_low
 from gastrovl.evaluation.results import ALL
-from gastrovl.evaluation.showing.names import NO_VALUE, percent
+from gastrovl.evaluation.showing.names import NO_VALUE, name_with_unit, percent, shown, shown_difference
 from gastrovl.evaluation.showing.tables import Table
 from gastrovl.evaluation.statistics.intervals import FEW_GROUPS
 
@@ -53,10 +52,10 @@ def dataset_table(comparison: Comparison) -> Table:
 
 
 def metric_table(comparison: Comparison) -> Table:
-    """Every metric over all datasets; no verdict rests on these, so their p values are not adjusted."""
-    columns = ("task", "metric", "model", "reference, %", "model, %", _GAP, "p", "could show", "n", "groups")
+    """Every metric over all datasets, each in its unit; no verdict rests on these, so p values are not adjusted."""
+    columns = ("task", "metric", "model", "reference", "model", _GAP, "p", "could show", "n", "groups")
     rows = tuple(
-        (*_place(one), _directed(one.metric), one.other, *_values(one), _could_show(one), *_sizes(one))
+        (*_place(one), name_with_unit(one.metric), one.other, *_in_unit(one), *_sizes(one))
         for one in comparison.compared
         if one.dataset == ALL
     )
@@ -175,8 +174,12 @@ def _values(one: Compared) -> tuple[str, str, str, str]:
     return percent(one.reference_value), percent(one.other_value), gap + interval, _p(one.p)
 
 
-def _directed(metric: str) -> str:
-    return f"{name_of(metric)} (less is better)" if is_better_low(metric) else name_of(metric)
+def _in_unit(one: Compared) -> tuple[str, ...]:
+    """Both scores, their difference, its p value, and what could be shown, shares in percent and points."""
+    key, gap = one.metric, shown_difference(one.metric, one.difference)
+    if one.low is not None and one.high is not None:
+        gap += f" [{shown_difference(key, one.low)}, {shown_difference(key, one.high)}]"
+    return shown(key, one.reference_value), shown(key, one.other_value), gap, _p(one.p), shown(key, one.detectable)
 
 
 def _could_show(one: Compared) -> str:
