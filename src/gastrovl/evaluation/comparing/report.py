@@ -108,9 +108,10 @@ def reading_notes(comparison: Comparison) -> list[str]:
         "A reply that could not be read counts as wrong: "
         + ", ".join(f"{one.n_unread} of {one.n} of {one.name} ({one.task} {one.split})" for one in comparison.unread)
         + ".",
-        f"Difference: model minus {comparison.reference}, in percentage points, on the same questions. CI: percentile "
-        f"bootstrap that draws the same groups (patients, exams or videos) for both, {comparison.resamples} resamples, "
-        f"seed {comparison.seed}; each interval is for itself, not adjusted.",
+        f"Difference: model minus {comparison.reference}, in percentage points (in its own unit where a metric is no "
+        "share), on the same questions. CI: percentile bootstrap that draws the same groups (patients, exams or "
+        f"videos) for both, {comparison.resamples} resamples, seed {comparison.seed}; each interval is for itself, not "
+        "adjusted.",
         "p: two-sided. Of the headline metric of a task by swapping the two models in whole groups; of any other by "
         "the bootstrap of its interval. Groups are taken as independent of each other, questions are not.",
         f"p, Holm: adjusted over the {sizes.get(Family.HEADLINE, 0)} headline comparisons over all datasets, on which "
