@@ -159,7 +159,7 @@ def _is_of_the_view(value: str) -> bool:
     return known is None or known.group == "view"
 
 
-def _read(text: str, taxonomy: Taxonomy) -> Iterator[Fact]:
+def _read(text: str, taxonomy: Taxonomy) -> list[Fact]:
     tokens = tokenise(text)
     mentions = mentions_among(tokens, _lexicon(taxonomy))
     kinds = [_kind(mention.term, taxonomy) for mention in mentions]
@@ -167,26 +167,28 @@ def _read(text: str, taxonomy: Taxonomy) -> Iterator[Fact]:
     plain = lower if len(lower) == len(text) else text
     blotted = _blotted(plain, mentions)
     lesions: list[_Lesion] = []
+    found: list[Fact] = []
     for mention, kind in zip(mentions, kinds, strict=True):
         if kind == "site":
-            yield Fact("site", mention.term, mention.status, None, ((mention.start, mention.end),))
+            found.append(Fact("site", mention.term, mention.status, None, ((mention.start, mention.end),)))
         elif kind == "lesion":
-            yield from _lesion(mention, plain, lesions, taxonomy)
+            found += _lesion(mention, plain, lesions, taxonomy)
     things = [one for one in lesions if _is_thing(one.value, taxonomy)]
     places = _Places(plain, blotted, _sentences(text, things), things)
     for mention, kind in zip(mentions, kinds, strict=True):
         if kind == "attribute" and _is_of_the_view(mention.term):
-            yield Fact("attribute", mention.term, mention.status, None, ((mention.start, mention.end),))
+            found.append(Fact("attribute", mention.term, mention.status, None, ((mention.start, mention.end),)))
         elif kind == "attribute":
-            yield from _property(places, "attribute", mention.term, mention.start, mention.end, mention.status)
+            found += _property(places, "attribute", mention.term, mention.start, mention.end, mention.status)
     for size in sizes(plain):
-        yield from _property(places, "size", str(size), size.start, size.end, low=size.low_mm, high=size.high_mm)
+        found += _property(places, "size", str(size), size.start, size.end, low=size.low_mm, high=size.high_mm)
     for grade in grades(blotted):
-        yield from _property(places, "grade", grade.value, grade.start, grade.end)
-    yield from _counts(text, tokens, things)
+        found += _property(places, "grade", grade.value, grade.start, grade.end)
+    found += _counts(text, tokens, things)
+    return found
 
 
-def _lesion(mention: Mention, plain: str, lesions: list[_Lesion], taxonomy: Taxonomy) -> Iterator[Fact]:
+def _lesion(mention: Mention, plain: str, lesions: list[_Lesion], taxonomy: Taxonomy) -> tuple[Fact, ...]:
     """A lesion's fact, and that of its grade where the term's name holds one; `lesions` grows by it."""
     value, grade = _GRADED.get(mention.term, (mention.term, None))
     status = mention.status
@@ -198,9 +200,10 @@ def _lesion(mention: Mention, plain: str, lesions: list[_Lesion], taxonomy: Taxo
                 break
     span = (mention.start, mention.end)
     lesions.append(_Lesion(value, status, *span))
-    yield Fact("lesion", value, status, None, (span,))
+    fact = Fact("lesion", value, status, None, (span,))
     if grade and status is not Status.ABSENT:
-        yield Fact("grade", grade, status, value, (span,))
+        return fact, Fact("grade", grade, status, value, (span,))
+    return (fact,)
 
 
 @lru_cache(maxsize=1 << 12)
@@ -292,14 +295,14 @@ def _property(
     status: Status = Status.PRESENT,
     low: float = 0.0,
     high: float = 0.0,
-) -> Iterator[Fact]:
+) -> tuple[Fact, ...]:
     """A property's fact, unless it is said of something that is not there."""
     owner = places.owner(start, end)
     if owner is not None and owner.status is Status.ABSENT:
-        return
+        return ()
     if owner is not None and owner.status is Status.UNCERTAIN and status is Status.PRESENT:
         status = Status.UNCERTAIN
-    yield Fact(kind, value, status, owner.value if owner else None, ((start, end),), low, high)
+    return (Fact(kind, value, status, owner.value if owner else None, ((start, end),), low, high),)
 
 
 def _counts(text: str, tokens: Sequence[Token], lesions: Sequence[_Lesion]) -> Iterator[Fact]:

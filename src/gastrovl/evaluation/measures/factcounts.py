@@ -91,6 +91,8 @@ def best_of(references: References, reply: str, taxonomy: Taxonomy) -> tuple[int
     """
     replied = facts_of(reply, taxonomy)
     stated = [facts_of(text, taxonomy) for text in references]
+    if len(stated) == 1:
+        return 0, agree(stated[0], replied if stated[0] else (), taxonomy)
     # Wordings of one record state the same: they are compared with the reply once.
     different = {tuple(sorted(map(_key, facts))): place for place, facts in reversed(list(enumerate(stated))) if facts}
     found = [(place, agree(stated[place], replied, taxonomy)) for place in sorted(different.values())]
