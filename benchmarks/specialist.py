@@ -109,23 +109,23 @@ def _mask(data: Path, name: str | None, boxes: list[tuple[float, ...]], side: in
 
 
 class Specialist(nn.Module):
-    """(batch, 3, side, side) in -1 to 1 -> mask logits, (batch, 1, side / 2, side / 2), and box corners, (batch, 4)."""
+    """(batch, 3, side, side) in -1 to 1 -> mask logits, (batch, 1, side / 2, side / 2), and box corners, (batch, 4).
+
+    Most of its parameters work on the coarsest map, where they cost least.
+    """
 
     def __init__(self, side: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 24, 3, 2, 1, bias=False), nn.BatchNorm2d(24), nn.ReLU(inplace=True))
-        self.down1 = block(24, 32)
-        self.down2 = block(32, 64, stride=2)
-        self.down3 = block(64, 128, stride=2)
-        self.down4 = block(128, 256, stride=2)
-        self.up3 = block(256 + 128, 128)
-        self.up2 = block(128 + 64, 64)
-        self.up1 = block(64 + 32, 24)
+        self.stem = conv(3, 24, 5, stride=2)
+        self.down2 = nn.Sequential(conv(24, 64, 3, stride=2), Residual(64))
+        self.down3 = nn.Sequential(conv(64, 128, 3, stride=2), Residual(128))
+        self.down4 = nn.Sequential(conv(128, 256, 3, stride=2), Residual(256), Residual(256))
+        self.narrow3, self.up3 = conv(256, 128, 1), Residual(128)
+        self.narrow2, self.up2 = conv(128, 64, 1), Residual(64)
+        self.narrow1, self.up1 = conv(64, 24, 1), Residual(24)
         self.mask = nn.Conv2d(24, 1, 1)
         self.box = nn.Sequential(
-            nn.Conv2d(256, 32, 1, bias=False),
-            nn.BatchNorm2d(32),
-            nn.ReLU(inplace=True),
+            conv(256, 32, 1),
             nn.Flatten(),
             nn.Dropout(0.2),
             nn.Linear(32 * (side // 16) ** 2, 128),
@@ -134,24 +134,34 @@ class Specialist(nn.Module):
         )
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        first = self.down1(self.stem(pixels))
+        first = self.stem(pixels)
         second = self.down2(first)
         third = self.down3(second)
         last = self.down4(third)
-        shown = self.up3(torch.cat([F.interpolate(last, scale_factor=2.0), third], dim=1))
-        shown = self.up2(torch.cat([F.interpolate(shown, scale_factor=2.0), second], dim=1))
-        shown = self.up1(torch.cat([F.interpolate(shown, scale_factor=2.0), first], dim=1))
+        shown = self.up3(third + F.interpolate(self.narrow3(last), scale_factor=2.0))
+        shown = self.up2(second + F.interpolate(self.narrow2(shown), scale_factor=2.0))
+        shown = self.up1(first + F.interpolate(self.narrow1(shown), scale_factor=2.0))
         x, y, width, height = self.box(last).float().sigmoid().unbind(1)
         corners = torch.stack([x - width / 2, y - height / 2, x + width / 2, y + height / 2], dim=1)
         return self.mask(shown).float(), corners.clamp(0, 1)
 
 
-def block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    """Two 3x3 convolutions, each with batch norm and ReLU."""
-    layers: list[nn.Module] = []
-    for width, step in ((inputs, stride), (outputs, 1)):
-        layers += [nn.Conv2d(width, outputs, 3, step, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers)
+class Residual(nn.Module):
+    """A 3x3 convolution beside the identity."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = conv(width, width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shown: Tensor = self.conv(x)
+        return x + shown
+
+
+def conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Sequential:
+    """A convolution with batch norm and ReLU."""
+    layer = nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
+    return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 def drawn_batches(frames: Frames, size: int, side: int, seed: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
