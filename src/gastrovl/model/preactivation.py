@@ -7,28 +7,39 @@ et al. 2016b, arXiv 1603.05027), fit neither.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithNoAttention
+from transformers.modeling_outputs import BaseModelOutput
+
+_KIND = "gastrovl_preactivation"
 
 
 class PreactivationConfig(PreTrainedConfig):
-    """Shape of the tower.
+    """Shape of a `PreactivationTower`; the defaults are those of ResNet-50 without its last stage.
 
     Attributes:
         embedding_size: Channels behind the stem, a 7x7 convolution of stride 2 and a pooling of stride 2.
         hidden_sizes, depths: Channels and blocks of each stage; every stage but the first halves the map.
-        patch_size: Stride of the stem, for who asks what the map of the first stage is made of; always 4.
+        patch_size: Pixels of the image that a cell of the first stage's map spans, along each side.
     """
 
-    model_type = "preactivation_resnet"
-    num_channels: int = 3
-    embedding_size: int = 64
-    hidden_sizes: list[int] | tuple[int, ...] = (256, 512, 1024)
-    depths: list[int] | tuple[int, ...] = (3, 4, 6)
-    patch_size: int = 4
+    model_type = _KIND
+    patch_size = 4
+
+    def __init__(
+        self,
+        embedding_size: int = 64,
+        hidden_sizes: tuple[int, ...] = (256, 512, 1024),
+        depths: tuple[int, ...] = (3, 4, 6),
+        **others: Any,
+    ) -> None:
+        self.embedding_size = embedding_size
+        self.hidden_sizes, self.depths = list(hidden_sizes), list(depths)
+        super().__init__(**others)
 
 
 class Bottleneck(nn.Module):
@@ -51,17 +62,17 @@ class Bottleneck(nn.Module):
         return kept + shown
 
 
-class PreactivationResNet(PreTrainedModel):
+class PreactivationTower(PreTrainedModel):
     """(images, 3, height, width) -> the map of every stage; the last one is normed and rectified."""
 
     config_class = PreactivationConfig
+    base_model_prefix = "preactivation"
     main_input_name = "pixel_values"
-    _no_split_modules = ["Bottleneck"]
 
     def __init__(self, config: PreactivationConfig) -> None:
         super().__init__(config)
-        self.input_norm = nn.BatchNorm2d(config.num_channels)
-        self.stem = nn.Conv2d(config.num_channels, config.embedding_size, 7, 2, 3, bias=False)
+        self.input_norm = nn.BatchNorm2d(3)
+        self.stem = nn.Conv2d(3, config.embedding_size, 7, 2, 3, bias=False)
         self.stem_norm = nn.BatchNorm2d(config.embedding_size)
         stages, inputs = [], config.embedding_size
         for stage, (blocks, outputs) in enumerate(zip(config.depths, config.hidden_sizes, strict=True)):
@@ -84,26 +95,20 @@ class PreactivationResNet(PreTrainedModel):
 
     def forward(
         self, pixel_values: Tensor, output_hidden_states: bool | None = None, return_dict: bool | None = None
-    ) -> BaseModelOutputWithNoAttention | tuple[Tensor, ...]:
-        """The map behind the stem, then that of each stage.
+    ) -> BaseModelOutput:
+        """The maps of stem and stages as hidden states, the last of them as `last_hidden_state`.
 
         Args:
-            pixel_values: Normalised images, (images, channels, height, width).
-
-        Returns:
-            `last_hidden_state`, (images, hidden_sizes[-1], height / stride, width / stride), and where asked for
-            `hidden_states`, whose last is the same.
+            pixel_values: Normalised images, (images, 3, height, width).
         """
+        del output_hidden_states, return_dict  # those of any tower
         shown = F.relu(self.stem_norm(self.stem(self.input_norm(pixel_values))))
         maps = [F.max_pool2d(shown, 3, 2, 1)]
         for stage in self.stages:
             maps.append(stage(maps[-1]))
         maps[-1] = F.relu(self.norm(maps[-1]))
-        if return_dict is False:
-            return (maps[-1], tuple(maps)) if output_hidden_states else (maps[-1],)
-        states = tuple(maps) if output_hidden_states else None
-        return BaseModelOutputWithNoAttention(last_hidden_state=maps[-1], hidden_states=states)
+        return BaseModelOutput(last_hidden_state=maps[-1], hidden_states=tuple(maps))
 
 
-AutoConfig.register(PreactivationConfig.model_type, PreactivationConfig)
-AutoModel.register(PreactivationConfig, PreactivationResNet)
+AutoConfig.register(_KIND, PreactivationConfig)
+AutoModel.register(PreactivationConfig, PreactivationTower)
