@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
+from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.config import parse_config
 from gastrovl.core.geometry import iou
 from gastrovl.core.records import read_records
@@ -13,7 +16,9 @@ from gastrovl.data.build import BuildConfig, build_dataset
 from gastrovl.data.colours import overlap
 from gastrovl.data.copies import find_copies
 from gastrovl.data.formats import FORMATS
+from gastrovl.data.harmonise import harmonise
 from gastrovl.data.images import list_images
+from gastrovl.data.lesionmasks import wanted_masks
 from gastrovl.data.looks import look_at
 from gastrovl.data.quality import QualityOptions
 from gastrovl.data.series import group_keys
@@ -31,10 +36,24 @@ def test_ten_images_of_each_set_become_a_dataset(real_data_root, tmp_path):
     }
     settings = parse_config(content, BuildConfig, where="test")
     folder = build_dataset(settings, tmp_path / "out", data_root=real_data_root)
+    counts = json.loads((folder / "statistics.json").read_text(encoding="utf-8"))["masks"]
+    assert all(one["stored"] == sum(one.values()) for one in counts.values())
     samples = list(read_records(folder / "records.jsonl", Sample))
     conversations = [item for split in Split for item in read_records(folder / f"{split}.jsonl", Conversation)]
     assert len(samples) == 20
     assert {item.task for item in conversations} == {Task.CLS, Task.REC, Task.REG, Task.CAP}
+
+
+def test_every_boxed_term_of_both_sets_has_a_mask_in_its_boxes(real_data_root):
+    taxonomy = Taxonomy.load()
+    for name, count in (("edd2020", 401), ("hyperkvasir", 818)):
+        description, _ = load_source(name)
+        root = real_data_root / name
+        images = list_images(root, description.images, max_px=10**8)
+        said = list(read_annotations(description, root, images))
+        wanted = wanted_masks(harmonise(description, images, said, taxonomy).images, description.masks, root)
+        assert sum(map(len, wanted.values())) == count
+        assert all(path.is_file() for masks in wanted.values() for mask in masks for path in mask.files)
 
 
 def test_every_label_of_both_sets_is_mapped_or_excluded(real_data_root):

@@ -35,3 +35,14 @@ def test_the_command_replaces_an_evaluation_only_when_told(arguments):
     again = [str(one) for one in (*arguments, "--overwrite", "--no-images")]
     for _ in range(2):
         assert CliRunner().invoke(app, again, catch_exceptions=False).exit_code == 0
+
+
+def test_the_command_prints_facts_of_captions_and_the_signature_of_bleu(arguments):
+    plain = [str(one) for one in (*arguments, "--no-images", "--overwrite")]
+    result = CliRunner().invoke(app, plain, catch_exceptions=False, env={"COLUMNS": "250"})
+    for name in ("fact F1", "negation accuracy", "contradictions a text (0 or more, lower is better)"):
+        assert name in result.output
+    assert "\nBLEU: " in result.output
+    assert "BERTScore" not in result.output
+    without = CliRunner().invoke(app, [*plain, "--no-facts"], catch_exceptions=False, env={"COLUMNS": "250"})
+    assert "fact F1" not in without.output

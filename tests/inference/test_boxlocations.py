@@ -262,3 +262,19 @@ def test_adapters_alone_cannot_teach_location_tokens(tiny_model, drawn, tmp_path
 
     with pytest.raises(ConfigError, match="no stage trains its embeddings"):
         start_model(TrainConfig.model_validate(content))
+
+
+def test_adapters_go_with_location_tokens_that_a_tokenizer_brings(tiny_model, drawn, tmp_path):
+    coding = BoxCodingConfig(kind="tokens", bins=64)
+    build_model(tiny_model("mlp", box_coding=coding), seed=1)[1].tokenizer.save_pretrained(tmp_path / "words")
+    described = tiny_model(
+        "mlp", box_coding=coding, tokenizer=str(tmp_path / "words"), lora=LoraConfig(rank=2, alpha=4)
+    )
+    content = {
+        "name": "adapted",
+        "model": described,
+        "train": str(drawn(tmp_path / "data", images=2)),
+        "stages": [{"name": "s", "tasks": ["REC"], "trains": ["lora"], "learning_rate": 1e-3, "steps": 1}],
+    }
+
+    assert start_model(TrainConfig.model_validate(content))[1].locations.count == 64

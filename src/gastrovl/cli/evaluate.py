@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,9 +28,22 @@ def evaluate(
     images: Annotated[
         bool, typer.Option(help="Open the images for the nearest-neighbour baseline; --no-images leaves it out.")
     ] = True,
+    facts: Annotated[
+        bool, typer.Option(help="Score captions and reports by the facts they state; --no-facts leaves them out.")
+    ] = True,
+    bertscore: Annotated[
+        Path | None, typer.Option(help="Folder of a text encoder: score captions and reports by BERTScore, too.")
+    ] = None,
+    bertscore_layer: Annotated[
+        int | None, typer.Option(min=1, help="Layer of it that is compared.  [default: the last]")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that read facts of thousands of texts.  [default: up to 4]")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier evaluation in OUTPUT.")] = False,
 ) -> None:
     """Score PREDICTIONS into report.html, results.json, tables (Markdown, CSV, LaTeX) and plots, beside baselines."""
+    from gastrovl.core.parallel import MOST_THREADS
     from gastrovl.evaluation.evaluate import evaluate as run_evaluation
     from gastrovl.evaluation.showing.tables import overall_table
 
@@ -44,9 +58,16 @@ def evaluate(
             seed=seed,
             uses_images=images,
             is_replaced=overwrite,
+            by_facts=facts,
+            bertscore=bertscore,
+            bertscore_layer=bertscore_layer,
+            workers=workers or min(os.cpu_count() or 1, MOST_THREADS),
             progress=show,
         )
     console.print(_rich(overall_table(results.scores)))
+    for name, signature in (("BLEU", results.bleu), ("BERTScore", results.bertscore)):
+        if signature:
+            console.print(f"{name}: {signature}", markup=False, highlight=False, soft_wrap=True)
     for note in results.notes:
         console.print(f"note: {note}", markup=False, highlight=False)
     console.print(

@@ -24,6 +24,12 @@ def predict(
     output: Annotated[Path, typer.Option("--output", "-o", help="JSONL of predictions to write.")],
     batch_size: Annotated[int, typer.Option(min=1, help="Questions answered together by a checkpoint.")] = 32,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; the best there is when left out.")] = None,
+    head: Annotated[
+        bool,
+        typer.Option(
+            help="Let a checkpoint's perception head answer CLS, REC and REG; --no-head decodes words instead."
+        ),
+    ] = True,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Ask again what got no usable reply; keep all else of OUTPUT.")
     ] = False,
@@ -46,7 +52,7 @@ def predict(
     if people:
         _people(given[0], from_csv, output, is_replaced=overwrite)
     else:
-        _model(given[0], given[1], output, batch_size, device, retry_failed, overwrite)
+        _model(given[0], given[1], output, batch_size, device, retry_failed, overwrite, head)
 
 
 def _model(
@@ -57,13 +63,14 @@ def _model(
     device: str | None,
     retries_failed: bool,
     is_replaced: bool,
+    uses_head: bool,
 ) -> None:
     from gastrovl.inference.batch import predict_file
     from gastrovl.inference.description import NOTICE
     from gastrovl.inference.loading import load_answerer
     from gastrovl.inference.runrecord import read_run
 
-    answerer = load_answerer(model, conversations, device)
+    answerer = load_answerer(model, conversations, device, uses_head=uses_head)
     with progress_bar() as show:
         count = predict_file(
             answerer,

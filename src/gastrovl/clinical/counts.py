@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
+from typing import Protocol
 
-from gastrovl.clinical.mentions import Mention, Token, tokenise
+from gastrovl.clinical.mentions import Token, tokenise
 
 BLOT = "\u00b7"  # stands for the letters of a mention, so that "lower esophagus" claims no side
 _WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
@@ -45,6 +46,16 @@ _PLACES = re.compile(
 _ONLY = re.compile(r"\bthe (?:only|sole|single) (?:one|finding|place)\b")
 
 
+class Placed(Protocol):
+    """A mention, or anything else that stands at text[start:end]."""
+
+    @property
+    def start(self) -> int: ...
+
+    @property
+    def end(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class Claim:
     """Something said at text[start:end].
@@ -65,7 +76,7 @@ class Claim:
     is_plural: bool = False
 
 
-def masked(text: str, mentions: Sequence[Mention]) -> str:
+def masked(text: str, mentions: Sequence[Placed]) -> str:
     """The text in small letters with its mentions blotted out; places stay."""
     plain = text.lower() if len(text.lower()) == len(text) else text
     for mention in mentions:
@@ -74,7 +85,7 @@ def masked(text: str, mentions: Sequence[Mention]) -> str:
 
 
 def numbers(
-    text: str, mentions: Sequence[Mention], things: Set[int], tokens: Sequence[Token] | None = None
+    text: str, mentions: Sequence[Placed], things: Set[int], tokens: Sequence[Token] | None = None
 ) -> Iterator[Claim]:
     """Claims of how many: "two small polyps", "in three places", "several lesions".
 
@@ -83,11 +94,12 @@ def numbers(
         tokens: Those of the text, where they are at hand.
     """
     tokens = tokenise(text) if tokens is None else tokens
-    if not any(token.word in _COUNTING or token.word.isdecimal() for token in tokens):
+    words = [token.word for token in tokens]
+    if _COUNTING.isdisjoint(words) and not any(map(str.isdecimal, words)):
         return
-    starts = {mention.start: index for index, mention in enumerate(mentions)}
+    starts = {mentions[index].start: index for index in things}
     for place, token in enumerate(tokens):
-        if starts.get(token.start) not in things:
+        if token.start not in starts:
             continue
         for before in range(place - 1, max(place - 5, -1), -1):
             word, at = tokens[before].word, tokens[before].start

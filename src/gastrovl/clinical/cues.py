@@ -54,6 +54,7 @@ _ENDS = frozenset(
 )  # fmt: skip
 _STOPS_BACK = _ENDS - {"which", "however", ")"}  # in "an ulcer, which is not seen", the ulcer is not seen
 _FIELD_SIGNS, _FIELD_DENIALS = (":", "=", "-", "–"), ("none", "no", "absent", "negative", "nil")
+_FIELD_WORDS = frozenset(_FIELD_DENIALS)
 _VERSUS = (("vs",), ("vs", "."), ("versus",))
 _PREPOSITIONS = frozenset(
     {"in", "at", "within", "on", "along", "throughout", "near", "from", "around", "inside", "into", "across", "over",
@@ -87,6 +88,8 @@ def _indexed(*lists: tuple[Kind, tuple[str, ...]]) -> _Index:
 
 _BEFORE = _indexed(("nothing", _NOTHING), ("uncertain", _UNCERTAIN_BEFORE), ("absent", _ABSENT))
 _BEHIND = _indexed(("uncertain", _UNCERTAIN_BEHIND), ("absent", _ABSENT_BEHIND))
+# Without any of these words, everything is present.
+_ALL_CUES = frozenset({*_BEFORE, *_BEHIND, "?", *_FIELD_DENIALS, *(words[0] for words in _VERSUS)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +106,11 @@ def statuses(words: Sequence[str], terms: Sequence[Span]) -> list[Status]:
         words: Words and signs of a text, in the form of `mentions.plain_word`.
         terms: Places of the terms among the words, in order, none overlapping another.
     """
+    if _ALL_CUES.isdisjoint(words):
+        return [Status.PRESENT] * len(terms)
     inside = {place for first, behind in terms for place in range(first, behind)}
     before, behind = _cues(words, inside, _BEFORE), _cues(words, inside, _BEHIND)
-    said: dict[int, set[Kind]] = {index: set() for index in range(len(terms))}
+    said: list[set[Kind]] = [set() for _ in terms]
     backward = [cue for cue in behind if _points_back(cue, words, terms)]
     taken = {place for cue in backward for place in range(cue.first, cue.behind)}
     for cue in before:
@@ -119,7 +124,7 @@ def statuses(words: Sequence[str], terms: Sequence[Span]) -> list[Status]:
         said[index].add("uncertain")
     for index in _noned(words, terms):
         said[index].add("absent")
-    return [_status(kinds) for kinds in said.values()]
+    return [_status(kinds) for kinds in said]
 
 
 def _status(kinds: set[Kind]) -> Status:
@@ -130,18 +135,15 @@ def _status(kinds: set[Kind]) -> Status:
 
 def _cues(words: Sequence[str], inside: set[int], index: _Index) -> list[_Cue]:
     """Cues outside of terms, the longest at each place."""
-    found, place = [], 0
-    while place < len(words):
-        known = index.get(words[place])
-        if known is None or place in inside:
-            place += 1
+    found, behind = [], 0
+    for place in [place for place, word in enumerate(words) if word in index]:
+        if place < behind or place in inside:
             continue
-        hit = next((pair for pair in known if tuple(words[place : place + len(pair[0])]) == pair[0]), None)
-        if hit is None:
-            place += 1
-            continue
-        found.append(_Cue(hit[1], place, place + len(hit[0])))
-        place += len(hit[0])
+        for cue, kind in index[words[place]]:
+            if len(cue) == 1 or tuple(words[place : place + len(cue)]) == cue:
+                behind = place + len(cue)
+                found.append(_Cue(kind, place, behind))
+                break
     return found
 
 
@@ -219,8 +221,8 @@ def _clause_start(place: int, words: Sequence[str]) -> int:
 
 def _questioned(words: Sequence[str], terms: Sequence[Span]) -> list[int]:
     """Terms with a question mark before or behind them: "?ulcer", "ulcer?", "ulcer (?)"."""
-    found = []
-    for index, (first, behind) in enumerate(terms):
+    found: list[int] = []
+    for index, (first, behind) in enumerate(terms) if "?" in words else ():
         follows = words[behind : behind + 1] == ["?"] or words[behind : behind + 2] == ["(", "?"]
         opens = words[max(first - 1, 0) : first] == ["?"] and (first == 1 or words[first - 2] in (".", ",", ";", ":"))
         if follows or opens:
@@ -230,8 +232,8 @@ def _questioned(words: Sequence[str], terms: Sequence[Span]) -> list[int]:
 
 def _noned(words: Sequence[str], terms: Sequence[Span]) -> list[int]:
     """Terms of a form's field that says so and no more: "ulcer: none.", but not "ulcer - no cancer"."""
-    found = []
-    for index, (_, end) in enumerate(terms):
+    found: list[int] = []
+    for index, (_, end) in () if _FIELD_WORDS.isdisjoint(words) else enumerate(terms):
         sign, answer, *following = [*words[end : end + 3], ".", "."]
         if sign in _FIELD_SIGNS and answer in _FIELD_DENIALS and following[0] in (*_ENDS, ","):
             found.append(index)
@@ -240,6 +242,8 @@ def _noned(words: Sequence[str], terms: Sequence[Span]) -> list[int]:
 
 def _opposed(words: Sequence[str], terms: Sequence[Span]) -> list[int]:
     """Terms on both sides of "versus"."""
+    if "vs" not in words and "versus" not in words:
+        return []
     pairs = zip(range(len(terms)), terms, terms[1:], strict=False)
     found = [index for index, (_, end), (start, _) in pairs if tuple(words[end:start]) in _VERSUS]
     return [index for first in found for index in (first, first + 1)]

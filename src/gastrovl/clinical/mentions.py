@@ -9,7 +9,7 @@ behind it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
@@ -54,8 +54,7 @@ _HYPHENS = frozenset("-‐‑‒–—_")
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Mention:
+class Mention(NamedTuple):
     """A term that a text names.
 
     Attributes:
@@ -106,32 +105,33 @@ def mentions_among(tokens: Sequence[Token], lexicon: Lexicon) -> list[Mention]:
     """As `mentions_in`, of a text that is in tokens already."""
     words = [token.word for token in tokens]
     found: list[tuple[str, int, int]] = []  # term, first token, behind the last token
-    place = 0
-    while place < len(tokens):
-        hit = _longest(tokens, words, place, lexicon) if words[place] in lexicon.longest else None
-        if hit is None:
-            place += 1
-            continue
-        term, length = hit
-        if term:
-            found.append((term, place, place + length))
-        place += length
-    said = statuses(words, [(first, behind) for _, first, behind in found])
+    behind = 0
+    for place, lengths in _beginnings(words, lexicon.lengths):
+        hit = _longest(tokens, words, place, lengths, lexicon) if place >= behind else None
+        if hit is not None:
+            term, length = hit
+            behind = place + length
+            if term:
+                found.append((term, place, behind))
+    said = statuses(words, [(first, end) for _, first, end in found])
     return [
-        Mention(term, status, tokens[first].start, tokens[behind - 1].end)
-        for (term, first, behind), status in zip(found, said, strict=True)
+        Mention(term, status, tokens[first].start, tokens[end - 1].end)
+        for (term, first, end), status in zip(found, said, strict=True)
     ]
 
 
 def tokenise(text: str) -> list[Token]:
     """Words, numbers and signs with their places; a hyphen inside a word parts it and vanishes."""
-    tokens = []
+    made, length = tuple.__new__, len(text)  # without the calls of Token(...), which took a third of the time
+    if _HYPHENS.isdisjoint(text):
+        return [made(Token, (plain_word(found[0]), found[0], *found.span())) for found in _TOKEN.finditer(text)]
+    tokens: list[Token] = []
     for match in _TOKEN.finditer(text):
-        raw = match.group()
+        raw = match[0]
         start, end = match.span()
-        if raw in _HYPHENS and start > 0 and end < len(text) and text[start - 1].isalnum() and text[end].isalnum():
+        if raw in _HYPHENS and start > 0 and end < length and text[start - 1].isalnum() and text[end].isalnum():
             continue
-        tokens.append(Token(plain_word(raw), raw, start, end))
+        tokens.append(made(Token, (plain_word(raw), raw, start, end)))
     return tokens
 
 
@@ -155,17 +155,32 @@ def singular(word: str) -> str:
     return word[:-1]
 
 
-def _longest(tokens: Sequence[Token], words: list[str], place: int, lexicon: Lexicon) -> tuple[str, int] | None:
+def _beginnings(words: list[str], known: Lengths) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """Places where a wording may begin, with the lengths that such wordings have, the longest first."""
+    for place, (first, second) in enumerate(zip(words, [*words[1:], ""], strict=False)):
+        of_first = known.get(first)
+        if of_first is not None:
+            lengths = of_first.get(second) or of_first.get("")
+            if lengths:
+                yield place, lengths
+
+
+def _longest(
+    tokens: Sequence[Token], words: list[str], place: int, lengths: tuple[int, ...], lexicon: Lexicon
+) -> tuple[str, int] | None:
     """The term of the longest wording that begins here and its length in tokens; "" for what names no term."""
-    for length in range(min(lexicon.longest[words[place]], len(words) - place), 0, -1):
+    for length in lengths:
         key = tuple(words[place : place + length])
         term = lexicon.terms.get(key)
         if term is None:
             continue
         if key in lexicon.capitals and not tokens[place].raw.isupper():
             continue
-        return term, length
+        return term, len(key)
     return None
+
+
+Lengths = dict[str, dict[str, tuple[int, ...]]]  # by first and second word, lengths of wordings; "" for any second word
 
 
 @dataclass(frozen=True)
@@ -174,7 +189,7 @@ class Lexicon:
 
     terms: dict[tuple[str, ...], str]  # wording, as words -> term id; "" names no term
     capitals: frozenset[tuple[str, ...]]
-    longest: dict[str, int]  # by first word, the words of the longest wording
+    lengths: Lengths
 
 
 @lru_cache(maxsize=8)
@@ -192,10 +207,20 @@ def _lexicon(taxonomy: Taxonomy, further: tuple[tuple[str, str], ...]) -> Lexico
             terms.setdefault((adjective,), term_id)
     terms.update({_key(wording): "" for wording in _NO_TERM})
     capitals = frozenset((word,) for word in _CAPITALS_ONLY)
-    longest: dict[str, int] = {}
+    return Lexicon(terms, capitals, _lengths(terms))
+
+
+def _lengths(terms: Iterable[tuple[str, ...]]) -> Lengths:
+    found: dict[str, dict[str, set[int]]] = {}
     for key in terms:
-        longest[key[0]] = max(len(key), longest.get(key[0], 0))
-    return Lexicon(terms, capitals, longest)
+        found.setdefault(key[0], {}).setdefault(key[1] if len(key) > 1 else "", set()).add(len(key))
+    return {
+        first: {
+            second: tuple(sorted(lengths | of_first.get("", set()), reverse=True))
+            for second, lengths in of_first.items()
+        }
+        for first, of_first in found.items()
+    }
 
 
 def _key(wording: str) -> tuple[str, ...]:

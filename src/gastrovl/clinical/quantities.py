@@ -38,25 +38,27 @@ _DISTANCE_BEHIND = re.compile(r"\s*(?:from|ab|above|below|proximal|distal|beyond
 _ROMAN = {"1": "i", "2": "ii", "3": "iii", "4": "iv"}
 _CLASS = r"(?: classification| class| type| grade| stage| score)?[\s:,]*"
 _GRADE = re.compile(
-    "|".join(
+    r"\b(?:"
+    + "|".join(
         (
-            rf"\b(?:la|los angeles){_CLASS}(?:grade|class)?\s*(?P<los_angeles>[a-d](?:\s?(?:-|–|to|/)\s?[a-d])?)\b",
-            rf"\bforrest{_CLASS}(?P<forrest>iii|i{{1,2}}[abc]|[12][abc]|3)\b",
-            rf"\b(?:paris{_CLASS})?(?P<paris>0-(?:iii|ii[abc]|i(?:sp|s|p))(?:\s?\+\s?(?:0-)?(?:iii|ii[abc]|i(?:sp|s|p)))*)\b",
-            rf"\bparis{_CLASS}(?P<paris_bare>iii|ii[abc]|i(?:sp|s|p))\b",
-            r"\b(?:prague[\s:,]*)?(?P<prague>c\s?\d+(?:\.\d)?\s?m\s?\d+(?:\.\d)?)\b",
-            rf"\bsiewert{_CLASS}(?P<siewert>i{{1,3}}|[1-3])\b",
-            rf"\bborrmann{_CLASS}(?P<borrmann>i{{1,3}}|iv|[1-4])\b",
-            rf"\bhill{_CLASS}(?:grade)?\s*(?P<hill>i{{1,3}}|iv|[1-4])\b",
-            rf"\bkimura(?:[- ]takemoto)?{_CLASS}(?P<kimura_bare>[co][- ]?[1-3])\b",
-            r"\b(?P<kimura>[co]-[1-3])\b",
-            rf"\b(?:eggim){_CLASS}(?P<eggim>\d+)\b",
-            rf"\bolgim{_CLASS}(?P<olgim>i{{1,3}}|iv|[0-4])\b",
-            rf"\bolga{_CLASS}(?P<olga>i{{1,3}}|iv|[0-4])\b",
-            r"\b(?P<severity>mild|moderate|severe|mildly|moderately|severely|low[- ]grade|high[- ]grade)\b",
-            r"\bgrade[\s:]+(?!0-i)(?P<any>[\w.+/-]*\w)",
+            rf"(?:la|los angeles){_CLASS}(?:grade|class)?\s*(?P<los_angeles>[a-d](?:\s?(?:-|–|to|/)\s?[a-d])?)\b",
+            rf"forrest{_CLASS}(?P<forrest>iii|i{{1,2}}[abc]|[12][abc]|3)\b",
+            rf"(?:paris{_CLASS})?(?P<paris>0-(?:iii|ii[abc]|i(?:sp|s|p))(?:\s?\+\s?(?:0-)?(?:iii|ii[abc]|i(?:sp|s|p)))*)\b",
+            rf"paris{_CLASS}(?P<paris_bare>iii|ii[abc]|i(?:sp|s|p))\b",
+            r"(?:prague[\s:,]*)?(?P<prague>c\s?\d+(?:\.\d)?\s?m\s?\d+(?:\.\d)?)\b",
+            rf"siewert{_CLASS}(?P<siewert>i{{1,3}}|[1-3])\b",
+            rf"borrmann{_CLASS}(?P<borrmann>i{{1,3}}|iv|[1-4])\b",
+            rf"hill{_CLASS}(?:grade)?\s*(?P<hill>i{{1,3}}|iv|[1-4])\b",
+            rf"kimura(?:[- ]takemoto)?{_CLASS}(?P<kimura_bare>[co][- ]?[1-3])\b",
+            r"(?P<kimura>[co]-[1-3])\b",
+            rf"(?:eggim){_CLASS}(?P<eggim>\d+)\b",
+            rf"olgim{_CLASS}(?P<olgim>i{{1,3}}|iv|[0-4])\b",
+            rf"olga{_CLASS}(?P<olga>i{{1,3}}|iv|[0-4])\b",
+            r"(?P<severity>mild|moderate|severe|mildly|moderately|severely|low[- ]grade|high[- ]grade)\b",
+            r"grade[\s:]+(?!0-i)(?P<any>[\w.+/-]*\w)",
         )
     )
+    + ")"
 )
 _SEVERITY = {"mildly": "mild", "moderately": "moderate", "severely": "severe"}
 _IN_ROMAN = frozenset({"forrest", "siewert", "borrmann", "hill", "olgim", "olga"})

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from gastrovl.clinical.attributes import attribute_wordings, attributes_by_id
 from gastrovl.clinical.counts import numbers, sentence_bounds
@@ -25,6 +25,7 @@ from gastrovl.core.types import Status
 Kind = Literal["site", "lesion", "attribute", "size", "grade", "count"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Span = tuple[int, int]
+_Sentence = tuple[int, int, "list[_Lesion]"]  # where it starts and ends, and the lesions in it; last, the whole text
 MOST_CHARACTERS = 10_000  # about 1,500 words
 
 _GENERIC = "lesion"  # the word that any pathological finding may be called
@@ -49,8 +50,7 @@ _CLAUSE = re.compile(r"[,;:]|\b(?:but|while|whereas|and)\b")
 _MOST_FREE_WORDS = 2  # that may stand between an adjective and its noun without being known
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(NamedTuple):
     """One thing that a text states; said twice, it is one fact in two places.
 
     Attributes:
@@ -159,52 +159,57 @@ def _is_of_the_view(value: str) -> bool:
     return known is None or known.group == "view"
 
 
-def _read(text: str, taxonomy: Taxonomy) -> Iterator[Fact]:
+def _read(text: str, taxonomy: Taxonomy) -> list[Fact]:
     tokens = tokenise(text)
     mentions = mentions_among(tokens, _lexicon(taxonomy))
     kinds = [_kind(mention.term, taxonomy) for mention in mentions]
     lower = text.lower()
     plain = lower if len(lower) == len(text) else text
     blotted = _blotted(plain, mentions)
-    bounds = sentence_bounds(text)
     lesions: list[_Lesion] = []
+    found: list[Fact] = []
     for mention, kind in zip(mentions, kinds, strict=True):
         if kind == "site":
-            yield Fact("site", mention.term, mention.status, None, ((mention.start, mention.end),))
+            found.append(Fact("site", mention.term, mention.status, None, ((mention.start, mention.end),)))
         elif kind == "lesion":
-            yield from _lesion(mention, plain, lesions, taxonomy)
-    things = [one for one in lesions if "negative" not in _above(one.value, taxonomy)]
-    places = _Places(plain, blotted, bounds, things)
+            found += _lesion(mention, plain, lesions, taxonomy)
+    things = [one for one in lesions if _is_thing(one.value, taxonomy)]
+    places = _Places(plain, blotted, _sentences(text, things), things)
     for mention, kind in zip(mentions, kinds, strict=True):
         if kind == "attribute" and _is_of_the_view(mention.term):
-            yield Fact("attribute", mention.term, mention.status, None, ((mention.start, mention.end),))
+            found.append(Fact("attribute", mention.term, mention.status, None, ((mention.start, mention.end),)))
         elif kind == "attribute":
-            yield from _property(places, "attribute", mention.term, mention.start, mention.end, mention.status)
+            found += _property(places, "attribute", mention.term, mention.start, mention.end, mention.status)
     for size in sizes(plain):
-        yield from _property(places, "size", str(size), size.start, size.end, low=size.low_mm, high=size.high_mm)
+        found += _property(places, "size", str(size), size.start, size.end, low=size.low_mm, high=size.high_mm)
     for grade in grades(blotted):
-        yield from _property(places, "grade", grade.value, grade.start, grade.end)
-    yield from _counts(text, tokens, things)
+        found += _property(places, "grade", grade.value, grade.start, grade.end)
+    found += _counts(text, tokens, things)
+    return found
 
 
-def _lesion(mention: Mention, plain: str, lesions: list[_Lesion], taxonomy: Taxonomy) -> Iterator[Fact]:
+def _lesion(mention: Mention, plain: str, lesions: list[_Lesion], taxonomy: Taxonomy) -> tuple[Fact, ...]:
     """A lesion's fact, and that of its grade where the term's name holds one; `lesions` grows by it."""
     value, grade = _GRADED.get(mention.term, (mention.term, None))
     status = mention.status
-    if status is not Status.ABSENT and _DEFINITE.search(plain[max(0, mention.start - 40) : mention.start]):
+    if status is not Status.ABSENT:
         for earlier in reversed(lesions):
             if earlier.status is not Status.ABSENT and fact_implies(earlier.value, value, taxonomy):
-                value, status = earlier.value, earlier.status
+                if _DEFINITE.search(plain[max(0, mention.start - 40) : mention.start]):
+                    value, status = earlier.value, earlier.status
                 break
     span = (mention.start, mention.end)
     lesions.append(_Lesion(value, status, *span))
-    yield Fact("lesion", value, status, None, (span,))
+    fact = Fact("lesion", value, status, None, (span,))
     if grade and status is not Status.ABSENT:
-        yield Fact("grade", grade, status, value, (span,))
+        return fact, Fact("grade", grade, status, value, (span,))
+    return (fact,)
 
 
-def _above(value: str, taxonomy: Taxonomy) -> tuple[str, ...]:
-    return (value, *taxonomy.ancestors(value)) if value in taxonomy else (value,)
+@lru_cache(maxsize=1 << 12)
+def _is_thing(value: str, taxonomy: Taxonomy) -> bool:
+    """Whether a lesion is something in view, and no normal view."""
+    return value != "negative" and not (value in taxonomy and "negative" in taxonomy.ancestors(value))
 
 
 def _blotted(plain: str, mentions: Sequence[Mention]) -> str:
@@ -216,13 +221,20 @@ def _blotted(plain: str, mentions: Sequence[Mention]) -> str:
     return "".join((*parts, plain[behind:]))
 
 
+def _sentences(text: str, lesions: Sequence[_Lesion]) -> list[_Sentence]:
+    found = [
+        (first, last, [one for one in lesions if first <= one.start < last]) for first, last in sentence_bounds(text)
+    ]
+    return [*found, (0, len(text), list(lesions))]
+
+
 @dataclass(frozen=True, slots=True)
 class _Places:
     """A text, with and without its terms, its sentences and lesions: all that decides what a property belongs to."""
 
     plain: str
     blotted: str
-    bounds: list[Span]
+    sentences: list[_Sentence]
     lesions: list[_Lesion]
 
     def owner(self, start: int, end: int) -> _Lesion | None:
@@ -234,14 +246,19 @@ class _Places:
         """
         if not self.lesions:
             return None
-        first, last = next((pair for pair in self.bounds if pair[0] <= start < pair[1]), (0, len(self.plain)))
-        here = [one for one in self.lesions if first <= one.start < last]
-        behind = next((one for one in here if one.start >= end), None)
+        first, _, here = next(one for one in self.sentences if start < one[1])
+        before: list[_Lesion] = []
+        behind = None
+        for one in here:
+            if one.end <= start:
+                before.append(one)
+            elif one.start >= end:
+                behind = one
+                break
         if behind is not None and self._is_adjective(end, behind.start):
             return behind
         if _TISSUE_NEXT.match(self.plain, end):
             return None
-        before = [one for one in here if one.end <= start]
         if before:
             return self._of_earlier(before, start)
         if behind is not None:
@@ -259,7 +276,10 @@ class _Places:
         return seen[-1] if nearest.status is Status.ABSENT and seen and _CLAUSE.search(gap) else nearest
 
     def _is_adjective(self, end: int, start: int) -> bool:
-        words = _GAP_WORD.findall(self.blotted[end:start].replace("\u00b7", " "))
+        gap = self.blotted[end:start]
+        if gap == " ":
+            return True
+        words = _GAP_WORD.findall(gap.replace("\u00b7", " "))
         if words and words[-1] in ("and", "or", ","):
             return False
         free = [word for word in words if word not in ("and", "or", ",", "-", "/")]
@@ -275,20 +295,19 @@ def _property(
     status: Status = Status.PRESENT,
     low: float = 0.0,
     high: float = 0.0,
-) -> Iterator[Fact]:
+) -> tuple[Fact, ...]:
     """A property's fact, unless it is said of something that is not there."""
     owner = places.owner(start, end)
     if owner is not None and owner.status is Status.ABSENT:
-        return
+        return ()
     if owner is not None and owner.status is Status.UNCERTAIN and status is Status.PRESENT:
         status = Status.UNCERTAIN
-    yield Fact(kind, value, status, owner.value if owner else None, ((start, end),), low, high)
+    return (Fact(kind, value, status, owner.value if owner else None, ((start, end),), low, high),)
 
 
 def _counts(text: str, tokens: Sequence[Token], lesions: Sequence[_Lesion]) -> Iterator[Fact]:
-    mentions = [Mention(one.value, one.status, one.start, one.end) for one in lesions]
     seen = {place for place, one in enumerate(lesions) if one.status is not Status.ABSENT}
-    for claim in numbers(text, mentions, seen, tokens) if seen else ():
+    for claim in numbers(text, lesions, seen, tokens) if seen else ():
         owner = lesions[claim.owner or 0]
         value = f"{claim.least}" if claim.most == claim.least else f"{claim.least}+"
         high = float("inf") if claim.most is None else float(claim.most)

@@ -128,6 +128,8 @@ class Finding(Record):
         boxes: Where it is; empty when the source gives no location.
         confidence: In [0, 1], or None for a human annotation.
         origin: The source's own label, verbatim.
+        mask: POSIX path, relative to the dataset folder, of an 8-bit grey PNG (0 or 255) of the stored image's size.
+            White is everything of this term in the image. None where the source has no mask of it.
     """
 
     term: str = Field(min_length=1)
@@ -137,6 +139,7 @@ class Finding(Record):
     boxes: tuple[Box, ...] = ()
     confidence: Annotated[float, Field(ge=0, le=1)] | None = None
     origin: str = ""
+    mask: Annotated[str, Field(min_length=1)] | None = None
 
 
 class Turn(Record):
@@ -157,11 +160,12 @@ class Target(Record):
     REG: `terms` holds the answer, `boxes` the one asked about. CAP: `terms` are the facts the caption states and
     `boxes` those it mentions (ours mention none); the caption itself is the turn's text. VQA: `terms` and `boxes` are
     what question and answer are about (COUNT: all places; a comparison: first and second box); the answer is the turn's
-    text.
+    text. REC also has the term's `mask` where there is one, as in `Finding`.
     """
 
     terms: tuple[str, ...] = ()
     boxes: tuple[Box, ...] = ()
+    mask: Annotated[str, Field(min_length=1)] | None = None
 
 
 def _check_roles(turns: tuple[Turn, ...]) -> None:

@@ -32,6 +32,7 @@ from gastrovl.data.dividing import Division, divide
 from gastrovl.data.engines import Engine, run_tasks
 from gastrovl.data.figures import save_figures
 from gastrovl.data.imagequality import count_faults
+from gastrovl.data.lesionmasks import MASKS, FoundMask, count_masks, digest_masks, list_masks, mask_section
 from gastrovl.data.looks import LookTask, broken_of, fill_journal
 from gastrovl.data.rows import Looked, journal_lines, read_looks
 from gastrovl.data.statistics import render_markdown
@@ -80,7 +81,7 @@ def build_dataset(
         _clear(folder, keeps_work=_read_plan(work) == plan)
         sources = collect(config, taxonomy, data_root=data_root, drawn=work / "drawn", progress=report)
         _write_json(work / PLAN, plan)
-        tasks = look_tasks(sources, config, work / "looks", folder / IMAGES)
+        tasks = look_tasks(sources, config, work / "looks", folder / IMAGES, folder / MASKS)
         images = sum(len(task.images) for task in tasks)
         _run(fill_journal, tasks, images, engine, "looking at images", report)
         looked = read_looks(sources, tasks, config, work)
@@ -92,7 +93,7 @@ def build_dataset(
         _write_quality_rows(folder, tasks, division)
         joined = join_chunks(chunks.folders(), file_names(config.conversations), folder)
         said = caption_statistics(captions.values(), joined.caption_uses) if captions else None
-        _write(folder, config, taxonomy, sources, joined, quality, said)
+        _write(folder, config, taxonomy, sources, joined, quality, said, _masks(sources, division))
         if config.quality.copies is not None:
             _write_audit(folder, division, report)
         _remove_unused(folder, division)
@@ -113,16 +114,17 @@ def _plan(config: BuildConfig) -> dict[str, Any]:
 
 def _clear(folder: Path, *, keeps_work: bool) -> None:
     """Remove what an earlier build left that this one cannot take up."""
-    kept = {LOCK, *((WORK, IMAGES) if keeps_work else ())}
+    kept = {LOCK, *((WORK, IMAGES, MASKS) if keeps_work else ())}
     for old in folder.iterdir():
         if old.name not in kept:
             shutil.rmtree(old) if old.is_dir() else old.unlink()
 
 
 def _remove_unused(folder: Path, division: Division) -> None:
-    """Remove stored images that no record names: left out since, or stored by an earlier build of other images."""
+    """Remove images and masks that no record names: left out since, or stored by an earlier build of other images."""
     named = {row.stored for row in division.rows}
-    for place, _, files in os.walk(folder / IMAGES, topdown=False):
+    named |= {finding.mask for row in division.rows for finding in row.findings if finding.mask}
+    for place, _, files in (found for top in (IMAGES, MASKS) for found in os.walk(folder / top, topdown=False)):
         below = Path(place).relative_to(folder).as_posix()
         for file in files:
             if f"{below}/{file}" not in named:
@@ -189,6 +191,17 @@ def _quality(
     }
 
 
+def _masks(sources: Sequence[CollectedSource], division: Division) -> dict[str, list[FoundMask]]:
+    """What became of the masks of each source that describes any."""
+    found: dict[str, list[FoundMask]] = {
+        source.description.name: [] for source in sources if source.description.masks is not None
+    }
+    for row in division.rows:
+        if row.seen.masks:
+            found[row.source.description.name] += row.seen.masks
+    return found
+
+
 def _write_audit(folder: Path, division: Division, report: Progress) -> None:
     """audit.json and audit.html: the copies that were found, and that none of them crosses splits."""
     images = [
@@ -226,11 +239,15 @@ def _write(
     joined: Joined,
     quality: dict[str, Any],
     captions: dict[str, Any] | None,
+    masks: dict[str, list[FoundMask]],
 ) -> None:
     further = [name for name in file_names(config.conversations) if name not in set(Split)]
     counts = joined.tally.result([source.description for source in sources], taxonomy, further)
     if captions:
         counts["captions"] = captions
+    if masks:
+        counts["masks"] = count_masks(masks)
+        quality = quality | {"masks": list_masks(masks)}
     _write_json(folder / "statistics.json", counts)
     write_text(folder / "statistics.md", render_markdown(counts, taxonomy))
     _write_json(folder / "quality.json", quality)
@@ -240,10 +257,12 @@ def _write(
     )
     figures = _figures(folder, counts, taxonomy) if config.figures else None
     sections = [caption_section(captions)] if captions else []
+    sections += [mask_section(counts["masks"])] if masks else []
     facts = CardFacts(config, taxonomy.version, sources, counts, quality, figures, sections)
     write_text(folder / "README.md", render_card(facts))
     inputs = {f"{source.description.name} (description)": sha256_file(source.file) for source in sources}
     inputs |= {f"{name} (images and findings)": digest for name, digest in joined.digests.items()}
+    inputs |= {f"{name} (masks)": digest_masks(own) for name, own in masks.items()}
     if place := config.conversations.captions:
         inputs["captions"] = sha256_file(Path(place))
     if chosen := config.quality.embeddings:

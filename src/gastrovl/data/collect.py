@@ -14,6 +14,7 @@ from gastrovl.data.annotation import Annotation
 from gastrovl.data.config import BuildConfig, DrawnOptions, SourceChoice, source_folder, spread
 from gastrovl.data.harmonise import Harmonised, LabelledImage, check_labels, check_rules, harmonise, with_named_labels
 from gastrovl.data.images import BrokenImage, ImageFolder, list_images
+from gastrovl.data.lesionmasks import wanted_masks
 from gastrovl.data.looks import LookTask
 from gastrovl.data.quality import stop_at_broken
 from gastrovl.data.source import SourceDescription, load_source, read_annotations
@@ -90,25 +91,37 @@ def collect(
     return sources
 
 
-def look_tasks(sources: Sequence[CollectedSource], config: BuildConfig, journals: Path, stored: Path) -> list[LookTask]:
+def look_tasks(
+    sources: Sequence[CollectedSource], config: BuildConfig, journals: Path, stored: Path, masks: Path
+) -> list[LookTask]:
     """The usable images of all sources in chunks, in order.
 
     Args:
         journals: Folder of the journals.
-        stored: Folder of the dataset's images.
+        stored, masks: Folders of the dataset's images and masks.
+
+    Raises:
+        SourceError: As in `wanted_masks`.
     """
-    return [
-        LookTask(
-            source=source.description.name,
-            images=tuple(labelled.image for labelled in source.usable[start : start + IMAGES_A_TASK]),
-            quality=config.quality,
-            storing=config.images,
-            stored=stored / source.description.name,
-            journal=journals / source.description.name / f"{start // IMAGES_A_TASK:06d}.jsonl",
-        )
-        for source in sources
-        for start in range(0, len(source.usable), IMAGES_A_TASK)
-    ]
+    tasks = []
+    for source in sources:
+        name = source.description.name
+        wanted = wanted_masks(source.usable, source.description.masks, source.root)
+        for start in range(0, len(source.usable), IMAGES_A_TASK):
+            images = tuple(labelled.image for labelled in source.usable[start : start + IMAGES_A_TASK])
+            tasks.append(
+                LookTask(
+                    source=name,
+                    images=images,
+                    quality=config.quality,
+                    storing=config.images,
+                    stored=stored / name,
+                    journal=journals / name / f"{start // IMAGES_A_TASK:06d}.jsonl",
+                    masks=masks / name if wanted else None,
+                    wanted={image.name: wanted[image.name] for image in images if image.name in wanted},
+                )
+            )
+    return tasks
 
 
 def leave_out_broken(sources: Sequence[CollectedSource], broken: dict[str, BrokenImage], config: BuildConfig) -> None:

@@ -241,7 +241,7 @@ def sample_of(row: Row, group: str, split: Split) -> Sample:
         source=row.source.description.name,
         group=group,
         split=split,
-        findings=row.labelled.findings,
+        findings=row.findings,
         licence=row.source.description.licence,
         dialogues=row.labelled.dialogues,
     )

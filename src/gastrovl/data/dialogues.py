@@ -75,7 +75,7 @@ def question_with_history(
     asked, *others = drawn(rng, sorted(boxes_of, key=taxonomy.order), len(boxes_of))
     between: list[Exchange] = []
     for other in others:
-        between += [replace(place_exchange(other, boxes_of[other], taxonomy), phrasing="then_locate")]
+        between += [replace(place_exchange(other, sample, taxonomy), phrasing="then_locate")]
         if Task.REG in tasks:
             box = largest_first(boxes_of[other])[0]
             between += [replace(region_exchange(box, terms_by_box(sample)[box], taxonomy), phrasing="then_inside")]
@@ -87,7 +87,7 @@ def question_with_history(
     history = [labels]
     if fair and rng.random() < 0.5:
         history.append(fair[int(rng.integers(len(fair)))])
-    question = place_exchange(asked, boxes_of[asked], taxonomy)
+    question = place_exchange(asked, sample, taxonomy)
     question = replace(question, phrasing=_wording(asked, history[1:], sample, taxonomy, is_after_labels=True))
     return writer.write(f"{Task.REC.value}-dialogue-{number}", [*history, question])
 
@@ -98,7 +98,7 @@ def _locate(sample: Sample, taxonomy: Taxonomy, rng: np.random.Generator, *, is_
     chosen = drawn(rng, sorted(boxes_of, key=taxonomy.order), int(rng.integers(1, 3)))
     found: list[Exchange] = []
     for term in chosen:
-        exchange = place_exchange(term, boxes_of[term], taxonomy)
+        exchange = place_exchange(term, sample, taxonomy)
         if found or is_after_labels:
             wording = _wording(term, found, sample, taxonomy, is_after_labels=is_after_labels)
             exchange = replace(exchange, phrasing=wording)

@@ -40,10 +40,10 @@ def label_exchange(sample: Sample, taxonomy: Taxonomy) -> Exchange | None:
     return Exchange(Task.CLS, Task.CLS, (format_labels(terms, taxonomy),), Target(terms=terms)) if terms else None
 
 
-def place_exchange(term: str, boxes: Iterable[Box], taxonomy: Taxonomy) -> Exchange:
-    """REC: all places of a term, none when it is absent."""
-    ordered = tuple(largest_first(boxes))
-    target = Target(terms=(term,), boxes=ordered)
+def place_exchange(term: str, sample: Sample, taxonomy: Taxonomy) -> Exchange:
+    """REC: all places of a term in a sample and its mask, none when it is absent."""
+    ordered = tuple(largest_first(boxes_by_term(sample).get(term, ())))
+    target = Target(terms=(term,), boxes=ordered, mask=mask_of(term, sample) if ordered else None)
     return Exchange(Task.REC, Task.REC, (encode_boxes(ordered),), target, {"label": taxonomy[term].name})
 
 
@@ -88,6 +88,12 @@ def boxes_by_term(sample: Sample) -> dict[str, set[Box]]:
         if finding.status == Status.PRESENT and finding.boxes:
             found.setdefault(finding.term, set()).update(finding.boxes)
     return found
+
+
+def mask_of(term: str, sample: Sample) -> str | None:
+    """The mask of everything of a present term, or None where the sample has none."""
+    masks = (one.mask for one in sample.findings if one.term == term and one.status == Status.PRESENT)
+    return next((mask for mask in masks if mask), None)
 
 
 def terms_by_box(sample: Sample) -> dict[Box, set[str]]:

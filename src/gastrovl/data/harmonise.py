@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gastrovl.clinical.taxonomy import Taxonomy
@@ -39,7 +39,11 @@ class LabelUse:
 
 @dataclass
 class LabelledImage:
-    """An image with everything its source says of it, in the taxonomy's terms."""
+    """An image with everything its source says of it, in the taxonomy's terms.
+
+    Attributes:
+        boxed: The source labels of the boxes of each term that has any.
+    """
 
     image: ImageFile
     findings: tuple[Finding, ...] = ()
@@ -47,6 +51,7 @@ class LabelledImage:
     groups: tuple[str, ...] = ()
     split: str | None = None
     dialogues: tuple[Dialogue, ...] = ()
+    boxed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass
@@ -172,7 +177,16 @@ def _labelled(
         groups=tuple(dict.fromkeys(annotation.group for annotation in said if annotation.group)),
         split=_one_split(image, said),
         dialogues=_dialogues(said, rules),
+        boxed=_boxed(said, rules),
     )
+
+
+def _boxed(said: list[Annotation], rules: dict[str, LabelRule]) -> dict[str, tuple[str, ...]]:
+    labels: dict[str, dict[str, None]] = {}
+    for annotation in said:
+        if annotation.box is not None and annotation.label is not None and (term := rules[annotation.label].term):
+            labels.setdefault(term, {})[annotation.label] = None
+    return {term: tuple(found) for term, found in labels.items()}
 
 
 def _dialogues(said: list[Annotation], rules: dict[str, LabelRule]) -> tuple[Dialogue, ...]:

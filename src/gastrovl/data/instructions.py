@@ -175,7 +175,7 @@ def _exchanges(
         count += int(rng.random() < options.absent_per_image - count)
         absent = drawn(rng, absent_terms(sample, taxonomy, labels_in_source), count)
         asked = [*sorted(boxes_of, key=taxonomy.order), *absent]
-        return [place_exchange(term, boxes_of.get(term, set()), taxonomy) for term in asked]
+        return [place_exchange(term, sample, taxonomy) for term in asked]
     if task is Task.REG:
         terms_of = terms_by_box(sample)
         ordered = largest_first(terms_of)

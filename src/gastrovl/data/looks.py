@@ -10,8 +10,8 @@ import base64
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gastrovl.core.errors import ImageError
+from gastrovl.core.types import Box
 from gastrovl.data.allocator import keep_freed_memory
 from gastrovl.data.colours import colour_histogram
 from gastrovl.data.config import ImageOptions
 from gastrovl.data.fingerprint import fingerprint_of_grey, small_grey_of
 from gastrovl.data.imagequality import is_excluded, quality_row
 from gastrovl.data.images import DECODING_ERRORS, BrokenImage, ImageFile, as_broken, open_image
+from gastrovl.data.lesionmasks import FoundMask, Outcome, WantedMask, mask_name, store_mask
 from gastrovl.data.measures import Measures, draft_size, measure, small_copies
 from gastrovl.data.quality import QualityOptions
 from gastrovl.data.storing import store_image
@@ -45,6 +47,8 @@ class LookTask:
         quality, storing: Settings of the build.
         stored: Folder of the source's images in the dataset.
         journal: File of the lines; what it holds already is not done again.
+        masks: Folder of the source's masks in the dataset; None when none are `wanted`.
+        wanted: By the names of the images.
     """
 
     source: str
@@ -53,6 +57,8 @@ class LookTask:
     storing: ImageOptions
     stored: Path
     journal: Path
+    masks: Path | None = None
+    wanted: Mapping[str, tuple[WantedMask, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,12 +87,14 @@ class Seen:
     Attributes:
         excluded: `quality.faults` leaves it out.
         removed: It lost metadata when it was stored.
+        masks: What became of those that were wanted.
     """
 
     sha256: str
     rotated: bool
     excluded: bool
     removed: bool
+    masks: tuple[FoundMask, ...] = ()
 
 
 def look_at(
@@ -139,7 +147,7 @@ def fill_journal(task: LookTask) -> int:
     """
     keep_freed_memory()
     task.journal.parent.mkdir(parents=True, exist_ok=True)
-    done = {line["name"] for line in _valid_lines(task.journal, task.images)}
+    done = {line["name"] for line in _valid_lines(task)}
     with task.journal.open("a+b") as stream:
         _end_torn_line(stream)
         for image in task.images:
@@ -160,7 +168,8 @@ def read_journal(task: LookTask) -> Iterator[Line]:
 def seen_of(line: Line) -> Seen:
     """What the build keeps of the line of an image that can be used."""
     row = line["quality"]
-    return Seen(row["sha256"], line["rotated"], row["action"] == "exclude", bool(row["metadata_removed"]))
+    masks = tuple(FoundMask(term, Outcome(outcome), *rest) for term, outcome, *rest in line.get("masks", ()))
+    return Seen(row["sha256"], line["rotated"], row["action"] == "exclude", bool(row["metadata_removed"]), masks)
 
 
 def broken_of(line: Line) -> BrokenImage | None:
@@ -174,18 +183,19 @@ def bytes_of(line: Line, key: str) -> bytes:
 
 
 def _look_and_store(image: ImageFile, task: LookTask) -> Line:
-    line: Line = {"name": image.name, **_stamp(image.path)}
+    line: Line = {"name": image.name, **_stamp(image.path), **_mask_stamps(image.name, task)}
     try:
         content = image.path.read_bytes()
         faults = task.quality.faults
         is_changed = task.storing.max_side_px is not None or (faults is not None and faults.masks)
         look, pixels = look_at(image.path, content, task.quality, is_reduced=not is_changed)
-        removed = None
+        removed, stored_masks = None, []
         if not is_excluded(look.measures, faults):
             target = task.stored / image.name
             masked = () if look.measures is None or faults is None else look.measures.to_mask(faults)
             is_inpainted = faults is not None and faults.inpaint
             removed = store_image(image, content, pixels, target, task.storing, masked, inpaint=is_inpainted)
+            stored_masks = _store_masks(image, task, masked)
     except ImageError as error:
         broken = as_broken(image.path, error)
         return {**line, "broken": [broken.path, broken.reason, broken.remedy]}
@@ -197,7 +207,28 @@ def _look_and_store(image: ImageFile, task: LookTask) -> Line:
         "quality": quality_row(f"{task.source}/{image.key}", image, look, faults, removed),
         "print": base64.b64encode(look.print.tobytes()).decode(),
         "colours": base64.b64encode(look.colours.tobytes()).decode(),
+        **({"masks": stored_masks} if stored_masks else {}),
     }
+
+
+def _store_masks(image: ImageFile, task: LookTask, painted: Sequence[Box]) -> list[list[str]]:
+    """Term, outcome, reason and hash of each mask of an image."""
+    wanted = task.wanted.get(image.name, ())
+    if task.masks is None or not wanted:
+        return []
+    return [
+        [found.term, found.outcome.value, found.why, found.sha256]
+        for found in (
+            store_mask(one, image, task.masks / mask_name(image, one.term), task.storing.max_side_px, painted)
+            for one in wanted
+        )
+    ]
+
+
+def _mask_stamps(name: str, task: LookTask) -> Line:
+    """What decides the masks of an image; nothing where none are wanted."""
+    wanted = task.wanted.get(name, ())
+    return {"mask_files": [one.stamp() for one in wanted]} if wanted else {}
 
 
 def _stamp(path: Path) -> Line:
@@ -209,16 +240,18 @@ def _stamp(path: Path) -> Line:
     return {"bytes": status.st_size, "changed_ns": status.st_mtime_ns}
 
 
-def _valid_lines(journal: Path, images: Sequence[ImageFile]) -> Iterator[Line]:
-    """Whole lines about these images as they are now."""
-    paths = {image.name: image.path for image in images}
-    if not journal.is_file():
+def _valid_lines(task: LookTask) -> Iterator[Line]:
+    """Whole lines about the images of a task, and their masks, as they are now."""
+    paths = {image.name: image.path for image in task.images}
+    if not task.journal.is_file():
         return
-    with journal.open("rb") as stream:
+    with task.journal.open("rb") as stream:
         for text in stream:
             line = _parsed(text)
             path = paths.get(line.get("name", ""))
-            if path is not None and _stamp(path) == {key: line.get(key) for key in ("bytes", "changed_ns")}:
+            if path is None or _stamp(path) != {key: line.get(key) for key in ("bytes", "changed_ns")}:
+                continue
+            if line.get("mask_files", []) == _mask_stamps(line["name"], task).get("mask_files", []):
                 yield line
 
 

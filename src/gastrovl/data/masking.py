@@ -31,7 +31,7 @@ def paint_over(picture: Image.Image, boxes: Sequence[Box], *, inpaint: bool) -> 
     """
     if not boxes:
         return picture
-    mask = _mask(boxes, picture.size)
+    mask = covered(boxes, picture.size)
     if mask.all():
         return Image.new("RGB", picture.size)
     if not inpaint:
@@ -39,7 +39,8 @@ def paint_over(picture: Image.Image, boxes: Sequence[Box], *, inpaint: bool) -> 
     return Image.composite(_diffused(picture, mask), picture, Image.fromarray(mask))
 
 
-def _mask(boxes: Sequence[Box], size_wh: tuple[int, int]) -> Mask:
+def covered(boxes: Sequence[Box], size_wh: tuple[int, int]) -> Mask:
+    """The pixels that boxes touch in a picture of this size, (height, width)."""
     mask = np.zeros((size_wh[1], size_wh[0]), dtype=np.bool_)
     for box in boxes:
         mask[_slices(box, size_wh)] = True

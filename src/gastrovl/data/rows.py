@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gastrovl.core.errors import SourceError
+from gastrovl.core.types import Finding
 from gastrovl.data.collect import NO_IMAGE, CollectedSource, leave_out_broken
 from gastrovl.data.config import BuildConfig
 from gastrovl.data.harmonise import LabelledImage
 from gastrovl.data.images import BrokenImage
+from gastrovl.data.lesionmasks import MASKS, stop_at_broken_masks, with_masks
 from gastrovl.data.looks import Line, LookTask, Seen, broken_of, bytes_of, read_journal, seen_of
 
 
@@ -38,6 +40,12 @@ class Row:
     @property
     def stored(self) -> str:
         return f"images/{self.source.description.name}/{self.labelled.image.name}"
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What its source says, with the stored masks."""
+        folder = f"{MASKS}/{self.source.description.name}"
+        return tuple(with_masks(self.labelled.findings, self.seen.masks, self.labelled.image, folder))
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,7 @@ def read_looks(
 
     Raises:
         ImageError: Images are broken, and the config says to stop.
-        SourceError: No image is left.
+        SourceError: No image is left; or masks are broken, and the config says to stop.
     """
     broken: dict[str, BrokenImage] = {}
     seen: list[Seen] = []
@@ -91,6 +99,8 @@ def read_looks(
     kept = [row for row in rows if not row.seen.excluded]
     if not kept:
         raise SourceError(NO_IMAGE)
+    if config.quality.on_broken_image == "stop":
+        stop_at_broken_masks(mask for row in kept for mask in row.seen.masks)
     excluded = [row for row in rows if row.seen.excluded]
     return Looked(kept, _array(work / "prints", len(seen)), _array(work / "colours", len(seen)), faults, excluded)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from gastrovl.core.errors import ConfigError
 from gastrovl.core.types import Split, Task
 from gastrovl.data.annotation import Annotation
 from gastrovl.data.formats import FORMATS
-from gastrovl.data.images import ImageFolder
+from gastrovl.data.images import ImageFile, ImageFolder
 
 PACKAGED = Path(__file__).parent / "sources"
 TEMPLATE = PACKAGED / "template.yaml"  # for a private set; a file to copy, not a source
@@ -75,6 +76,34 @@ class GroupRule(Config):
         if self.series and "number" not in re.compile(self.pattern).groupindex:
             raise ValueError("`series` needs a group (?P<number>...) in `pattern`")
         return self
+
+
+class MaskRule(Config):
+    """Where a source has masks of what it boxes: 0 or dark is nothing, white is everything of a label in the image.
+
+    Attributes:
+        files: Path below the source's root, e.g. "masks/{stem}_{label}.png": {stem} is the image's file name without
+            folder and suffix, {name} the same with its folders, {label} the source's own label.
+        labels: The labels that have masks; needed where the path does not name the label. Empty: all.
+        threshold: A pixel brighter than this (0-255) is white.
+    """
+
+    files: str
+    labels: tuple[str, ...] = ()
+    threshold: int = Field(default=127, ge=0, le=254)
+
+    @model_validator(mode="after")
+    def _check(self) -> MaskRule:
+        slots = {slot for _, slot, _, _ in string.Formatter().parse(self.files) if slot is not None}
+        if not slots & {"stem", "name"} or slots - {"stem", "name", "label"}:
+            raise ValueError(f"files: {self.files!r} needs {{stem}} or {{name}}, may have {{label}}, and nothing else")
+        if "label" not in slots and not self.labels:
+            raise ValueError(f"files: {self.files!r} names no {{label}}; say in `labels` of which labels the masks are")
+        return self
+
+    def file_of(self, image: ImageFile, label: str) -> str:
+        """Path of the mask of a label, relative to the source's root."""
+        return self.files.format(stem=image.stem, name=image.key, label=label)
 
 
 class SplitTable(Config):
@@ -189,6 +218,7 @@ class SourceDescription(Config):
         by_hand: What it cannot get, where that is, and where to put it.
         images: Globs of the images, relative to the source's root; all begin with the same folder.
         annotations: Each has a `format` and that format's own keys (`gastrovl.data.formats`).
+        masks: Where masks lie, of what the annotations box; one that is not there is counted, and no error.
         labels_by_name: A label without an entry under `labels` that is a term's name or synonym means that term.
         exhaustive: Source labels that are boxed wherever they are seen, so that silence means absence; `true` for all.
     """
@@ -205,6 +235,7 @@ class SourceDescription(Config):
     by_hand: str = ""
     images: tuple[str, ...] = Field(min_length=1)
     annotations: tuple[dict[str, Any], ...] = Field(min_length=1)
+    masks: MaskRule | None = None
     labels: dict[str, LabelRule] = Field(default_factory=dict)
     labels_by_name: bool = False
     exhaustive: bool | tuple[str, ...] = False
@@ -248,6 +279,9 @@ def load_source(name_or_path: str, *, beside: Path | None = None) -> tuple[Sourc
     unknown = [label for label in description.exhaustive_labels() if label not in description.labels]
     if unknown:
         raise ConfigError(f"{path}: exhaustive: found {', '.join(unknown)}; expected labels listed under `labels`")
+    masked = description.masks.labels if description.masks else ()
+    if unknown := [label for label in masked if label not in description.labels]:
+        raise ConfigError(f"{path}: masks.labels: found {', '.join(unknown)}; expected labels listed under `labels`")
     for index, options in enumerate(description.annotations):
         _parse_options(options, f"{path}: annotations.{index}")
     return description, path

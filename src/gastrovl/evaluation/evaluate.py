@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from gastrovl.clinical.taxonomy import Taxonomy
-from gastrovl.core.errors import RecordError
+from gastrovl.core.errors import ConfigError, RecordError
 from gastrovl.core.files import sha256_file, whole_folder
 from gastrovl.core.manifest import write_manifest
 from gastrovl.core.parallel import in_order
@@ -22,7 +22,10 @@ from gastrovl.evaluation.baselines.thumbnails import Progress, Thumbnails, read_
 from gastrovl.evaluation.baselines.trivial import ALWAYS_ABSENT, Baseline, baselines
 from gastrovl.evaluation.items import Answer, Item, parse_failures, read_items
 from gastrovl.evaluation.measures import classification, localisation
+from gastrovl.evaluation.measures.bertscore import open_scorer
+from gastrovl.evaluation.measures.factcounts import processes
 from gastrovl.evaluation.measures.language import bleu_signature
+from gastrovl.evaluation.measures.texts import WORDS_AND_FACTS, TextScoring
 from gastrovl.evaluation.questions import Question, read_questions
 from gastrovl.evaluation.results import (
     ALL,
@@ -41,7 +44,6 @@ from gastrovl.evaluation.showing.tables import write_tables
 from gastrovl.evaluation.statistics.intervals import LEVEL
 
 _CURVE_AT = np.linspace(0.05, 1.0, 39)  # IoU thresholds of the curve; at 0 any box would do
-TEXT_TASKS = (Task.CAP, Task.REPORT)
 _REASONS = 10  # commonest reasons for unread replies that are kept
 
 
@@ -55,6 +57,10 @@ def evaluate(
     seed: int = 7,
     uses_images: bool = True,
     is_replaced: bool = False,
+    by_facts: bool = True,
+    bertscore: Path | None = None,
+    bertscore_layer: int | None = None,
+    workers: int = 1,
     progress: Progress | None = None,
     now: datetime | None = None,
 ) -> Results:
@@ -69,10 +75,16 @@ def evaluate(
         seed: Of the bootstrap and of the captions sampled for a baseline.
         uses_images: False leaves out the nearest-neighbour baseline, the one thing that opens images.
         is_replaced: Replace `output` when it holds an earlier evaluation.
+        by_facts: False leaves the facts that captions and reports state out.
+        bertscore: Folder of the model by whose BERTScore captions and reports are scored, too.
+        bertscore_layer: As in `bertscore.open_scorer`.
+        workers: Processes that read facts where there are thousands of captions. A script that asks for more than one
+            needs the guard `if __name__ == "__main__":`, for each of them imports it.
         progress: Called with what is being done, steps done and steps in all.
 
     Raises:
         RecordError: A file is missing or broken.
+        CheckpointError, ConfigError: The model of BERTScore cannot be opened, or has no such layer.
         PredictionError: A reply is missing, double, or answers no known conversation.
         ImageError: An image is missing or broken.
         MissingExtraError: A library of the extra "evaluate" is not installed.
@@ -81,14 +93,20 @@ def evaluate(
     predictions, conversations, output = Path(predictions), Path(conversations), Path(output)
     train = _training_file(train, conversations)
     taxonomy = Taxonomy.load()
-    with whole_folder(output, is_replaced=is_replaced) as folder, _no_garbage_search():
+    with (
+        whole_folder(output, is_replaced=is_replaced) as folder,
+        _no_garbage_search(),
+        _text_scoring(by_facts, bertscore, bertscore_layer, workers) as how,
+    ):
         items = read_items(predictions, conversations, taxonomy)
         known = read_questions(train)
         thumbnails = None
         if uses_images:
             asked = [item.question for item in items]
             thumbnails = read_thumbnails([(asked, conversations.parent), (known, train.parent)], progress)
-        results = score_items(items, known, thumbnails, taxonomy, resamples=resamples, seed=seed, progress=progress)
+        results = score_items(
+            items, known, thumbnails, taxonomy, resamples=resamples, seed=seed, how=how, progress=progress
+        )
         write_results(folder / "results.json", results)
         write_tables(folder, results)
         save_plots(folder / "plots", results, taxonomy)
@@ -97,7 +115,14 @@ def evaluate(
         write_manifest(
             folder,
             stage="evaluate",
-            config={**{role: path.name for role, path in files.items()}, "resamples": resamples, "images": uses_images},
+            config={
+                **{role: path.name for role, path in files.items()},
+                "resamples": resamples,
+                "images": uses_images,
+                "facts": by_facts,
+                "bertscore": None if bertscore is None else Path(bertscore).resolve().name,
+                "bertscore_layer": bertscore_layer,
+            },
             seed=seed,
             inputs={f"{role}: {path.name}": sha256_file(path) for role, path in files.items()},
             now=now,
@@ -114,20 +139,22 @@ def score_items(
     *,
     resamples: int,
     seed: int,
+    how: TextScoring = WORDS_AND_FACTS,
     progress: Progress | None = None,
 ) -> Results:
     """Everything an evaluation says about joined items, in memory.
 
     Args:
+        how: By what captions and reports are scored.
         thumbnails: Of the images of `items` and `train`, or None to leave the nearest neighbour out.
     """
     blocks = _blocks(items)
 
     def scored(block: tuple[Split, Task]) -> _Part:
         split, task = block
-        return _part(task, split, blocks[block], train, thumbnails, taxonomy, resamples=resamples, seed=seed)
+        return _part(task, split, blocks[block], train, thumbnails, taxonomy, how, resamples=resamples, seed=seed)
 
-    longest_first = sorted(blocks, key=lambda block: (block[1] not in TEXT_TASKS, -len(blocks[block])))
+    longest_first = sorted(blocks, key=lambda block: (block[1] not in tasks.TEXT_TASKS, -len(blocks[block])))
     found: dict[tuple[Split, Task], _Part] = {}
     for block, part in zip(longest_first, in_order(scored, longest_first), strict=True):
         found[block] = part
@@ -142,6 +169,7 @@ def score_items(
         seed=seed,
         level=LEVEL,
         bleu=bleu_signature() if has_text else None,
+        bertscore=how.scorer.signature if how.scorer and has_text else None,
         scores=tuple(score for part in parts for score in part.scored.scores),
         baselines=tuple(score for part in parts for score in part.scored.baselines),
         replies=tuple(part.replies for part in parts),
@@ -170,6 +198,7 @@ def _part(
     train: Sequence[Question],
     thumbnails: Thumbnails | None,
     taxonomy: Taxonomy,
+    how: TextScoring,
     *,
     resamples: int,
     seed: int,
@@ -178,7 +207,7 @@ def _part(
     rivals = baselines(task, asked, train, thumbnails, seed=seed)
     is_labels = task in tasks.LABEL_TASKS
     return _Part(
-        scored=score_task(task, split, items, rivals, resamples=resamples, seed=seed),
+        scored=score_task(task, split, items, rivals, resamples=resamples, seed=seed, how=how),
         replies=_replies(task, split, items),
         per_class=_per_class(task, split, asked, answers) if is_labels else [],
         confusion=_confusion(task, split, asked, answers, taxonomy) if is_labels else None,
@@ -277,6 +306,22 @@ def _blocks(items: Sequence[Item]) -> dict[tuple[Split, Task], list[Item]]:
     for item in items:
         found[item.question.split, item.question.task].append(item)
     return {key: some for key, some in found.items() if some}
+
+
+@contextmanager
+def _text_scoring(
+    by_facts: bool, bertscore: Path | None, bertscore_layer: int | None, workers: int
+) -> Iterator[TextScoring]:
+    """By what texts are scored, for as long as an evaluation takes."""
+    if bertscore is None and bertscore_layer is not None:
+        raise ConfigError(f"a layer of BERTScore is named ({bertscore_layer}), but no model; name its folder, too")
+    scorer = None if bertscore is None else open_scorer(Path(bertscore), bertscore_layer)
+    helpers = processes(workers) if by_facts else None
+    try:
+        yield TextScoring(by_facts=by_facts, scorer=scorer, helpers=helpers)
+    finally:
+        if helpers is not None:
+            helpers.shutdown(wait=True, cancel_futures=True)
 
 
 @contextmanager

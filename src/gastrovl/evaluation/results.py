@@ -86,6 +86,7 @@ class Results(Record):
         taxonomy: Version of the vocabulary that replies were read with.
         resamples, seed: Of the bootstrap; `level` is that of its intervals.
         bleu: Signature of sacrebleu, or None when no text was scored.
+        bertscore: Signature of the model of BERTScore, or None when texts were not scored by one.
         scores: Flat list; `dataset` is a source, "all" (every conversation) or "mean" (unweighted over sources).
         notes: What a reader must know before quoting a number.
     """
@@ -103,6 +104,7 @@ class Results(Record):
     confusion: tuple[ConfusionMatrix, ...]
     iou_curves: tuple[IouCurve, ...]
     notes: tuple[str, ...] = ()
+    bertscore: str | None = None
 
 
 _FILE = Document(Results, SCHEMA, "the results.json that `gastrovl evaluate` writes", "evaluate again")

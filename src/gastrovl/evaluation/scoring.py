@@ -13,6 +13,7 @@ from gastrovl.evaluation.baselines.trivial import Baseline
 from gastrovl.evaluation.items import Item
 from gastrovl.evaluation.measures.directions import is_better_low
 from gastrovl.evaluation.measures.measure import Flags, Measure
+from gastrovl.evaluation.measures.texts import WORDS_AND_FACTS, TextScoring
 from gastrovl.evaluation.measures.weighted import AnyMeasure, value_of_any
 from gastrovl.evaluation.results import ALL, MEAN, BaselineScore
 from gastrovl.evaluation.statistics.intervals import Interval, intervals, mean_interval
@@ -49,20 +50,24 @@ def score_task(
     *,
     resamples: int,
     seed: int,
+    how: TextScoring = WORDS_AND_FACTS,
 ) -> Scored:
     """Score the replies to the questions of one task and split.
 
     Every metric is given per dataset ("source"), over all conversations ("all") and, where there are several datasets,
     as their unweighted mean ("mean"), in which a small dataset counts as much as a large one.
 
+    Args:
+        how: By what captions and reports are scored.
+
     Raises:
         MissingExtraError: A library that scores texts is not installed.
     """
     asked, answers = [item.question for item in items], [item.answer for item in items]
     is_right = tasks.verdicts(task, items)
-    measures: list[AnyMeasure] = [*tasks.measures_of(task, asked, answers)]
-    measures += tasks.measures_of_replies(task, items, is_right)
-    of_rivals = {rival.name: tasks.measures_of(task, asked, rival.answers) for rival in rivals}
+    own, *others = tasks.measures_of_each(task, asked, [answers, *(rival.answers for rival in rivals)], how)
+    measures: list[AnyMeasure] = [*own, *tasks.measures_of_replies(task, items, is_right)]
+    of_rivals = {rival.name: some for rival, some in zip(rivals, others, strict=True)}
     groups = [one.group for one in asked]
     sources = np.array([one.source for one in asked], dtype=object)
     is_unparsed = tasks.unparsed(answers)

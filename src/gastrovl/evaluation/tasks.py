@@ -14,12 +14,13 @@ from gastrovl.evaluation.measures import (
     classification,
     confidence,
     hierarchy,
-    language,
     localisation,
     ranking,
     shortanswers,
+    texts,
 )
 from gastrovl.evaluation.measures.measure import Flags, Measure
+from gastrovl.evaluation.measures.texts import WORDS_ALONE, WORDS_AND_FACTS, TextScoring
 from gastrovl.evaluation.measures.weighted import AnyMeasure
 from gastrovl.evaluation.questions import Question
 
@@ -32,22 +33,49 @@ HEADLINE = {
     Task.REPORT: "rougeL",
 }
 LABEL_TASKS = (Task.CLS, Task.REG)
+TEXT_TASKS = (Task.CAP, Task.REPORT)
 JUDGED_TASKS = (*LABEL_TASKS, Task.REC, Task.VQA)  # whose answers are right or wrong
 
 
-def measures_of(task: Task, asked: Sequence[Question], answers: Sequence[Answer]) -> list[Measure]:
+def measures_of(
+    task: Task, asked: Sequence[Question], answers: Sequence[Answer], how: TextScoring = WORDS_AND_FACTS
+) -> list[Measure]:
     """All measures of a task over its questions and answers, in order of report.
+
+    Args:
+        how: By what captions and reports are scored.
 
     Raises:
         MissingExtraError: There are free texts, and the libraries that score them are not installed.
     """
+    return measures_of_each(task, asked, [answers], how)[0]
+
+
+def measures_of_each(
+    task: Task, asked: Sequence[Question], answers: Sequence[Sequence[Answer]], how: TextScoring = WORDS_AND_FACTS
+) -> list[list[Measure]]:
+    """As `measures_of`, of several answerers of the same questions."""
+    if task in TEXT_TASKS:
+        return texts.measures_of_each([one.references for one in asked], [given_texts(some) for some in answers], how)
+    return [_measures(task, asked, some) for some in answers]
+
+
+def headline_measure(task: Task, asked: Sequence[Question], answers: Sequence[Answer]) -> Measure:
+    """The measure of the headline score alone.
+
+    Raises:
+        MissingExtraError: As in `measures_of`.
+    """
+    return next(one for one in measures_of(task, asked, answers, WORDS_ALONE) if one.metric == HEADLINE[task])
+
+
+def _measures(task: Task, asked: Sequence[Question], answers: Sequence[Answer]) -> list[Measure]:
     if task in LABEL_TASKS:
         true, given = true_labels(asked), given_labels(answers)
         return [*classification.measures(true, given), *hierarchy.measures(true, given, Taxonomy.load())]
     if task is Task.REC:
         return localisation.measures(true_boxes(asked), given_boxes(answers))
-    wanted, texts = [one.references for one in asked], given_texts(answers)
-    return shortanswers.measures(asked, wanted, texts) if task is Task.VQA else language.measures(wanted, texts)
+    return shortanswers.measures(asked, [one.references for one in asked], given_texts(answers))
 
 
 def measures_of_replies(task: Task, items: Sequence[Item], is_right: Flags) -> list[AnyMeasure]:

@@ -216,6 +216,7 @@ def answer_batch(predictor: Predictor, batch: Sequence[Conversation], folder: Pa
             conversation_id=conversation.id,
             text=reply.text,
             confidence=reply.confidence,
+            probabilities=reply.probabilities,
             model=predictor.card.name,
             seconds=reply.seconds,
             stop_reason=reply.stop_reason,

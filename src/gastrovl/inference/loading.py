@@ -12,13 +12,14 @@ from gastrovl.inference.description import ModelDescription, label_names, plain_
 CARD = "gastrovl.json"  # of a checkpoint of ours, see model.checkpoint; named here so that a server needs no PyTorch
 
 
-def load_answerer(model: Path, conversations: Path, device: str | None = None) -> Answerer:
+def load_answerer(model: Path, conversations: Path, device: str | None = None, *, uses_head: bool = True) -> Answerer:
     """What answers the conversations of a file.
 
     Args:
         model: A checkpoint folder of ours, a snapshot folder of a Hugging Face model, or the YAML that describes one.
         conversations: The file that will be asked; train.jsonl beside it may give the names of labels.
         device: cpu or cuda, of a model that runs here; the best there is when left out.
+        uses_head: Let a checkpoint's perception head answer what it has learnt; else the language model writes all.
 
     Raises:
         CheckpointError: There is no such model, or it cannot be loaded.
@@ -28,7 +29,7 @@ def load_answerer(model: Path, conversations: Path, device: str | None = None) -
     if model.is_file():
         return answerer_of(load_config(model, ModelDescription), conversations, device)
     if (model / CARD).is_file():
-        return _checkpoint(model, device)
+        return _checkpoint(model, device, uses_head=uses_head)
     if (model / "config.json").is_file():
         return answerer_of(plain_description("huggingface", model), conversations, device)
     raise CheckpointError(
@@ -51,7 +52,9 @@ def answerer_of(description: ModelDescription, conversations: Path, device: str 
     return Published(description, labels, device)
 
 
-def _checkpoint(folder: Path, device: str | None, description: ModelDescription | None = None) -> Answerer:
+def _checkpoint(
+    folder: Path, device: str | None, description: ModelDescription | None = None, *, uses_head: bool = True
+) -> Answerer:
     from gastrovl.inference.predictor import Predictor
 
-    return Ours(Predictor.load(folder, device), description)
+    return Ours(Predictor.load(folder, device, uses_head=uses_head), description)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ class CheckpointCard(Config):
     """What a checkpoint is. `name` stands in every prediction; `version` is the layout's.
 
     Attributes:
+        recognised: The terms whose presence and regions its perception head has learnt: ids, and names as learnt.
+        locates: Whether its perception head has learnt to be asked in words.
         family: `model_type` of a Hugging Face model that was fine-tuned as it is; None for a composed one.
         box_coding: How boxes are written in its texts; left out of the file where they are written as in datasets.
     """
@@ -44,6 +47,8 @@ class CheckpointCard(Config):
     name: str
     image_tokens: int
     image_size_px: int
+    recognised: dict[str, str] = Field(default_factory=dict)
+    locates: bool = False
     family: str | None = None
     box_coding: BoxCodingConfig = Field(default_factory=BoxCodingConfig)
 
@@ -96,6 +101,7 @@ def build_model(
             reads_weights=not only_shape,
             second=second,
             second_path=config.vision_2.path if config.vision_2 else None,
+            perception=config.perception,
         )
     processor = _processor(model, tokenizer, pixels, coding)
     if has_new_words and not only_shape and processor.locations:
@@ -110,7 +116,7 @@ def checkpoint_shape(folder: Path) -> tuple[GastroVLForConditionalGeneration, Ga
         CheckpointError: The folder is no checkpoint of ours, or a file of it cannot be read.
     """
     folder = Path(folder)
-    card = _read_card(folder)
+    card = read_card(folder)
     if card.family is not None:
         raise CheckpointError(f"{folder}: a fine-tuned {card.family} model, of which no estimate is made")
     try:
@@ -125,7 +131,13 @@ def checkpoint_shape(folder: Path) -> tuple[GastroVLForConditionalGeneration, Ga
 
 
 def save_checkpoint(
-    folder: Path, model: GastroVLForConditionalGeneration, processor: GastroVLProcessor, name: str
+    folder: Path,
+    model: GastroVLForConditionalGeneration,
+    processor: GastroVLProcessor,
+    name: str,
+    *,
+    recognised: Mapping[str, str] | None = None,
+    locates: bool = False,
 ) -> None:
     """Write a whole model; with a linear or MLP connector the folder is a plain LLaVA checkpoint.
 
@@ -136,6 +148,8 @@ def save_checkpoint(
         name=name,
         image_tokens=processor.image_tokens,
         image_size_px=processor.image_size_px,
+        recognised=dict(recognised or {}),
+        locates=locates,
         box_coding=processor.coding.config,
     )
     if isinstance(processor, ForeignProcessor):
@@ -164,7 +178,7 @@ def load_checkpoint(
         CheckpointError: A file is missing or broken, weights and config differ, or the layout is of another version.
     """
     folder = Path(folder)
-    card = _read_card(folder)
+    card = read_card(folder)
     if card.family is not None:
         return *load_snapshot(folder, card.image_size_px, dtype), card
     for needed in ("config.json", "model.safetensors", "tokenizer.json"):
@@ -219,7 +233,12 @@ def _read_weights(folder: Path, config: LlavaConfig, dtype: torch.dtype) -> Gast
     return model
 
 
-def _read_card(folder: Path) -> CheckpointCard:
+def read_card(folder: Path) -> CheckpointCard:
+    """What a checkpoint folder says it is.
+
+    Raises:
+        CheckpointError: It has no card, or one of another version.
+    """
     path = folder / CARD_NAME
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected a checkpoint folder written by `gastrovl train`")

@@ -8,7 +8,14 @@ import torch
 from transformers import AutoModelForCausalLM, LlavaConfig
 
 from gastrovl.core.errors import ConfigError
-from gastrovl.model.config import PLAIN_CONNECTORS, ConnectorConfig, GastroVLConfig, PartConfig, part_hf_config
+from gastrovl.model.config import (
+    PLAIN_CONNECTORS,
+    ConnectorConfig,
+    GastroVLConfig,
+    PartConfig,
+    PerceptionConfig,
+    part_hf_config,
+)
 from gastrovl.model.fusion.second_tower import SecondTower
 from gastrovl.model.gastrovl import GastroVLForConditionalGeneration
 from gastrovl.model.vision import TowerShape, load_tower, tower_shape
@@ -29,6 +36,7 @@ def compose(
     eos_token_id: int,
     second: SecondTower | None = None,
     second_path: str | None = None,
+    perception: PerceptionConfig | None = None,
     reads_weights: bool = True,
 ) -> GastroVLForConditionalGeneration:
     """A model from its parts; parts with a `path` bring their weights, the others start at random (torch's seed).
@@ -51,9 +59,16 @@ def compose(
         raise ConfigError(f"feature_layer {feature_layer}: a convolutional tower gives its last map only; set it to -1")
     if connector.kind in PLAIN_CONNECTORS:
         _check_plain(
-            connector, vision_config.model_type, shape, text_config.model_type if language.path else "", second
+            connector,
+            vision_config.model_type,
+            shape,
+            text_config.model_type if language.path else "",
+            second,
+            perception,
         )
     config = _llava_config(vision_config, text_config, connector, shape, image_token_id, feature_layer, second)
+    if perception:
+        config.perception = perception.model_dump()
     model = GastroVLForConditionalGeneration(config)
     if not reads_weights:
         return model
@@ -69,7 +84,12 @@ def compose(
 
 
 def _check_plain(
-    connector: ConnectorConfig, tower: str, shape: TowerShape, pretrained_language: str, second: SecondTower | None
+    connector: ConnectorConfig,
+    tower: str,
+    shape: TowerShape,
+    pretrained_language: str,
+    second: SecondTower | None,
+    perception: PerceptionConfig | None,
 ) -> None:
     """Refuse what plain LLaVA would read wrongly or not at all."""
     reason = ""
@@ -81,6 +101,8 @@ def _check_plain(
         reason = f"the weights of a {pretrained_language!r} model: the bias of its output layer would be lost"
     elif second:
         reason = "a second tower"
+    elif perception:
+        reason = "a perception head"
     if reason:
         raise ConfigError(
             f"connector {connector.kind!r} makes a plain LLaVA model, which cannot hold {reason}; "

@@ -87,6 +87,18 @@ class ConnectorConfig(Config):
         return self
 
 
+class PerceptionConfig(Config):
+    """A head that locates and recognises on the tower's own map, beside the language model (see `perception`).
+
+    Attributes:
+        width: Channels of the head.
+        upscale: How many times finer its masks are than the tower's grid, along each side.
+    """
+
+    width: int = Field(default=96, gt=0)
+    upscale: int = Field(default=2, ge=1, le=8)
+
+
 class LoraConfig(Config):
     """Low-rank adapters on the language model (Hu et al., ICLR 2022).
 
@@ -116,6 +128,7 @@ class ModelConfig(Config):
         vision_2: A second tower, whose channels are joined to the first one's on the first one's grid.
         feature_layer_2: Which of its hidden states is used.
         image_size_2_px: Side of the square it sees; None takes the first tower's.
+        perception: A head for boxes, presence and names of regions; None leaves all answers to the language model.
         box_coding: How boxes are written in what the model reads and says; None writes them as datasets do.
     """
 
@@ -132,6 +145,7 @@ class ModelConfig(Config):
     vision_2: PartConfig | None = None
     feature_layer_2: int = -1
     image_size_2_px: int | None = None
+    perception: PerceptionConfig | None = None
     box_coding: BoxCodingConfig | None = None
 
     @model_validator(mode="after")
@@ -161,7 +175,7 @@ class ModelConfig(Config):
 class GastroVLConfig(LlavaConfig):
     """A LLaVA config of what plain transformers cannot hold: other connectors, a second tower, gated cross-attention.
 
-    `second_tower` holds the fields of `second_tower.SecondTower`.
+    `second_tower` holds the fields of `second_tower.SecondTower`, `perception` those of PerceptionConfig.
     """
 
     model_type = "gastrovl"
@@ -173,6 +187,7 @@ class GastroVLConfig(LlavaConfig):
     connector_depth: int = 1
     gated_every: int = 0
     second_tower: dict[str, Any] | None = None
+    perception: dict[str, Any] | None = None
 
     def token_grid_side(self) -> int | None:
         """Side of the grid that the first image tokens form, row by row from the top left; None when they form none."""

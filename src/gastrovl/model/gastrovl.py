@@ -26,6 +26,8 @@ from gastrovl.model.grounding import GroundingHead, GroundingTargets
 from gastrovl.model.locations import LocationTokens
 from gastrovl.model.packed.answerloss import answer_loss, answer_scores
 from gastrovl.model.packed.shared_prefix import Backend, answering_states
+from gastrovl.model.perception import PerceptionHead, SeenMap
+from gastrovl.model.perception_loss import PerceptionTargets, perception_loss
 from gastrovl.model.vision import TowerShape, tower_shape, tower_tokens
 
 IGNORED = -100  # label of positions without loss, as everywhere in transformers
@@ -153,6 +155,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         self.locations: LocationTokens | None = None  # set by whoever knows how boxes are written
         self.contrast: ContrastiveHead | None = None
         self.post_init()
+        self.perception = _perception(config, self.model.shape)  # keeps its own initialisation
 
     def add_grounding_head(self) -> None:
         """Give the model the training-time head; `drop_grounding_head` takes it away before a checkpoint is written.
@@ -201,6 +204,8 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         contrastive_weight: float = 0.0,
         grounding: GroundingTargets | None = None,
         grounding_weight: float = 0.0,
+        perceived: PerceptionTargets | None = None,
+        perception_weight: float = 0.0,
         answer_weight: float = 1.0,
         with_guesses: bool = False,
         use_cache: bool | None = None,
@@ -228,6 +233,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
                 that a process without captions still takes part when processes exchange them.
             contrastive_weight: Weight of that term (see `contrastive`).
             grounding, grounding_weight: Targets and weight of the grounding head's loss.
+            perceived, perception_weight: Targets and weight of the perception head's loss.
             answer_weight: Weight of the answers' cross-entropy; at 0 the language model does not run at all.
             with_guesses: Score each answer token besides; for validation.
             image_keys: What `generate` hands on from step to step for gated cross-attention, instead of `pixel_values`.
@@ -265,7 +271,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
                 raise ModelInputError("labels need pixel_values or tower_features beside them")
             tower_features = self.model.tower_features(pixel_values)
         images = self.model.project(tower_features)
-        loss, token_losses, guesses = images.sum() * 0.0, None, None
+        loss, states, token_losses, guesses = images.sum() * 0.0, None, None, None
         if answer_weight:
             embedded = self._embedded(input_ids, images, region_boxes)
             is_answer = labels[:, 1:] != IGNORED
@@ -289,7 +295,43 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
             grounding = grounding.to(images.device)
             words = masked_mean(self.get_input_embeddings()(grounding.term_ids), grounding.term_mask)
             loss = loss + grounding_weight * self.grounding(images, words, grounding)
+        if perception_weight and perceived is not None:
+            if self.perception is None:
+                raise ModelInputError("perception_weight needs a model with `perception`; this one has no such head")
+            perceived = perceived.to(images.device)
+            names = masked_mean(self.get_input_embeddings()(perceived.term_ids), perceived.term_mask)
+            said = perception_loss(self.perception, tower_features, names, perceived, states)
+            loss = loss + perception_weight * said
         return TrainingOutput(loss=loss, token_losses=token_losses, guesses=guesses)
+
+    def perceive(
+        self, input_ids: Tensor, attention_mask: Tensor, pixel_values: Tensor, region_boxes: Tensor | None = None
+    ) -> tuple[SeenMap, Tensor]:
+        """One forward pass: what the perception head keeps of images, and the state in which each answer would begin.
+
+        Args:
+            input_ids, attention_mask: (rows, length), padded on the left; others as in `forward`.
+
+        Returns:
+            The map, and states (rows, text width).
+
+        Raises:
+            ModelInputError: The model has no perception head.
+        """
+        if self.perception is None:
+            raise ModelInputError("perceive needs a model with `perception`; this one has no such head")
+        features = self.model.tower_features(pixel_values)
+        images = self.model.project(features)
+        embedded = self._embedded(input_ids, images, region_boxes)
+        positions = (attention_mask.cumsum(dim=-1) - 1).clamp(min=0)
+        hidden = self.model.language_model(
+            inputs_embeds=embedded,
+            attention_mask=attention_mask,
+            position_ids=positions,
+            use_cache=False,
+            **self.model.gating(images),
+        ).last_hidden_state
+        return self.perception.look(features), hidden[:, -1]
 
     def _contrast(self, images: Tensor, caption_ids: Tensor, caption_mask: Tensor) -> Tensor:
         """The contrastive loss of (pairs, width) image vectors and the first `pairs` captions."""
@@ -350,6 +392,13 @@ def masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:
 def _second_tower(config: LlavaConfig) -> SecondTower | None:
     told = config.second_tower if isinstance(config, GastroVLConfig) else None
     return SecondTower.model_validate(told) if told else None
+
+
+def _perception(config: LlavaConfig, shape: TowerShape) -> PerceptionHead | None:
+    told = config.perception if isinstance(config, GastroVLConfig) else None
+    if not told:
+        return None
+    return PerceptionHead(shape.width, config.text_config.hidden_size, shape.grid_side, **told)
 
 
 def _connector(config: LlavaConfig, shape: TowerShape) -> nn.Module:

@@ -196,6 +196,14 @@ class GastroVLProcessor:
         return place, [*ids[:place], *[self.image_token_id] * self.image_tokens, *ids[place + 1 :]]
 
 
+def name_ids(tokenizer: Any, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Token ids of names as they stand within a text, and which of them are no padding, both (names, longest)."""
+    rows = [tokenizer.encode(" " + name, add_special_tokens=False) for name in names]
+    length, pad = max(len(row) for row in rows), int(tokenizer.pad_token_id)
+    ids = [row + [pad] * (length - len(row)) for row in rows]
+    return torch.tensor(ids), torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
+
+
 def region_boxes(regions: Sequence[Sequence[Box]]) -> Tensor | None:
     """Regions of several images as (images, most regions, 4) fractions, NaN where there is none; None without any."""
     most = max(len(boxes) for boxes in regions)

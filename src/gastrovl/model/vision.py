@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedConfig
 
 from gastrovl.core.errors import ConfigError, ModelInputError
+from gastrovl.model import preactivation  # noqa: F401 - transformers learns its type
+from gastrovl.model.pyramid import PYRAMID_MULTIPLE, STRIDE, PyramidConfig
 
 # Class and register tokens that stand before the patches in a tower's hidden states.
 _PREFIX_TOKENS = {
@@ -52,11 +54,27 @@ def tower_shape(config: PreTrainedConfig, image_size_px: int) -> TowerShape:
         ConfigError: The tower is of a kind whose geometry is not known here.
     """
     kind = config.model_type
+    if isinstance(config, PyramidConfig):
+        if image_size_px % PYRAMID_MULTIPLE:
+            raise ConfigError(f"image_size_px {image_size_px} is no multiple of the pyramid's {PYRAMID_MULTIPLE}")
+        return TowerShape(config.output_size, image_size_px // STRIDE, 0, is_convolutional=True)
     if hasattr(config, "hidden_sizes") and hasattr(config, "depths"):
         stride = _stem_stride(config) * 2 ** (len(config.hidden_sizes) - 1)
         return TowerShape(config.hidden_sizes[-1], -(-image_size_px // stride), 0, is_convolutional=True)
     if kind not in _PREFIX_TOKENS and kind != "dinov3_vit":
-        known = ", ".join(sorted([*_PREFIX_TOKENS, "dinov3_vit", "resnet", "convnext", "convnextv2"]))
+        known = ", ".join(
+            sorted(
+                [
+                    *_PREFIX_TOKENS,
+                    "dinov3_vit",
+                    "resnet",
+                    "convnext",
+                    "convnextv2",
+                    "gastrovl_pyramid",
+                    "gastrovl_preactivation",
+                ]
+            )
+        )
         raise ConfigError(f"vision model_type {kind!r}: its token layout is not known here; known: {known}")
     prefix = 1 + config.num_register_tokens if kind == "dinov3_vit" else _PREFIX_TOKENS[kind]
     if image_size_px % config.patch_size:

@@ -21,12 +21,16 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class Part(StrEnum):
-    """A part of the model that a stage can open. `lora` are the adapters on the language model."""
+    """A part of the model that a stage can open.
+
+    `lora` are the adapters on the language model, `perception` is the head for boxes, presence and names.
+    """
 
     VISION = "vision"
     PROJECTOR = "projector"
     LANGUAGE = "language"
     LORA = "lora"
+    PERCEPTION = "perception"
 
 
 class AugmentConfig(Config):
@@ -99,6 +103,9 @@ class StageConfig(Config):
         answer_weight: Weight of the answers' cross-entropy; 0 trains tower and connector without the language model.
         contrastive_weight: Weight of a loss that draws images and their captions together (needs CAP).
         grounding_weight: Weight of the loss that makes image tokens say what they show and where (needs CLS and REC).
+        perception_weight: Weight of the perception head's loss: masks, boxes, presence and names of regions (needs REC,
+            and a model with `perception`; CLS and REG add presence and names). With `answer_weight`, REC questions
+            are asked of it in their own words too, and without by the terms' names alone.
         cutmix: Share of the images that get a part of another one, cut at a border between cells (needs answer_weight
             0: no words are true of such an image). It breaks the shortcut from the whole frame to each of its cells.
         task_weights: Weight of a task's answer tokens; 1 when left out.
@@ -136,6 +143,7 @@ class StageConfig(Config):
     answer_weight: Annotated[float, Field(ge=0)] = 1.0
     contrastive_weight: Annotated[float, Field(ge=0)] = 0.0
     grounding_weight: Annotated[float, Field(ge=0)] = 0.0
+    perception_weight: Annotated[float, Field(ge=0)] = 0.0
     cutmix: Annotated[float, Field(ge=0, le=1)] = 0.0
     task_weights: dict[Task, Positive] = Field(default_factory=dict)
     digit_weights: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
@@ -171,7 +179,9 @@ class StageConfig(Config):
                 f"stage {self.name!r}: cutmix needs answer_weight 0, no contrastive_weight and a grounding_weight: "
                 "no words are true of a mixed image"
             )
-        if not (self.answer_weight or self.contrastive_weight or self.grounding_weight):
+        if self.cutmix and self.perception_weight:
+            raise ValueError(f"stage {self.name!r}: cutmix cuts through masks, which perception_weight needs whole")
+        if not (self.answer_weight or self.contrastive_weight or self.grounding_weight or self.perception_weight):
             raise ValueError(f"stage {self.name!r}: every loss has weight 0")
         return self
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import PrinterCallback
 
+from gastrovl.core.errors import ConfigError
 from gastrovl.core.types import Conversation
 from gastrovl.model import adapters, checkpointing
 from gastrovl.model.processor import GastroVLProcessor
@@ -33,6 +34,7 @@ from gastrovl.training.planning.estimate import advice_here, estimate
 from gastrovl.training.rows.dataset import RowDataset
 from gastrovl.training.rows.grounding import TermIndex
 from gastrovl.training.rows.images import ImageStore
+from gastrovl.training.rows.perception import PerceptionRows
 from gastrovl.training.runfolder import DONE, check_step, cut_log, is_last_step, last_state
 from gastrovl.training.stages import describe, open_parts
 from gastrovl.training.start import start_model
@@ -159,10 +161,16 @@ def _trainer(run: Run, number: int) -> GastroTrainer:
     config, stage, folder = run.config, run.config.stages[number - 1], run.stage_folder(number)
     seed = config.seed + 1000 * number
     plan = plan_steps(stage, run.team.size)
-    terms, grid_side = None, 0
-    if stage.grounding_weight:
+    model, terms, grid_side = adapters.inner(run.model), None, 0
+    if stage.grounding_weight or stage.perception_weight:
         terms = TermIndex(run.train_part.conversations)
-        grid_side = math.isqrt(adapters.inner(run.model).grounding.cells)
+    if stage.grounding_weight:
+        grid_side = math.isqrt(model.grounding.cells)
+    if stage.perception_weight and model.perception is None:
+        raise ConfigError(
+            f"stage {stage.name!r}: perception_weight needs a model with a perception head; add "
+            "`perception: {}` to `model`, and with `start_from` begin from a checkpoint that has one"
+        )
 
     def dataset(part: Split, is_training: bool) -> RowDataset:
         return RowDataset(
@@ -176,6 +184,9 @@ def _trainer(run: Run, number: int) -> GastroTrainer:
             is_training=is_training,
             terms=terms,
             grid_side=grid_side,
+            perception=PerceptionRows(terms, part.images, model.perception.fine_side)
+            if terms and stage.perception_weight
+            else None,
             cached_views=config.cached_views,
             view_seed=config.seed,
         )

@@ -23,6 +23,7 @@ _CONTRAST = re.compile(r"(?:^|\.)contrast\.")
 # What families of Hugging Face models call the two parts before the language model.
 _PROJECTORS = ("multi_modal_projector", "gated_blocks", "visual.merger", ".connector.")
 _TOWERS = ("vision_tower", ".visual.", ".vision_model.")
+_PERCEPTION = re.compile(r"(?:^|\.)perception\.")
 _GROUNDING = re.compile(r"(?:^|\.)grounding\.")
 _BLOCK = re.compile(r"\blayers?\.(\d+)\.")
 _UNIT = re.compile(r"\b(?:layers?|stages)\.(\d+)\.")  # a block, or of a convolutional tower a stage
@@ -34,6 +35,8 @@ def part_of(name: str) -> Part | None:
         return Part.LORA
     if "original_module" in name:
         return None
+    if _PERCEPTION.search(name):
+        return Part.PERCEPTION
     if any(word in name for word in _PROJECTORS) or _CONTRAST.search(name) or _GROUNDING.search(name):
         return Part.PROJECTOR
     if any(word in name for word in _TOWERS):
@@ -145,6 +148,8 @@ def _is_used(name: str, stage: StageConfig) -> bool:
     """False for what only another stage's loss uses; several processes would wait for its gradient."""
     if _GROUNDING.search(name):
         return stage.grounding_weight > 0
+    if _PERCEPTION.search(name):
+        return stage.perception_weight > 0 and (stage.answer_weight > 0 or ".of_state." not in name)
     if not _CONTRAST.search(name):
         return True
     return stage.contrastive_weight > 0 and (stage.contrastive == "sigmoid" or "bias" not in name)

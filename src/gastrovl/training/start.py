@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from gastrovl.core.boxcoding import BoxCodingConfig
+from gastrovl.core.boxcoding import BoxCodingConfig, location_word
 from gastrovl.core.errors import ConfigError
 from gastrovl.model import adapters
 from gastrovl.model.checkpoint import build_model, load_checkpoint
@@ -18,6 +18,7 @@ from gastrovl.model.packed.shared_prefix import Backend
 from gastrovl.model.presets import resolve
 from gastrovl.model.processor import GastroVLProcessor
 from gastrovl.model.quantise import quantise
+from gastrovl.model.tokenizer import load_tokenizer
 from gastrovl.training.config import Part, TrainConfig
 from gastrovl.training.inputs import check_tokenizer
 
@@ -78,7 +79,12 @@ def _bins(coding: BoxCodingConfig) -> int:
 def _check_words_learn(processor: GastroVLProcessor, config: TrainConfig) -> None:
     """Refuse location tokens whose embeddings would stay as they were drawn."""
     is_taught = any(Part.LANGUAGE in stage.trains and Part.LANGUAGE not in stage.layers for stage in config.stages)
-    if processor.locations and not config.start_from and not is_taught:
+    if not processor.locations or config.start_from or is_taught:
+        return
+    described = resolve(config.model)
+    assert described.tokenizer is not None
+    assert described.chat_template is not None
+    if location_word(0) not in load_tokenizer(described.tokenizer, described.chat_template).get_vocab():
         raise ConfigError(
             "model.box_coding `tokens` adds words to the language model, and no stage trains its embeddings: adapters "
             "(`lora`) and `layers` leave them as they are; add a stage that trains `language`, or write boxes as digits"

@@ -9,15 +9,16 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from gastrovl.core.errors import ConfigError, MissingExtraError, RecordError
 from gastrovl.core.files import write_text
 from gastrovl.core.manifest import write_manifest
-from gastrovl.core.types import Conversation
+from gastrovl.core.types import Conversation, Task
 from gastrovl.model import adapters
-from gastrovl.model.checkpoint import save_checkpoint
+from gastrovl.model.checkpoint import read_card, save_checkpoint
 from gastrovl.model.published.processor import ForeignProcessor
 from gastrovl.training.cache.store import FeatureCache
 from gastrovl.training.config import Part, TrainConfig
@@ -30,6 +31,7 @@ from gastrovl.training.guards import (
 from gastrovl.training.inputs import begin_or_check_inputs
 from gastrovl.training.publishing.model_card import write_facts, write_model_card
 from gastrovl.training.rows.dataset import cached_side, load_conversations
+from gastrovl.training.rows.grounding import TermIndex
 from gastrovl.training.rows.images import ImageStore
 from gastrovl.training.runfolder import check_output, input_hashes
 from gastrovl.training.stagerun import Run, Split, run_stage
@@ -143,13 +145,27 @@ def _finish(run: Run) -> None:
     parts = ((config.train, run.train_part), (config.val, run.val_part))
     used = {path: part.conversations for path, part in parts if path and part}
     with writing_checkpoint(output):
-        save_checkpoint(output, model, run.processor, config.name)
+        save_checkpoint(output, model, run.processor, config.name, **_perceives(run))
         write_facts(output, config, used, _hardware())
         write_manifest(
             output, stage="train", config=config.model_dump(mode="json"), seed=config.seed, inputs=input_hashes(config)
         )
         _describe_run(output, run.say)
     shutil.rmtree(output / "stages")  # last: until the manifest stands, a resumed run needs them
+
+
+def _perceives(run: Run) -> dict[str, Any]:
+    """What the card says of a perception head: what this run taught it, or else the one that the run began with."""
+    taught = [stage for stage in run.config.stages if stage.perception_weight]
+    before = read_card(Path(run.config.start_from)) if run.config.start_from else None
+    if not taught:
+        return {"recognised": before.recognised, "locates": before.locates} if before else {}
+    locates = any(stage.answer_weight and Task.REC in stage.tasks for stage in taught)
+    terms = TermIndex(run.train_part.conversations)
+    return {
+        "recognised": dict(zip(terms.terms, terms.names, strict=True)),
+        "locates": locates or (before is not None and before.locates),
+    }
 
 
 def _nothing(_: str) -> None:

@@ -80,7 +80,12 @@ class GastroTrainer(Trainer):
             train_dataset=train,
             eval_dataset=val,
             data_collator=NamedCollator(
-                Collator(train.processor, train.terms, has_captions=stage.contrastive_weight > 0)
+                Collator(
+                    train.processor,
+                    train.terms,
+                    has_captions=stage.contrastive_weight > 0,
+                    perception=train.perception,
+                )
             ),
         )
         self.watch = StepWatch()
@@ -201,6 +206,7 @@ class GastroTrainer(Trainer):
             "answer_weight": self.stage.answer_weight,
             "contrastive_weight": self.stage.contrastive_weight * at_once / (step * self.team.size),
             "grounding_weight": self.stage.grounding_weight * (images or 1) / step,
+            "perception_weight": self.stage.perception_weight * (images or 1) / step,
         }
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if not images:  # a batch that keeps step: the other processes wait for its gradients, and they are zero

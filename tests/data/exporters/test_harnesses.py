@@ -111,7 +111,10 @@ def test_an_lmms_eval_folder_scores_the_true_answers_as_perfect(dataset, tmp_pat
     rec = scores["gastroinst_rec_test"]
     assert (rec["acc@0.5"], rec["mean_iou"], rec["unparsed"]) == (1, 1, 0)
     assert math.isnan(rec["presence_balanced"])  # nothing absent was asked for
-    assert scores["gastroinst_cap_test"]["rougeL"] == 1
+    cap = scores["gastroinst_cap_test"]
+    assert (cap["rougeL"], cap["fact_f1"], cap["contradictions"]) == (1, 1, 0)
+    listed = load_task(folder / "gastroinst_cap_test.yaml")["metric_list"]
+    assert [one["metric"] for one in listed if not one["higher_is_better"]] == ["contradictions", "unparsed"]
     assert scores["gastroinst_vqa_test"] == {"exact_match": 1, "unparsed": 0}
 
 

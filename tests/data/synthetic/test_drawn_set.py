@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from gastrovl.clinical.taxonomy import Taxonomy
-from gastrovl.core.geometry import iou
+from gastrovl.core.geometry import from_mask, hull, iou
 from gastrovl.core.types import Box
 from gastrovl.data.images import list_images
 from gastrovl.data.source import load_source, read_annotations
@@ -118,6 +118,21 @@ def test_every_lesion_label_has_a_box_and_every_image_a_row(folder):
     boxed = {(f"{stem}.jpg", entry["label"]) for stem, content in boxes.items() for entry in content["bbox"]}
     assert {(row["file"], row["label"]) for row in rows if row["label"] in LESIONS} == boxed
     assert {row["file"] for row in rows} == {path.name for path in (folder / "images").iterdir()}
+
+
+def test_every_kind_of_lesion_of_a_frame_has_a_mask_that_fills_its_boxes(folder):
+    expected = set()
+    for index in range(14):
+        frame = draw_frame(7, index)
+        for term in {term for term, _ in frame.lesions}:
+            name = f"drawn-{index:05d}_{term}.png"
+            expected.add(name)
+            with Image.open(folder / "masks" / name) as picture:
+                mask = np.asarray(picture)
+            assert set(np.unique(mask)) == {0, 255}
+            boxes = tuple(box for other, box in frame.lesions if other == term)
+            assert from_mask(mask > 0) == hull(boxes)
+    assert {path.name for path in (folder / "masks").iterdir()} == expected
 
 
 def test_the_same_seed_writes_the_same_bytes(folder, tmp_path):

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from gastrovl.cli.compare import compare as command
 from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.errors import OutputError, PredictionError, RecordError
+from gastrovl.core.records import write_records
 from gastrovl.core.types import Task
 from gastrovl.evaluation.comparing.compare import compare, compare_readings, reading_of, unique_names
 from gastrovl.evaluation.comparing.comparison import (
@@ -23,6 +24,7 @@ from gastrovl.evaluation.comparing.comparison import (
     read_comparison,
     write_schema,
 )
+from gastrovl.evaluation.comparing.report import metric_table
 from gastrovl.evaluation.items import read_items
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -203,3 +205,22 @@ def test_the_command_prints_a_table_and_the_verdicts(replies, test_set, tmp_path
     assert "REC: good[bold] finds more than weak: " in result.output
     assert "Places by headline value" in result.output
     assert f"Comparison, tables and plot: {tmp_path / 'out'}" in result.output
+
+
+def test_captions_are_compared_by_their_facts_each_metric_in_its_unit(conversation, prediction, tmp_path):
+    rows = [conversation(Task.CAP, f"{n}#CAP", caption="Gastric ulcer. No polyp.", group=f"g{n}") for n in range(12)]
+    write_records(tmp_path / "asked.jsonl", rows)
+    for name, text in (("good", "Gastric ulcer."), ("bad", "Gastric polyp.")):
+        replies = [prediction(one.id, text).model_copy(update={"model": name}) for one in rows]
+        write_records(tmp_path / f"{name}.jsonl", replies)
+    files = [tmp_path / "good.jsonl", tmp_path / "bad.jsonl"]
+    found = compare(files, tmp_path / "asked.jsonl", tmp_path / "out", resamples=50)
+    by_name = {one.metric: one for one in found.compared}
+    # Good: 1 of 2 facts, nothing else. Bad: none of 2, and "no polyp" is contradicted.
+    assert by_name["fact_f1"].difference == pytest.approx(0 - 2 * 1 / (1 + 2))
+    assert by_name["contradictions"].difference == 1.0
+    assert by_name["fact_f1_size"].difference is None
+    shown = {row[1]: row[3:6] for row in metric_table(found).rows}
+    assert shown["fact F1 (%)"] == ("66.7", "0.0", "-66.7 [-66.7, -66.7]")
+    name = "contradictions a text (0 or more, lower is better)"
+    assert shown[name] == ("0.000", "1.000", "+1.000 [+1.000, +1.000]")

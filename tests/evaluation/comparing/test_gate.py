@@ -81,6 +81,13 @@ def test_less_of_an_error_is_no_drop():
     assert [what for what, _ in failures(bad, good, rules=rules)] == ["drop"]
 
 
+def test_more_contradictions_fail_and_are_told_as_a_number():
+    rules = (Rule(task=Task.CAP, metric="contradictions", largest_drop=5.0),)
+    old, new = (results(score(value, task=Task.CAP, metric="contradictions")) for value in (1.25, 1.5))
+    [found] = gate(new, old, GateConfig(rules=rules)).failures
+    assert found.message == "1.500 now, 1.250 then: -0.250 (allowed: -0.05)"
+
+
 def test_a_metric_that_vanished_fails_with_its_name():
     old = results(score(), score(0.6, metric="macro_f1"))
     assert failures(results(score()), old) == [("exists", "CLS test macro F1")]

@@ -10,7 +10,8 @@ from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.errors import PredictionError, RecordError
 from gastrovl.core.records import write_records
 from gastrovl.core.types import Box, Conversation, ImageRef, Split, Target, Task, Turn
-from gastrovl.evaluation.judging.cases import choose, read_cases, reference_text, with_dialogue
+from gastrovl.evaluation.items import pair
+from gastrovl.evaluation.judging.cases import by_rules, choose, read_cases, reference_text, with_dialogue
 
 
 def test_the_reference_says_text_other_wordings_terms_and_places():
@@ -41,15 +42,30 @@ def test_replies_are_named_after_their_models_and_after_their_files_where_these_
         read_cases([one, one], asked)
 
 
-def test_rules_speak_about_short_answers_and_are_silent_about_captions(captions, replies):
+def test_rules_call_short_answers_right_or_wrong_and_captions_by_the_share_of_facts(captions, replies):
     asked = captions(2, tasks=(Task.CAP, Task.VQA))
     cases = read_cases([replies(asked, "m", lambda number, truth: truth if number < 2 else "no")], asked)
     assert {(one.id, one.rules["m"]) for one in cases} == {
-        ("drawn/0#CAP", None),
+        ("drawn/0#CAP", 1.0),
         ("drawn/0#VQA", 1.0),
-        ("drawn/1#CAP", None),
+        ("drawn/1#CAP", 0.0),
         ("drawn/1#VQA", 0.0),
     }
+
+
+@pytest.mark.parametrize(
+    ("caption", "reply", "said"),
+    [
+        # 1 of 3 stated facts (lesion, size, site), 1 of 2 replied ones
+        ("Gastric ulcer of 8 mm in the antrum.", "Gastric ulcer and a polyp.", 2 * 1 / (3 + 2)),
+        ("Gastric ulcer.", "", 0.0),  # unread
+        ("A picture.", "Gastric ulcer.", None),  # nothing is stated, so nothing can be said
+    ],
+)
+def test_the_rule_of_a_caption_is_its_fact_f1(question, prediction, caption, reply, said):
+    one = question(Task.CAP, "a#CAP", caption=caption)
+    [item] = pair([one], {one.id: prediction(one.id, reply)}, Taxonomy.load())
+    assert by_rules(item) == (None if said is None else pytest.approx(said))
 
 
 @pytest.fixture

@@ -135,13 +135,27 @@ def test_two_judges_and_the_median_of_people_are_compared():
 def test_rules_are_compared_with_correctness_alone():
     judgements = [judged(n, level) for n, level in enumerate((4, 3, 1, 0))]
     rules = {(f"c{n}", "m"): said for n, said in enumerate((1.0, 1.0, 0.0, 0.0))}
-    found = summary(judgements, rules=rules)
+    found = summary(judgements, rules=rules, task_of=dict.fromkeys(TASKS, Task.VQA))
     assert agreement(found, "rules", "Cohen's kappa, level 3 or more") == {"j / rules": 1.0}
     assert agreement(found, "rules", "Spearman", criterion="harmful") == {}
     graded = summary(judgements, rules={key: 0.25 + one / 2 for key, one in rules.items()})
     assert agreement(graded, "rules", "Cohen's kappa, level 3 or more") == {}
     # ranks 4 3 2 1 against 3.5 3.5 1.5 1.5: covariance 4, spreads 5 and 4
-    assert agreement(graded, "rules", "Spearman") == {"j / rules": pytest.approx(4 / 20**0.5)}
+    assert agreement(graded, "rules", "Spearman") == {"j / fact F1": pytest.approx(4 / 20**0.5)}  # of captions
+
+
+def test_rules_of_answers_and_of_captions_are_compared_apart():
+    judgements = [judged(n, level) for n, level in enumerate((4, 3, 1, 0))]
+    # Captions c0, c1 are ordered as the judge orders them; answers c2, c3 the other way round.
+    rules = {("c0", "m"): 0.75, ("c1", "m"): 0.5, ("c2", "m"): 0.0, ("c3", "m"): 1.0}
+    tasks = {**TASKS, "c2": Task.VQA, "c3": Task.VQA}
+    found = summary(judgements, rules=rules, task_of=tasks)
+    assert agreement(found, "rules", "Spearman") == {
+        "j / fact F1": pytest.approx(1.0),
+        "j / rules": pytest.approx(-1.0),
+    }
+    # Levels 1 and 0 are both below 3, so that the judge calls both wrong: agreement as by chance.
+    assert agreement(found, "rules", "Cohen's kappa, level 3 or more") == {"j / rules": pytest.approx(0.0)}
 
 
 def test_a_shift_by_the_order_is_reported_with_its_size():

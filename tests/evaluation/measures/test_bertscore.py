@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gastrovl.core.errors import CheckpointError, ConfigError, MissingExtraError
+from gastrovl.core.types import Task
+from gastrovl.evaluation.evaluate import evaluate
 from gastrovl.evaluation.measures.bertscore import BertScorer, measures, open_scorer
 from gastrovl.evaluation.measures.measure import value
+from gastrovl.evaluation.results import read_results
 
 WORDS = ["gastric", "ulcer", "polyp", "in", "the", "antrum", "red", "small", "no", "mucosa", "normal", "with", "a", "."]
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64}
@@ -195,3 +200,49 @@ def test_a_missing_library_names_its_extra(encoder, monkeypatch):
     monkeypatch.setitem(sys.modules, "bert_score.utils", None)
     with pytest.raises(MissingExtraError, match=r"gastrovl\[bertscore\]"):
         open_scorer(encoder)
+
+
+def test_threads_that_share_a_scorer_take_turns(encoder, monkeypatch):
+    module = sys.modules[measures.__module__]
+    inside, most = [], []
+
+    def slow(_: BertScorer, pairs: list[tuple[str, str]], __: object) -> list[tuple[float, float, float]]:
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.02)
+        inside.pop()
+        return [(0.5, 0.5, 0.5)] * len(pairs)
+
+    monkeypatch.setattr(module, "_scores", slow)
+    shared = open_scorer(encoder)
+    with ThreadPoolExecutor(4) as threads:
+        found = threads.map(lambda place: value(measures([(f"red {place}",)], ["ulcer"], shared)[2]), range(4))
+        assert list(found) == [0.5] * 4
+    assert most == [1, 1, 1, 1]
+
+
+def test_an_evaluation_scores_captions_and_baselines_by_the_model_and_keeps_its_signature(
+    encoder, finished_run, reply_with, tmp_path
+):
+    conversations = finished_run / "data" / "test.jsonl"
+    predictions = reply_with(conversations, tmp_path / "replies.jsonl", lambda one: one.answer)
+    results = evaluate(
+        predictions, conversations, tmp_path / "out", resamples=0, uses_images=False, by_facts=False,
+        bertscore=encoder, bertscore_layer=2,
+    )  # fmt: skip
+    assert results.bertscore == open_scorer(encoder, 2).signature
+    assert read_results(tmp_path / "out" / "results.json") == results
+    own = {one.metric: one for one in results.scores if one.dataset == "all" and one.task is Task.CAP}
+    assert list(own)[4:] == ["bertscore_precision", "bertscore_recall", "bertscore_f1"]  # and no facts
+    assert own["bertscore_f1"].value == pytest.approx(1)
+    assert own["bertscore_f1"].baseline is not None
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert f"<code>{results.bertscore}</code>" in page
+    assert "--no-images --no-facts --bertscore tiny-bert --bertscore-layer 2 -o OUTPUT" in page
+
+
+def test_a_layer_without_a_model_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="name its folder"):
+        evaluate(tmp_path / "replies.jsonl", tmp_path / "test.jsonl", tmp_path / "out", bertscore_layer=2,
+                 train=Path(__file__))  # fmt: skip
+    assert not (tmp_path / "out").exists()

@@ -195,6 +195,16 @@ def test_a_limit_takes_whole_images(run):
     assert any("At most 3 images" in note for note in found.notes)
 
 
+def test_questions_of_a_cell_name_no_mask_that_is_not_beside_them(run, made_up_dataset):
+    path, seen = made_up_dataset / "test.jsonl", []
+    rows = list(read_records(path, Conversation))
+    masked = [one.model_copy(update={"target": one.target.model_copy(update={"mask": "masks/a.png"})}) for one in rows]
+    write_records(path, masked)
+    run(lambda one, _: seen.append(one.target.mask) or one.answer)
+    assert len(seen) == len(rows)
+    assert set(seen) == {None}
+
+
 def test_other_wordings_are_asked_where_the_dataset_has_them(run, made_up_dataset):
     rows = list(read_records(made_up_dataset / "test.jsonl", Conversation))
     other = [

@@ -91,3 +91,10 @@ def test_pictures_of_a_folder_come_in_reading_order_with_words(made_up_run):
     assert places == sorted(places)
     assert all(picture.address.startswith("data:image/png;base64,") for picture in found)
     assert not any(picture.is_detail for picture in found[:2])
+
+
+def test_a_count_without_an_end_is_on_no_axis_of_percent():
+    scores = [score(task=Task.CAP, metric="fact_f1"), score(task=Task.CAP, metric="contradictions", value=3.0)]
+    [axes] = draw_scores(scores).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["fact F1 (%)"]
+    assert axes.get_xlim()[1] < 110

@@ -107,3 +107,17 @@ def test_markdown_shows_every_table_with_as_many_cells_as_columns(scores):
         assert len({line.count("|") for line in lines}) <= 1
     assert "- mind the gap." in text
     assert "- † nothing to find: REC acc@IoU 0.5 of all (test)." in text
+
+
+def test_the_overall_table_tells_of_captions_what_facts_say_and_of_contradictions_how_many():
+    kinds = {"rougeL": 0.5, "bleu4": 0.4, "fact_f1": 0.25, "fact_f1_size": 0.1, "negation_accuracy": 0.75}
+    known = [score(task=Task.CAP, metric=key, value=value) for key, value in kinds.items()]
+    counted = score(task=Task.CAP, metric="contradictions", value=1.25, low=1.0, high=1.5, baseline=2.0)
+    assert [row[:3] for row in overall_table([*known, counted, score(metric="fact_f1")]).rows] == [
+        ("CLS", "accuracy", "–"),
+        ("CAP", "ROUGE-L", "50.0 [88.0, 94.0]"),
+        ("CAP", "fact F1", "25.0 [88.0, 94.0]"),
+        ("CAP", "negation accuracy", "75.0 [88.0, 94.0]"),
+        ("CAP", "contradictions a text (0 or more, lower is better)", "1.250 [1.000, 1.500]"),
+    ]
+    assert overall_table([counted]).rows[1][5] == "2.000 (majority label)"

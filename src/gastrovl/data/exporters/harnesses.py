@@ -23,7 +23,8 @@ from gastrovl.data.exporters.streamed import BuiltImage, stream_built
 
 SPLITS = (Split.VAL, Split.TEST)
 _LABELS = "accuracy", "balanced_accuracy", "macro_f1", "unparsed"
-_TEXTS = "bleu4", "rouge1", "rouge2", "rougeL", "unparsed"
+_TEXTS = "bleu4", "rouge1", "rouge2", "rougeL", "fact_f1", "negation_accuracy", "contradictions", "unparsed"
+_LOWER_IS_BETTER = ("contradictions", "unparsed")
 METRICS = {
     Task.CLS: _LABELS,
     Task.REC: ("acc@0.5", "acc@0.3", "acc@0.75", "mean_iou", "centre_hit", "presence_balanced", "unparsed"),
@@ -177,7 +178,7 @@ def _task_yaml(task: Task, split: Split, labels: str) -> str:
             {
                 "metric": metric,
                 "aggregation": _Function(f"utils.{_function_of(metric)}"),
-                "higher_is_better": metric != "unparsed",
+                "higher_is_better": metric not in _LOWER_IS_BETTER,
             }
             for metric in METRICS[task]
         ],

@@ -15,6 +15,7 @@ from gastrovl.core.types import Task
 from gastrovl.data.card import STRUCTURE
 from gastrovl.data.exporters.streamed import BuiltImage
 from gastrovl.data.frontmatter import front_matter
+from gastrovl.data.lesionmasks import HEADING as MASKS
 
 CARDS = ("README.md", "card.md")  # of a dataset folder; the second of folders built before version 0.2
 FIGURES = "figures"
@@ -70,8 +71,11 @@ def write_hub_card(dataset: Path, folder: Path, exported: Exported, notes: Seque
 
 
 def _with_structure(body: str, structure: str) -> str:
-    """A card whose section on its files is `structure`, in the place of its own or behind its title."""
-    parts = re.split(r"^(?=## )", body, flags=re.MULTILINE)
+    """A card whose section on its files is `structure`, in the place of its own or behind its title.
+
+    That on masks, which are not exported, is left out.
+    """
+    parts = [part for part in re.split(r"^(?=## )", body, flags=re.MULTILINE) if not part.startswith(f"{MASKS}\n")]
     own = next((n for n, part in enumerate(parts) if part.startswith(f"{STRUCTURE}\n")), None)
     parts[slice(1, 1) if own is None else slice(own, own + 1)] = [f"{structure}\n\n"]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"

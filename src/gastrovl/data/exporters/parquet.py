@@ -100,7 +100,7 @@ def _origin(built: BuiltImage) -> dict[str, Any]:
 
 
 def _finding(finding: Finding, size_wh: tuple[int, int]) -> dict[str, Any]:
-    return {**finding.model_dump(mode="json", exclude={"boxes"}), **_boxes(finding.boxes, size_wh)}
+    return {**finding.model_dump(mode="json", exclude={"boxes", "mask"}), **_boxes(finding.boxes, size_wh)}
 
 
 def _dialogue(dialogue: Dialogue, size_wh: tuple[int, int]) -> dict[str, Any]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from gastrovl.core.errors import RecordError
 from gastrovl.core.records import read_records
-from gastrovl.core.types import Conversation, Sample, Split
+from gastrovl.core.types import Conversation, Finding, Sample, Split, Target
 from gastrovl.data.exporters.built import image_name, stored_samples
+
+Named = TypeVar("Named", Finding, Target)
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,8 @@ class BuiltImage:
         path: Of the stored image, on this machine.
         size_wh: Width and height in pixels of the STORED image, which may be smaller than the original.
         conversations: By the name of their file without its ending, in the file's order.
+
+    Neither they nor the sample name masks, which stay in the dataset folder.
     """
 
     sample: Sample
@@ -53,9 +58,14 @@ def stream_built(root: Path) -> Iterator[BuiltImage]:
     queues = {name: _Queue(root / f"{name}.jsonl") for name in conversation_files(root)}
     for sample, path, size_wh in stored_samples(root):
         conversations = {name: items for name, queue in queues.items() if (items := queue.take(sample.id))}
-        yield BuiltImage(sample, path, size_wh, conversations)
+        findings = tuple(_maskless(finding) for finding in sample.findings)
+        yield BuiltImage(sample.model_copy(update={"findings": findings}), path, size_wh, conversations)
     for queue in queues.values():
         queue.check_empty()
+
+
+def _maskless(one: Named) -> Named:
+    return one.model_copy(update={"mask": None}) if one.mask else one
 
 
 class _Queue:
@@ -69,7 +79,7 @@ class _Queue:
     def take(self, sample_id: str) -> tuple[Conversation, ...]:
         found = []
         while self._head is not None and self._head.sample_id == sample_id:
-            found.append(self._head)
+            found.append(self._head.model_copy(update={"target": _maskless(self._head.target)}))
             self._head = next(self._items, None)
         return tuple(found)
 

@@ -78,6 +78,15 @@ def read(root: Path, options: Options, images: ImageFolder) -> Iterator[Annotati
                 yield Annotation(image, said, str(path), box=box)
 
 
+def white_pixels(path: Path, image: ImageFile, threshold: int = 127) -> NDArray[np.bool_]:
+    """Where a mask file of an image is brighter than `threshold` (0-255), (height, width).
+
+    Raises:
+        SourceError: The file is missing or broken, or of another size than the image.
+    """
+    return np.asarray(_pixels(path, image, "L") > threshold)
+
+
 def component_boxes(mask: NDArray[np.bool_], min_area: float = 0.0) -> list[Box]:
     """Tight boxes of the 8-connected components of a mask, (height, width), from the top; the largest always stays."""
     height, width = mask.shape
@@ -155,7 +164,7 @@ def _image_and_class(path: Path, name: str, stems: set[str], options: Options) -
 
 def _marked(path: Path, image: ImageFile, options: Options) -> NDArray[np.bool_]:
     """The one plane of a mask without classes."""
-    mask = _pixels(path, image, "L") > options.threshold
+    mask = white_pixels(path, image, options.threshold)
     if not mask.any():
         raise SourceError(
             f"mask {path}: no pixel above {options.threshold}; expected at least one. Delete it, or lower `threshold`"

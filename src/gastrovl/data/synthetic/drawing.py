@@ -39,11 +39,13 @@ class DrawnImage:
         pixels: RGB, uint8, (height, width, 3).
         site: Term id. A bare esophagus is "normal_esophagus", one with a lesion "lower_esophagus".
         lesions: Term id and tight box of each lesion; boxes of one image do not overlap.
+        masks: Where each lesion is, (height, width).
     """
 
     pixels: NDArray[np.uint8]
     site: str
     lesions: tuple[tuple[str, Box], ...]
+    masks: tuple[NDArray[np.bool_], ...] = ()
 
 
 def draw_image(
@@ -69,12 +71,13 @@ def draw_image(
     camera = camera or draw_camera(for_camera, size_wh)
     scene = DRAW_SITE[site](for_site, camera.grid_wh)
     places = _places(for_lesions, scene, camera, lesions)
-    drawn = []
+    drawn, masks = [], []
     for term, place in places:
         level = DRAW_LESION[term](for_lesions, scene, place)
-        drawn.append((term, from_mask(lesion_mask(level, camera))))
+        masks.append(lesion_mask(level, camera))
+        drawn.append((term, from_mask(masks[-1])))
     name = ("lower_esophagus" if drawn else "normal_esophagus") if site == "esophagus" else site
-    return DrawnImage(render(scene, camera, for_light), name, tuple(drawn))
+    return DrawnImage(render(scene, camera, for_light), name, tuple(drawn), tuple(masks))
 
 
 def _check(site: str, lesions: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""A folder of drawn examinations in the form of a public dataset: images, labels.csv and boxes.json."""
+"""A folder of drawn examinations in the form of a public dataset: images, labels.csv, boxes.json and masks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from gastrovl.core.geometry import to_pixels
@@ -22,8 +23,9 @@ LESION_COUNT_SHARES = (0.36, 0.54, 0.10)  # of frames with no, one and two lesio
 def write_drawn_set(folder: Path, images: int, seed: int, progress: Callable[[int, int], None] | None = None) -> Path:
     """Draw `images` frames; an examination is one camera led through all sites, and never parts across splits.
 
-    Writes `folder/images/*.jpg`, `folder/labels.csv` (file, label, video: one row for each label of a frame) and
-    `folder/boxes.json` (stem -> height, width, bbox: [{label, xmin, ymin, xmax, ymax}] in pixels).
+    Writes `folder/images/*.jpg`, `folder/masks/*.png` (one for each kind of lesion of a frame), `folder/labels.csv`
+    (file, label, video: one row for each label of a frame) and `folder/boxes.json` (stem -> height, width,
+    bbox: [{label, xmin, ymin, xmax, ymax}] in pixels).
 
     Args:
         progress: Called with (frames done, frames in all) after each frame.
@@ -32,10 +34,11 @@ def write_drawn_set(folder: Path, images: int, seed: int, progress: Callable[[in
         `folder`.
     """
     folder = Path(folder)
-    (folder / "images").mkdir(parents=True, exist_ok=True)
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
     rows: list[tuple[str, str, str]] = []
     boxes: dict[str, dict[str, object]] = {}
-    for index, drawn in enumerate(_drawn(folder / "images", images, seed)):
+    for index, drawn in enumerate(_drawn(folder, images, seed)):
         video = index // len(SITES)
         stem = f"drawn-{index:05d}"
         labels = dict.fromkeys((drawn.site, *(term for term, _ in drawn.lesions)))
@@ -57,10 +60,21 @@ def _drawn(folder: Path, images: int, seed: int) -> Iterator[DrawnImage]:
 
     def draw(index: int) -> DrawnImage:
         drawn = draw_frame(seed, index)
-        Image.fromarray(drawn.pixels).save(folder / f"drawn-{index:05d}.jpg", quality=90)
+        stem = f"drawn-{index:05d}"
+        Image.fromarray(drawn.pixels).save(folder / f"images/{stem}.jpg", quality=90)
+        for kind, mask in _masks_by_kind(drawn).items():
+            Image.fromarray(mask.astype(np.uint8) * 255).save(folder / f"masks/{stem}_{kind}.png", compress_level=1)
         return drawn
 
     return in_order(draw, range(images))
+
+
+def _masks_by_kind(drawn: DrawnImage) -> dict[str, NDArray[np.bool_]]:
+    """Everything of each kind of lesion in a frame."""
+    found: dict[str, NDArray[np.bool_]] = {}
+    for (term, _), mask in zip(drawn.lesions, drawn.masks, strict=True):
+        found[term] = found[term] | mask if term in found else mask
+    return found
 
 
 def draw_frame(seed: int, index: int) -> DrawnImage:

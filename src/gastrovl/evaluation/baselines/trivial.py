@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from gastrovl.clinical.answers import BoxAnswer, LabelAnswer, TextAnswer
 from gastrovl.core.types import Box, Kind, Task
+from gastrovl.evaluation.baselines.fixedbox import best_fixed_box, hull_of, largest_of
 from gastrovl.evaluation.baselines.thumbnails import Thumbnails, nearest
 from gastrovl.evaluation.items import Answer
 from gastrovl.evaluation.questions import Question
@@ -80,7 +81,7 @@ def _majority_labels(asked: Sequence[Question], known: Sequence[Question]) -> li
 
 
 def _mean_boxes(asked: Sequence[Question], known: Sequence[Question]) -> list[Baseline]:
-    """One box a question, never "absent"; a label that has no box in training gets the mean of all boxes."""
+    """One box a question, never "absent"; a label that has no box in training gets what suits all boxes."""
     present = [one for one in known if one.boxes]
     if not present:
         return []
@@ -91,7 +92,26 @@ def _mean_boxes(asked: Sequence[Question], known: Sequence[Question]) -> list[Ba
     }
     plain = [of_label.get(_labels(one), overall) for one in asked]
     closer = [of_source.get((one.source, _labels(one)), answer) for one, answer in zip(asked, plain, strict=True)]
-    return [Baseline("mean box", tuple(plain)), Baseline("mean box of the dataset", tuple(closer))]
+    return [
+        Baseline("mean box", tuple(plain)),
+        Baseline("mean box of the dataset", tuple(closer)),
+        Baseline("best fixed box of the dataset", _fixed_boxes(asked, present, largest_of)),
+        Baseline("best fixed hull of the dataset", _fixed_boxes(asked, present, hull_of)),
+    ]
+
+
+def _fixed_boxes(
+    asked: Sequence[Question], present: Sequence[Question], box_of: Callable[[Sequence[Box]], Box]
+) -> tuple[Answer, ...]:
+    """Per dataset and label the one box that suits most, under a protocol that sees several boxes as `box_of` them."""
+
+    def best(some: Sequence[Question]) -> BoxAnswer:
+        return BoxAnswer((best_fixed_box([box_of(one.boxes) for one in some]),))
+
+    overall = best(present)
+    of_label = {key: best(some) for key, some in _by(present, _labels).items()}
+    of_source = {key: best(some) for key, some in _by(present, lambda one: (one.source, _labels(one))).items()}
+    return tuple(of_source.get((one.source, _labels(one)), of_label.get(_labels(one), overall)) for one in asked)
 
 
 def _always_absent(asked: Sequence[Question]) -> Baseline:

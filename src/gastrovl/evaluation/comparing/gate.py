@@ -20,6 +20,7 @@ from gastrovl.evaluation.comparing.verdict import name_of, p_text
 from gastrovl.evaluation.items import read_items
 from gastrovl.evaluation.measures.directions import is_better_low
 from gastrovl.evaluation.results import ALL, MEAN, Results
+from gastrovl.evaluation.showing.names import metric
 from gastrovl.evaluation.statistics.multiplicity import holm
 from gastrovl.evaluation.statistics.power import ALPHA
 
@@ -202,7 +203,10 @@ def _drop(
     if new is None or old is None:
         return Check(what="drop", subject=_name(key), status=Status.SKIPPED, message="no value in one of the results")
     change = 100 * (old - new if is_better_low(key[2]) else new - old)
-    message = f"{100 * new:.1f} now, {100 * old:.1f} then: {change:+.1f} points (allowed: -{limit:g})"
+    if metric(key[2]).is_percent:
+        message = f"{100 * new:.1f} now, {100 * old:.1f} then: {change:+.1f} points (allowed: -{limit:g})"
+    else:  # a point is a hundredth
+        message = f"{new:.3f} now, {old:.3f} then: {change / 100:+.3f} (allowed: -{limit / 100:g})"
     if change >= -limit - _ROUNDING:
         return _check("drop", _name(key), True, message)
     if not has_replies or not config.needs_proof:

@@ -10,9 +10,8 @@ from pathlib import Path
 from gastrovl.core.files import write_text
 from gastrovl.evaluation.comparing.comparison import Compared, Comparison, Family, RightWrong
 from gastrovl.evaluation.comparing.verdict import name_of
-from gastrovl.evaluation.measures.directions import is_better_low
 from gastrovl.evaluation.results import ALL
-from gastrovl.evaluation.showing.names import NO_VALUE, percent
+from gastrovl.evaluation.showing.names import NO_VALUE, name_with_unit, percent, shown, shown_difference
 from gastrovl.evaluation.showing.tables import Table
 from gastrovl.evaluation.statistics.intervals import FEW_GROUPS
 
@@ -53,10 +52,10 @@ def dataset_table(comparison: Comparison) -> Table:
 
 
 def metric_table(comparison: Comparison) -> Table:
-    """Every metric over all datasets; no verdict rests on these, so their p values are not adjusted."""
-    columns = ("task", "metric", "model", "reference, %", "model, %", _GAP, "p", "could show", "n", "groups")
+    """Every metric over all datasets, each in its unit; no verdict rests on these, so p values are not adjusted."""
+    columns = ("task", "metric", "model", "reference", "model", _GAP, "p", "could show", "n", "groups")
     rows = tuple(
-        (*_place(one), _directed(one.metric), one.other, *_values(one), _could_show(one), *_sizes(one))
+        (*_place(one), name_with_unit(one.metric), one.other, *_in_unit(one), *_sizes(one))
         for one in comparison.compared
         if one.dataset == ALL
     )
@@ -109,9 +108,10 @@ def reading_notes(comparison: Comparison) -> list[str]:
         "A reply that could not be read counts as wrong: "
         + ", ".join(f"{one.n_unread} of {one.n} of {one.name} ({one.task} {one.split})" for one in comparison.unread)
         + ".",
-        f"Difference: model minus {comparison.reference}, in percentage points, on the same questions. CI: percentile "
-        f"bootstrap that draws the same groups (patients, exams or videos) for both, {comparison.resamples} resamples, "
-        f"seed {comparison.seed}; each interval is for itself, not adjusted.",
+        f"Difference: model minus {comparison.reference}, in percentage points (in its own unit where a metric is no "
+        "share), on the same questions. CI: percentile bootstrap that draws the same groups (patients, exams or "
+        f"videos) for both, {comparison.resamples} resamples, seed {comparison.seed}; each interval is for itself, not "
+        "adjusted.",
         "p: two-sided. Of the headline metric of a task by swapping the two models in whole groups; of any other by "
         "the bootstrap of its interval. Groups are taken as independent of each other, questions are not.",
         f"p, Holm: adjusted over the {sizes.get(Family.HEADLINE, 0)} headline comparisons over all datasets, on which "
@@ -175,8 +175,12 @@ def _values(one: Compared) -> tuple[str, str, str, str]:
     return percent(one.reference_value), percent(one.other_value), gap + interval, _p(one.p)
 
 
-def _directed(metric: str) -> str:
-    return f"{name_of(metric)} (less is better)" if is_better_low(metric) else name_of(metric)
+def _in_unit(one: Compared) -> tuple[str, ...]:
+    """Both scores, their difference, its p value, and what could be shown, shares in percent and points."""
+    key, gap = one.metric, shown_difference(one.metric, one.difference)
+    if one.low is not None and one.high is not None:
+        gap += f" [{shown_difference(key, one.low)}, {shown_difference(key, one.high)}]"
+    return shown(key, one.reference_value), shown(key, one.other_value), gap, _p(one.p), shown(key, one.detectable)
 
 
 def _could_show(one: Compared) -> str:

@@ -14,6 +14,7 @@ from gastrovl.core.records import read_records
 from gastrovl.core.types import Box, Conversation, Task
 from gastrovl.evaluation import tasks
 from gastrovl.evaluation.items import Item, read_items
+from gastrovl.evaluation.measures import facts
 from gastrovl.evaluation.questions import read_questions
 
 FREE_TEXT = (Task.CAP, Task.VQA, Task.REPORT)  # judged unless told otherwise; rules decide the others
@@ -42,13 +43,18 @@ class Case:
     rules: Mapping[str, float | None]
 
 
-def by_headline(item: Item) -> float | None:
-    """1 or 0 as the reply counts in the headline score of its task; None for captions and reports."""
+def by_rules(item: Item) -> float | None:
+    """1 or 0 as the reply counts in the headline score of its task; of a caption or report, its fact F1.
+
+    None where the true text states no fact.
+    """
+    if item.question.task in tasks.TEXT_TASKS:
+        return facts.f1_of_reply(item.question.references, tasks.given_texts([item.answer])[0], Taxonomy.load())
     is_right = tasks.is_right(item.question, item.answer)
     return None if is_right is None else float(is_right)
 
 
-def read_cases(predictions: Sequence[Path], conversations: Path, *, rule: Rule = by_headline) -> list[Case]:
+def read_cases(predictions: Sequence[Path], conversations: Path, *, rule: Rule = by_rules) -> list[Case]:
     """The questions of a file with the replies of one or more models, in the order of the conversations.
 
     Args:

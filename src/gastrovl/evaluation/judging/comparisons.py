@@ -85,14 +85,15 @@ def agreements(
     readings: Readings,
     group_of: Mapping[str, str],
     *,
-    rules: Mapping[Unit, float | None],
+    rules: Mapping[str, Mapping[Unit, float | None]],
     resamples: int,
     seed: int,
 ) -> list[Agreement]:
     """Every comparison that the levels allow, each with all coefficients.
 
     Args:
-        rules: What the rules say of a reply, for the criterion that means the same; empty for the others.
+        rules: By name of the rules, what they say of a reply, for the criterion that means the same; empty for the
+            others.
     """
     rows: list[Agreement] = []
     middle = {name: _middle(passes) for name, passes in readings.by_name().items()}
@@ -137,9 +138,11 @@ def agreements(
         units, table = _table([readings.people[name, False] for name in readings.raters()])
         add("people, all", f"all {len(readings.raters())} people", units, of_many(table, criterion.most + 1))
     for by, levels in middle.items():
-        units = [unit for unit in levels if rules.get(unit) is not None]
-        if units:
-            add("rules", f"{by} / rules", units, _with_rules([levels[unit] for unit in units], units, rules, criterion))
+        for name, said in rules.items():
+            units = [unit for unit in levels if said.get(unit) is not None]
+            if units:
+                found = _with_rules([levels[unit] for unit in units], units, said, criterion)
+                add("rules", f"{by} / {name}", units, found)
     return rows
 
 

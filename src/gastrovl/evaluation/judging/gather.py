@@ -11,7 +11,7 @@ from gastrovl.core.files import sha256_file, whole_folder
 from gastrovl.core.manifest import write_manifest
 from gastrovl.core.records import read_records
 from gastrovl.core.types import Judgement, Rating
-from gastrovl.evaluation.judging.cases import Rule, by_headline, read_cases, read_places
+from gastrovl.evaluation.judging.cases import Rule, by_rules, read_cases, read_places
 from gastrovl.evaluation.judging.judged import Judged
 from gastrovl.evaluation.judging.report import write_report
 from gastrovl.evaluation.judging.rubric import Rubric, rubrics_of
@@ -26,7 +26,7 @@ def summarise_files(
     judgements: Sequence[Path] = (),
     predictions: Sequence[Path] = (),
     rubrics: Sequence[Rubric] = (),
-    rule: Rule = by_headline,
+    rule: Rule = by_rules,
     resamples: int = 1000,
     seed: int = 7,
     is_replaced: bool = False,

@@ -26,7 +26,7 @@ from gastrovl.core.manifest import read_manifest, write_manifest
 from gastrovl.core.records import write_records
 from gastrovl.core.types import Judgement, Rating, Task
 from gastrovl.evaluation.judging.asking import Ask, Outcome, Request, ask_all
-from gastrovl.evaluation.judging.cases import Case, Rule, by_headline, choose, read_cases, with_dialogue
+from gastrovl.evaluation.judging.cases import Case, Rule, by_rules, choose, read_cases, with_dialogue
 from gastrovl.evaluation.judging.judged import Judged
 from gastrovl.evaluation.judging.prompts import compare_prompt, rate_prompt
 from gastrovl.evaluation.judging.report import write_report
@@ -104,7 +104,7 @@ def judge_predictions(
     rubrics: Sequence[Rubric] = (),
     options: JudgeOptions | None = None,
     ratings: Sequence[Rating] = (),
-    rule: Rule = by_headline,
+    rule: Rule = by_rules,
     workers: int = 1,
     retries_failures: bool = False,
     is_replaced: bool = False,

@@ -25,7 +25,9 @@ from gastrovl.evaluation.judging.rubric import Criterion
 from gastrovl.evaluation.measures.measure import mean_measure, value
 from gastrovl.evaluation.statistics.intervals import LEVEL, intervals
 from gastrovl.evaluation.statistics.proportions import exact_interval
+from gastrovl.evaluation.tasks import TEXT_TASKS
 
+RULES, FACTS = "rules", "fact F1"  # that answers are compared with: right or wrong, and a degree
 _NOTHING = "nothing was rated"
 
 
@@ -70,7 +72,8 @@ def summarise(
         judgements, ratings: Either may be empty.
         criteria: Of the rubric, for names, levels and direction.
         group_of, task_of: By conversation id.
-        rules: (conversation id, model) to what the rules say of that reply, in [0, 1].
+        rules: (conversation id, model) to what the rules say of that reply, in [0, 1]. Of captions and reports that is
+            a degree and of other tasks right or wrong, so that the two are compared apart.
 
     Raises:
         RecordError: A rating or judgement is of an unknown conversation or criterion, or a rubric was used in two
@@ -98,7 +101,7 @@ def summarise(
                 one,
                 readings[one.name],
                 group_of,
-                rules=(rules or {}) if place == 0 else {},
+                rules=_by_kind(rules or {}, task_of) if place == 0 else {},
                 resamples=resamples,
                 seed=seed,
             )
@@ -108,6 +111,13 @@ def summarise(
         failures=tuple(_failures(judgements)),
         notes=tuple(_notes(judgements, ratings, found_preferences)),
     )
+
+
+def _by_kind(rules: Mapping[Unit, float | None], task_of: Mapping[str, Task]) -> dict[str, dict[Unit, float | None]]:
+    found: dict[str, dict[Unit, float | None]] = {}
+    for unit, said in rules.items():
+        found.setdefault(FACTS if task_of[unit[0]] in TEXT_TASKS else RULES, {})[unit] = said
+    return found
 
 
 def _check(everything: Sequence[Judgement | Rating], criteria: Sequence[Criterion], known: Mapping[str, str]) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import math
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ class BertScorer:
     Attributes:
         signature: Model folder, layer, weighting, versions and a fingerprint of the weights: belongs beside the scores.
         known: Scores of pairs (reference, reply) so far; a pair is scored once.
+        lock: Held while texts are scored: threads that share a scorer take turns.
     """
 
     model: Any
@@ -46,6 +48,7 @@ class BertScorer:
     idf: bool
     batch_size: int
     known: dict[tuple[str, str], Score] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 def open_scorer(
@@ -101,6 +104,14 @@ def measures(references: Sequence[References], replies: Sequence[str | None], sc
     """
     wanted = [tuple(text for text in texts if text.strip()) for texts in references]
     given = [(reply or "").strip() for reply in replies]
+    with scorer.lock:
+        table = _table(wanted, given, scorer)
+    applies = np.array([bool(texts) for texts in wanted], dtype=np.bool_)
+    return [mean_measure(name, table[:, place], applies, "no reference has words") for place, name in enumerate(NAMES)]
+
+
+def _table(wanted: Sequence[References], given: Sequence[str], scorer: BertScorer) -> Floats:
+    """Scores of each conversation, (conversations, 3); 0 where a side has no words."""
     pairs = [(text, reply) for texts, reply in zip(wanted, given, strict=True) if reply for text in texts]
     if scorer.idf:  # the weights are those of these references
         scorer.known.clear()
@@ -113,8 +124,7 @@ def measures(references: Sequence[References], replies: Sequence[str | None], sc
     for row, (texts, reply) in enumerate(zip(wanted, given, strict=True)):
         if reply and texts:
             table[row] = max((scorer.known[text, reply] for text in texts), key=lambda score: score[2])
-    applies = np.array([bool(texts) for texts in wanted], dtype=np.bool_)
-    return [mean_measure(name, table[:, place], applies, "no reference has words") for place, name in enumerate(NAMES)]
+    return table
 
 
 class _Weights(dict[int, float]):

@@ -73,13 +73,17 @@ def agree(stated: Sequence[Fact], replied: Sequence[Fact], taxonomy: Taxonomy) -
 
 def _pair(missed: list[Fact], invented: list[Fact], fits: Callable[[Fact, Fact], bool]) -> list[Pair]:
     """Pairs of one kind that fit, each fact once, in order; they are taken out of both lists."""
+    of_kind: dict[Kind, list[Fact]] = {}
+    for other in invented:
+        of_kind.setdefault(other.kind, []).append(other)
     found = []
     for one in list(missed):
-        for other in invented:
-            if one.kind == other.kind and fits(one, other):
+        for other in of_kind.get(one.kind, ()):
+            if fits(one, other):
                 found.append((one, other))
                 missed.remove(one)
                 invented.remove(other)
+                of_kind[one.kind].remove(other)
                 break
     return found
 
@@ -89,15 +93,16 @@ def _deniable(facts: Iterable[Fact]) -> list[Fact]:
 
 
 def _is_opposite(one: Fact, other: Fact) -> bool:
-    return {one.status, other.status} == {Status.PRESENT, Status.ABSENT}
+    return one.status is not other.status and Status.UNCERTAIN not in (one.status, other.status)
 
 
 def _denied_by_a_wider(missed: Iterable[Fact], invented: Sequence[Fact], taxonomy: Taxonomy) -> list[Pair]:
     """Lesions that one text sees and that are a kind of what the other denies; each lesion once."""
     found: list[Pair] = []
+    lesions = [other for other in invented if other.kind == "lesion"]
     for one in missed:
-        for other in invented:
-            if one.kind == other.kind == "lesion" and _is_opposite(one, other):
+        for other in lesions if one.kind == "lesion" else ():
+            if _is_opposite(one, other):
                 seen, denied = (one, other) if one.status is Status.PRESENT else (other, one)
                 is_new = all(seen not in pair for pair in found)
                 if is_new and fact_implies(seen.value, denied.value, taxonomy):
@@ -105,13 +110,13 @@ def _denied_by_a_wider(missed: Iterable[Fact], invented: Sequence[Fact], taxonom
     return found
 
 
-def _near(missed: Iterable[Fact], invented: Sequence[Fact], taxonomy: Taxonomy) -> list[Pair]:
+def _near(missed: Iterable[Fact], invented: Iterable[Fact], taxonomy: Taxonomy) -> list[Pair]:
+    wanted, given = ([one for one in some if one.kind in ("site", "lesion")] for some in (missed, invented))
     return [
         (one, other)
-        for one in missed
-        for other in invented
+        for one in wanted
+        for other in given
         if one.kind == other.kind
-        and one.kind in ("site", "lesion")
         and one.status is other.status
         and (fact_implies(one.value, other.value, taxonomy) or fact_implies(other.value, one.value, taxonomy))
     ]

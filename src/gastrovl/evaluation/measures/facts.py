@@ -6,19 +6,28 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gastrovl.clinical.statements import KINDS, Fact, facts_of
+from gastrovl.clinical.statements import KINDS, facts_of
 from gastrovl.clinical.taxonomy import Taxonomy
-from gastrovl.core.types import Status
-from gastrovl.evaluation.measures.factpairs import STATED_WITH_STATUS, Agreement, agree
-from gastrovl.evaluation.measures.measure import Floats, Measure, first_over_second, ratio
+from gastrovl.evaluation.measures.factcounts import (
+    AGREED,
+    ASKED,
+    NAMED,
+    OPPOSED,
+    REFERENCE_NEAR,
+    REPLY_NEAR,
+    Counts,
+    begin_counts,
+    best_of,
+    counts_of,
+)
+from gastrovl.evaluation.measures.factpairs import Agreement, agree
+from gastrovl.evaluation.measures.measure import Floats, Measure, first_over_second, ratio, value
 
 References = tuple[str, ...]
 PRECISION, RECALL, F1, LENIENT = "fact_precision", "fact_recall", "fact_f1", "fact_f1_lenient"
 NEGATION, CONTRADICTIONS = "negation_accuracy", "contradictions"
 LOWER_IS_BETTER = frozenset({CONTRADICTIONS})
 _NOTHING = "no reference states a fact"
-# A row of counts: matched, replied and stated facts of each kind in turn, then what follows.
-_REPLY_NEAR, _REFERENCE_NEAR, _AGREED, _NAMED, _OPPOSED, _ASKED = range(3 * len(KINDS), 3 * len(KINDS) + 6)
 
 
 def measures(references: Sequence[References], replies: Sequence[str | None], taxonomy: Taxonomy) -> list[Measure]:
@@ -37,17 +46,15 @@ def measures(references: Sequence[References], replies: Sequence[str | None], ta
         share of which both say the same: present, absent or uncertain.
     contradictions: how many things one text states as present and the other as absent, a conversation. Less is better.
     """
-    known: dict[tuple[References, str], Floats] = {}
-    table = np.zeros((len(replies), _ASKED + 1))
-    for row, (wanted, reply) in enumerate(zip(references, replies, strict=True)):
-        pair = (wanted, reply or "")
-        if pair not in known:
-            known[pair] = _counts(_best(*pair, taxonomy)[1])
-        table[row] = known[pair]
-    applies = table[:, _ASKED] > 0
+    return measures_of_counts(begin_counts(references, [replies], taxonomy)()[0])
+
+
+def measures_of_counts(table: Counts) -> list[Measure]:
+    """As `measures`, of one answerer's counts of `factcounts.begin_counts`."""
+    applies = table[:, ASKED] > 0
     kinds = table[:, : 3 * len(KINDS)].reshape(len(table), len(KINDS), 3)
     every = kinds.sum(axis=1)
-    near = np.concatenate([every, table[:, [_REPLY_NEAR, _REFERENCE_NEAR]]], axis=1)
+    near = np.concatenate([every, table[:, [REPLY_NEAR, REFERENCE_NEAR]]], axis=1)
     return [
         Measure(PRECISION, every, first_over_second, applies, "no reply states a fact"),
         Measure(RECALL, every, _recall, applies, _NOTHING),
@@ -57,10 +64,8 @@ def measures(references: Sequence[References], replies: Sequence[str | None], ta
             Measure(f"{F1}_{kind}", kinds[:, place], _f1, applies, f"no reference states a {kind}")
             for place, kind in enumerate(KINDS)
         ),
-        Measure(
-            NEGATION, table[:, [_AGREED, _NAMED]], first_over_second, applies, "no thing is named in both or denied"
-        ),
-        Measure(CONTRADICTIONS, table[:, [_OPPOSED, _ASKED]], first_over_second, applies, _NOTHING),
+        Measure(NEGATION, table[:, [AGREED, NAMED]], first_over_second, applies, "no thing is named in both or denied"),
+        Measure(CONTRADICTIONS, table[:, [OPPOSED, ASKED]], first_over_second, applies, _NOTHING),
     ]
 
 
@@ -69,51 +74,15 @@ def explain(reference: str, reply: str, taxonomy: Taxonomy) -> Agreement:
     return agree(facts_of(reference, taxonomy), facts_of(reply, taxonomy), taxonomy)
 
 
+def f1_of_reply(references: References, reply: str | None, taxonomy: Taxonomy) -> float | None:
+    """`fact_f1` of one reply alone; None where no reference states a fact."""
+    table = np.array([counts_of(best_of(references, reply or "", taxonomy)[1])], dtype=np.int32)
+    return value(next(one for one in measures_of_counts(table) if one.metric == F1))
+
+
 def best_reference(references: References, reply: str | None, taxonomy: Taxonomy) -> str:
     """The reference that `measures` scores a reply against: the best F1, then the most matches, then the first."""
-    return references[_best(references, reply or "", taxonomy)[0]]
-
-
-def _best(references: References, reply: str, taxonomy: Taxonomy) -> tuple[int, Agreement]:
-    """Place of the best reference that states something, and how the reply agrees with it."""
-    replied = facts_of(reply, taxonomy)
-    stated = [facts_of(text, taxonomy) for text in references]
-    # Wordings of one record state the same: they are compared with the reply once.
-    different = {tuple(sorted(map(_key, facts))): place for place, facts in reversed(list(enumerate(stated))) if facts}
-    found = [(place, agree(stated[place], replied, taxonomy)) for place in sorted(different.values())]
-
-    def merit(one: tuple[int, Agreement]) -> tuple[float, int]:
-        matched = len(one[1].matched)
-        return 2 * matched / (len(stated[one[0]]) + len(replied)), matched
-
-    return max(found, key=merit) if found else (0, agree((), (), taxonomy))
-
-
-def _key(fact: Fact) -> tuple[str, ...]:
-    return fact.kind, fact.value, fact.status, fact.of or ""
-
-
-def _counts(found: Agreement) -> Floats:
-    counts = np.zeros(_ASKED + 1)
-    for place, kind in enumerate(KINDS):
-        matched = sum(one.kind == kind for one, _ in found.matched)
-        counts[3 * place : 3 * place + 3] = (
-            matched,
-            matched + sum(one.kind == kind for one in found.invented),
-            matched + sum(one.kind == kind for one in found.missed),
-        )
-    agreed = sum(one.kind in STATED_WITH_STATUS for one, _ in found.matched)
-    turned = [one for one, other in (*found.contradicted, *found.hedged) if one.value == other.value]
-    ignored = [one for one in found.missed if _is_denied(one) and one not in turned]
-    counts[_REPLY_NEAR] = len({id(other) for _, other in found.near})
-    counts[_REFERENCE_NEAR] = len({id(one) for one, _ in found.near})
-    counts[_AGREED], counts[_NAMED] = agreed, agreed + len(turned) + len(ignored)
-    counts[_OPPOSED], counts[_ASKED] = len(found.contradicted), bool(found.matched or found.missed)
-    return counts
-
-
-def _is_denied(fact: Fact) -> bool:
-    return fact.status is Status.ABSENT and fact.kind in STATED_WITH_STATUS
+    return references[best_of(references, reply or "", taxonomy)[0]]
 
 
 def _recall(sums: Floats) -> Floats:

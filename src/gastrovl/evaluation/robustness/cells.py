@@ -208,4 +208,6 @@ def _linked(one: Conversation, source: Path, folder: Path) -> str:
 
 
 def _moved(one: Conversation, path: str, sha256: str) -> Conversation:
-    return one.model_copy(update={"image": one.image.model_copy(update={"path": path, "sha256": sha256})})
+    image = one.image.model_copy(update={"path": path, "sha256": sha256})
+    target = one.target.model_copy(update={"mask": None})  # it stays in the dataset folder
+    return one.model_copy(update={"image": image, "target": target})

@@ -67,10 +67,9 @@ def headline(task: Task, items: Sequence[Item]) -> Credits:
 
 
 def _headline(task: Task, asked: Sequence[Question], answers: Sequence[Answer]) -> Credits:
-    wanted = tasks.HEADLINE[task]
-    found = next(one for one in tasks.measures_of(task, asked, answers) if one.metric == wanted)
+    found = tasks.headline_measure(task, asked, answers)
     earned = np.asarray(found.counts[:, 0], dtype=np.float64)
-    return Credits(wanted, earned, np.asarray(found.counts[:, 1] > 0, dtype=np.bool_))
+    return Credits(found.metric, earned, np.asarray(found.counts[:, 1] > 0, dtype=np.bool_))
 
 
 def rightness(task: Task, items: Sequence[Item]) -> Credits:

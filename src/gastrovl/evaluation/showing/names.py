@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gastrovl.clinical.statements import KINDS
 from gastrovl.core.types import Kind
+from gastrovl.evaluation.measures import facts
 from gastrovl.evaluation.measures.directions import is_better_low
 from gastrovl.evaluation.measures.localisation import SIZES
 from gastrovl.evaluation.measures.shortanswers import EXACT, metric_of
@@ -29,6 +31,18 @@ class Metric:
     low: float | None = 0.0
     high: float | None = 1.0
     is_percent: bool = True
+
+    @property
+    def is_count(self) -> bool:
+        """Whether it begins at a number and has no end, so that it fits on no axis of shares."""
+        return self.low is not None and self.high is None
+
+    @property
+    def unit(self) -> str:
+        """ "%", the range of a number, or nothing where there is no bound."""
+        if self.is_percent or self.low is None:
+            return "%" if self.is_percent else ""
+        return f"{self.low:g} or more" if self.high is None else f"{self.low:g} to {self.high:g}"
 
 
 METRICS: dict[str, Metric] = {
@@ -66,6 +80,20 @@ METRICS: dict[str, Metric] = {
     "rouge1": Metric("ROUGE-1", "words shared with the true text"),
     "rouge2": Metric("ROUGE-2", "pairs of words shared with the true text"),
     "rougeL": Metric("ROUGE-L", "longest common run of words, gaps allowed"),
+    "bertscore_precision": Metric("BERTScore, precision", "how near the reply's words lie to some true one"),
+    "bertscore_recall": Metric("BERTScore, recall", "how near the true words lie to some of the reply"),
+    "bertscore_f1": Metric("BERTScore, F1", "harmonic mean of both, of one conversation; high for any two texts"),
+    facts.PRECISION: Metric("fact precision", "share of the facts stated in replies that the true texts state"),
+    facts.RECALL: Metric("fact recall", "share of the facts stated in the true texts that the replies state"),
+    facts.F1: Metric("fact F1", "harmonic mean of fact precision and recall"),
+    facts.LENIENT: Metric("fact F1, lenient", "a lesion or site counts also where one text names it more broadly"),
+    **{f"{facts.F1}_{kind}": Metric(f"fact F1, {kind}", "of facts of this kind alone") for kind in KINDS},
+    facts.NEGATION: Metric(
+        "negation accuracy", "of things named in both texts or denied by the true one, share with the same status"
+    ),
+    facts.CONTRADICTIONS: Metric(
+        "contradictions a text", "things that one text states and the other denies", high=None, is_percent=False
+    ),
     "ece": Metric("ECE, equal width", "mean gap between confidence and accuracy, 15 bins of equal width"),
     "ece_adaptive": Metric("ECE, equal mass", "mean gap between confidence and accuracy, 15 bins of equal counts"),
     "brier": Metric("Brier score", "mean squared gap between confidence and being right", is_percent=False),
@@ -102,8 +130,7 @@ def metric_name(key: str) -> str:
 def name_with_unit(key: str) -> str:
     """The name with its unit or range, and an arrow where less is better: "ECE, equal width (%, lower is better)"."""
     found = metric(key)
-    unit = "%" if found.is_percent else "" if found.low is None else f"{found.low:g} to {found.high:g}"
-    parts = [unit] * bool(unit) + ["lower is better"] * is_better_low(key)
+    parts = [found.unit] * bool(found.unit) + ["lower is better"] * is_better_low(key)
     return f"{found.name} ({', '.join(parts)})" if parts else found.name
 
 
@@ -112,6 +139,13 @@ def shown(key: str, value: float | None) -> str:
     if value is None:
         return NO_VALUE
     return percent(value) if metric(key).is_percent else f"{value:.3f}"
+
+
+def shown_difference(key: str, value: float | None) -> str:
+    """A difference of a metric in its unit, with its sign: "+6.1" points of a share, "-0.021" of another number."""
+    if value is None:
+        return NO_VALUE
+    return f"{100 * value:+.1f}" if metric(key).is_percent else f"{value:+.3f}"
 
 
 def percent(value: float | None) -> str:

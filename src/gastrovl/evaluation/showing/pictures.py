@@ -19,7 +19,10 @@ KINDS: dict[str, tuple[str, Width]] = {  # first part of a file's name, in readi
     "reliability": ("Share right over confidence, with the number of replies below", "wide"),
     "risk": ("Share of wrong replies among the surest, over the share that is kept", "wide"),
     "radar": ("Model and best trivial baselines on some metrics of every task; areas mean nothing", "normal"),
-    "scores": ("Every metric over all questions, with its 95 % interval and the best trivial baseline", "normal"),
+    "scores": (
+        "Every metric but counts over all questions, with its 95 % interval and the best trivial baseline",
+        "normal",
+    ),
     "classes": ("Recall and precision of each label", "normal"),
     "groups": ("Confusion matrix of the groups of the vocabulary: truth in rows, answers in columns", "normal"),
     "confusion": ("Confusion matrix: truth in rows, answers in columns", "own"),

@@ -14,7 +14,7 @@ from gastrovl.core.figures import GREY, INK, OCHRE, PURPLE, RULE, RUST, TEAL, hi
 from gastrovl.core.types import Score, Split, Task
 from gastrovl.evaluation.results import ALL, MEAN, IouCurve, Results
 from gastrovl.evaluation.showing.confusions import by_group, draw_classes, draw_confusion
-from gastrovl.evaluation.showing.names import metric_name, name_with_unit
+from gastrovl.evaluation.showing.names import metric, metric_name, name_with_unit
 from gastrovl.evaluation.showing.overview import draw_overview
 from gastrovl.evaluation.showing.published import PAPER_NAME, overall_percent
 from gastrovl.evaluation.showing.radar import draw_radar, profiles
@@ -69,9 +69,14 @@ def save_plots(folder: Path, results: Results, taxonomy: Taxonomy) -> list[Path]
 def draw_scores(scores: Sequence[Score]) -> Any:
     """Every metric over all conversations: point, interval, and the best baseline as a diamond.
 
-    Numbers that are no shares are drawn times 100, too, and their range is in their name.
+    Numbers that are no shares are drawn times 100, too, and their range is in their name. Counts without an end are in
+    the tables alone.
     """
-    shown = [score for score in scores if score.dataset == ALL and score.value is not None]
+    shown = [
+        score
+        for score in scores
+        if score.dataset == ALL and score.value is not None and not metric(score.metric).is_count
+    ]
     is_alone = len({score.task for score in shown}) == 1
     figure = new_figure(8.0, 1.3 + 0.3 * max(len(shown), 3))
     axes = figure.subplots()

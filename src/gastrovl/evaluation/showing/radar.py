@@ -20,9 +20,9 @@ _SHOWN = {  # two or three of each task, so that a task does not count for more 
     Task.CLS: ("accuracy", "macro_f1", "hierarchical_f1"),
     Task.REC: ("acc@0.5", "mean_iou", "presence_balanced"),
     Task.REG: ("accuracy", "macro_f1"),
-    Task.CAP: ("rougeL", "bleu4"),
+    Task.CAP: ("rougeL", "bleu4", "fact_f1"),
     Task.VQA: ("exact_match",),
-    Task.REPORT: ("rougeL", "bleu4"),
+    Task.REPORT: ("rougeL", "bleu4", "fact_f1"),
 }
 
 

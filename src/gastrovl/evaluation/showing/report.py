@@ -107,7 +107,11 @@ def command_of(manifest: Manifest) -> str:
     config = manifest.config
     words = ["gastrovl", manifest.stage, config["predictions"], "--conversations", config["conversations"]]
     words += ["--train", config["train"], "--resamples", str(config["resamples"]), "--seed", str(manifest.seed)]
-    return shlex.join([*words, *([] if config["images"] else ["--no-images"]), "-o", "OUTPUT"])
+    words += [] if config["images"] else ["--no-images"]
+    words += [] if config["facts"] else ["--no-facts"]
+    words += ["--bertscore", config["bertscore"]] if config["bertscore"] else []
+    words += ["--bertscore-layer", str(config["bertscore_layer"])] if config["bertscore_layer"] else []
+    return shlex.join([*words, "-o", "OUTPUT"])
 
 
 def _verdict(score: Score) -> str:

@@ -10,11 +10,14 @@ from pathlib import Path
 
 from gastrovl.core.files import write_text
 from gastrovl.core.types import Score, Split, Task
+from gastrovl.evaluation.measures import facts
 from gastrovl.evaluation.results import ALL, MEAN, Results
 from gastrovl.evaluation.showing import published
-from gastrovl.evaluation.showing.names import NO_VALUE, metric_name, name_with_unit, shown
-from gastrovl.evaluation.tasks import HEADLINE
+from gastrovl.evaluation.showing.names import NO_VALUE, metric, metric_name, name_with_unit, shown
+from gastrovl.evaluation.tasks import HEADLINE, TEXT_TASKS
 
+# What a table of main scores shows of texts below the main one, for a right word may stand in a wrong sentence.
+_ALSO = (facts.F1, facts.NEGATION, facts.CONTRADICTIONS)
 _DATASETS = {ALL: "all", MEAN: "mean of datasets"}
 DOUBT = "†"  # beside a score whose `reason` is told below the table
 _NAMED = 4  # scores that a note names
@@ -40,16 +43,21 @@ class Table:
 
 
 def overall_table(scores: Sequence[Score]) -> Table:
-    """Table 4: one row a task, for each split its headline score, n, unread replies and best baseline."""
+    """Table 4: for each task its headline score, n, unread replies and best baseline of each split.
+
+    Captions and reports have rows for their facts as well: F1, negation, contradictions (a count, and no percentage).
+    """
     splits = _splits(scores)
     heads = [h for s in splits for h in (f"{s}, % [95 % CI]", "n", "unread", "best baseline, %")]
     rows = []
     for task in _tasks(scores):
-        cells = [task.value, metric_name(HEADLINE[task])]
-        for split in splits:
-            score = _find(scores, task, HEADLINE[task], ALL, split)
-            cells += _cells(score) if score else [NO_VALUE] * 4
-        rows.append(tuple(cells))
+        known = {score.metric for score in scores if score.task is task}
+        for key in (HEADLINE[task], *(key for key in _ALSO if key in known and task in TEXT_TASKS)):
+            cells = [task.value, metric_name(key) if metric(key).is_percent else name_with_unit(key)]
+            for split in splits:
+                score = _find(scores, task, key, ALL, split)
+                cells += _cells(score) if score else [NO_VALUE] * 4
+            rows.append(tuple(cells))
     return Table("Overall by task", ("task", "metric", *heads), tuple(rows), first_number=2)
 
 

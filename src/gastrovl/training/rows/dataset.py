@@ -25,6 +25,7 @@ from gastrovl.training.rows.augment import View, draw_view
 from gastrovl.training.rows.grounding import RowTargets, TermIndex, cut_mix
 from gastrovl.training.rows.images import ImageStore
 from gastrovl.training.rows.packing import PackedRow, collate, pack, weigh_digits
+from gastrovl.training.rows.perception import PerceptionRows, RowPerception
 from gastrovl.training.rows.sampling import Shares, epoch_order, shares_of
 from gastrovl.training.rows.weighting import weigh_lengths
 
@@ -50,6 +51,7 @@ class Row:
     features: Tensor | None = None
     image: str = ""
     ids: tuple[str, ...] = ()
+    perception: RowPerception | None = None
     size_wh: tuple[int, int] | None = None
 
     @property
@@ -81,13 +83,14 @@ class RowDataset(Dataset[Row]):
         is_training: bool,
         terms: TermIndex | None = None,
         grid_side: int = 0,
+        perception: PerceptionRows | None = None,
         features: Features | None = None,
         cached_views: int = 0,
         view_seed: int = 0,
     ) -> None:
         self.features = features
         self.cached_views, self.view_seed = cached_views if is_training and augment else 0, view_seed
-        self.terms, self.grid_side = terms, grid_side
+        self.terms, self.grid_side, self.perception = terms, grid_side, perception
         self.images, self.processor, self.stage = images, processor, stage
         self.seed, self.max_length, self.augment, self.is_training = seed, max_length, augment, is_training
         self._digit_ids = frozenset(processor.tokenizer.convert_tokens_to_ids(list("0123456789")))
@@ -214,14 +217,17 @@ class RowDataset(Dataset[Row]):
         if self.stage.contrastive_weight:
             captions = [turns[-1][1] for conversation, turns in said if conversation.task == Task.CAP]
             caption = self.processor.tokenizer.encode(captions[0], add_special_tokens=False) if captions else []
-        grounding = self.terms.targets(known, view.move, self.grid_side) if self.terms else None
+        grounding = self.terms.targets(known, view.move, self.grid_side) if self.terms and self.grid_side else None
+        perception = None
+        if self.perception:
+            perception = self.perception.targets(known, group, view, rng if self.is_training else None)
         tasks = tuple(conversation.task for conversation, _ in said[:count])
         ids = tuple(conversation.id for conversation, _ in said[:count])
         if features is not None:
             draw = partial(self.draw, image, view)
-            return Row(draw, packed, tasks, caption, grounding, features, image.path, ids, image.size_wh)
+            return Row(draw, packed, tasks, caption, grounding, features, image.path, ids, perception, image.size_wh)
         square = self.draw(image, view)
-        return Row(lambda: square, packed, tasks, caption, grounding, None, image.path, ids, image.size_wh)
+        return Row(lambda: square, packed, tasks, caption, grounding, None, image.path, ids, perception, image.size_wh)
 
     def _exact(self, conversation: Conversation, view: View) -> dict[str, Box] | None:
         """The boxes behind the words of a view, for codings that would round them anew."""
@@ -242,8 +248,14 @@ class RowDataset(Dataset[Row]):
 class Collator:
     """Rows to the tensors of one batch; with `has_captions` every batch has captions, if only one that nobody reads."""
 
-    def __init__(self, processor: GastroVLProcessor, terms: TermIndex | None, has_captions: bool = False) -> None:
-        self.processor, self.terms, self.has_captions = processor, terms, has_captions
+    def __init__(
+        self,
+        processor: GastroVLProcessor,
+        terms: TermIndex | None,
+        has_captions: bool = False,
+        perception: PerceptionRows | None = None,
+    ) -> None:
+        self.processor, self.terms, self.has_captions, self.perception = processor, terms, has_captions, perception
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         pad = int(self.processor.tokenizer.pad_token_id)
@@ -258,6 +270,10 @@ class Collator:
         grounding = [row.grounding for row in rows if row.grounding is not None]
         if self.terms and len(grounding) == len(rows):
             batch["grounding"] = self.terms.batch(grounding, self.processor)
+        perceived = [row.perception for row in rows if row.perception is not None]
+        if self.perception and len(perceived) == len(rows):
+            packed, ids = [row.packed for row in rows], [row.ids for row in rows]
+            batch["perceived"] = self.perception.batch(perceived, packed, ids, self.processor)
         return batch
 
 

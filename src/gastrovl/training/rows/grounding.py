@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gastrovl.core.errors import RecordError
 from gastrovl.core.types import Box, Conversation, Task
 from gastrovl.model.grounding import UNKNOWN, GroundingTargets
-from gastrovl.model.processor import GastroVLProcessor
+from gastrovl.model.processor import GastroVLProcessor, name_ids
 
 Floats = NDArray[np.float32]
 
@@ -39,12 +39,23 @@ class TermIndex:
                     names.update(zip(conversation.target.terms, said, strict=True))
         if not names:
             raise RecordError(
-                "grounding_weight needs CLS or REG conversations, from which the terms' names are read; found none"
+                "grounding_weight and perception_weight need CLS or REG conversations, from "
+                "which the terms' names are read; found none"
             )
         self.terms = tuple(sorted(names))
         self.names = tuple(names[term] for term in self.terms)
         self._place = {term: number for number, term in enumerate(self.terms)}
-        self._ids: list[list[int]] = []  # of each name, once it has been asked for
+        self._ids: tuple[torch.Tensor, torch.Tensor] | None = None  # once they have been asked for
+
+    def place(self, term: str) -> int | None:
+        """The number of a term, None for one that the training set does not name."""
+        return self._place.get(term)
+
+    def names_as_ids(self, processor: GastroVLProcessor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids of the terms' names and which of them are no padding, both (terms, longest)."""
+        if self._ids is None:
+            self._ids = name_ids(processor.tokenizer, self.names)
+        return self._ids
 
     def targets(self, group: Sequence[Conversation], move: Callable[[Box], Box | None], grid_side: int) -> RowTargets:
         """What is known of one image from its conversations; `move` takes a box into the view that is shown.
@@ -80,14 +91,10 @@ class TermIndex:
 
     def batch(self, rows: Sequence[RowTargets], processor: GastroVLProcessor) -> GroundingTargets:
         """The targets of several images, with the terms' names as token ids."""
-        if not self._ids:
-            self._ids = [processor.tokenizer.encode(" " + name, add_special_tokens=False) for name in self.names]
-        ids = self._ids
-        length = max(len(row) for row in ids)
-        pad = int(processor.tokenizer.pad_token_id)
+        term_ids, term_mask = self.names_as_ids(processor)
         return GroundingTargets(
-            term_ids=torch.tensor([row + [pad] * (length - len(row)) for row in ids]),
-            term_mask=torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in ids]),
+            term_ids=term_ids,
+            term_mask=term_mask,
             image_terms=torch.from_numpy(np.stack([row.image_terms for row in rows])),
             cell_terms=torch.from_numpy(np.stack([row.cell_terms for row in rows])),
             cell_boxes=torch.from_numpy(np.stack([row.cell_boxes for row in rows])),

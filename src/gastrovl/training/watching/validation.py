@@ -38,7 +38,7 @@ def scores(
     """Loss and exact answers, over all and of each task, and for REC mean IoU of single boxes.
 
     An answer is exact under teacher forcing if and only if greedy decoding would give it, so CLS and REG accuracies are
-    those of greedy decoding. A stage without answers reports the grounding loss alone.
+    those of greedy decoding. A stage without answers reports the losses of the heads alone.
 
     Args:
         model: In evaluation mode, see `untouched`.
@@ -51,7 +51,7 @@ def scores(
     places = range(len(dataset))
     numbers = [list(places[number * batch_size :][:batch_size]) for number, _ in mine]
     loader = DataLoader(dataset, batch_sampler=numbers, collate_fn=list)
-    collator = Collator(dataset.processor, dataset.terms)
+    collator = Collator(dataset.processor, dataset.terms, perception=dataset.perception)
     tally: dict[str, list[float]] = defaultdict(list)
     for (_, counts), rows in zip(mine, loader, strict=True):
         found = tally if counts else defaultdict(list)
@@ -60,6 +60,8 @@ def scores(
         with torch.no_grad(), precision():
             if "grounding" in batch:
                 found["grounding_loss"].append(float(model(**inputs, answer_weight=0.0, grounding_weight=1.0).loss))
+            if "perceived" in batch:
+                found["perception_loss"].append(float(model(**inputs, answer_weight=0.0, perception_weight=1.0).loss))
             if stage.answer_weight:
                 output = model(**inputs, with_guesses=True)
                 _tally(rows, batch, output.token_losses.cpu(), output.guesses.cpu(), dataset.processor.decode, found)
