@@ -118,7 +118,7 @@ class PerceptionHead(nn.Module):
 
     def _presence(self, pairs: _Pairs, seen: SeenMap, queries: Tensor, coarse: Tensor) -> Tensor:
         """From what the cells most like the query show, and the frame."""
-        looks = coarse.flatten(1).softmax(dim=-1).unflatten(-1, coarse.shape[1:])
+        looks = coarse.flatten(1).softmax(dim=-1).reshape(coarse.shape)
         found = pairs.gathered(looks, seen.cells)
         said: Tensor = self.is_there(torch.cat([queries, found, seen.frame[pairs.images]], dim=-1))
         return said[:, 0]
