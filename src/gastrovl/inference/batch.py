@@ -206,6 +206,7 @@ def answer_batch(predictor: Predictor, batch: Sequence[Conversation], folder: Pa
             open_image(folder / conversation.image.path),
             tuple((turn.role, turn.text) for turn in conversation.turns[:-1]),
             conversation.task,
+            conversation.image.size_wh,
         )
         for conversation in batch
     ]

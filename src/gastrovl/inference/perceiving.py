@@ -120,7 +120,8 @@ def presence_of(head: PerceptionHead, seen: SeenMap, names: Tensor) -> Tensor:
     """
     count, total = len(seen.cells), len(names)
     images = torch.arange(count, device=names.device).repeat_interleave(total)
-    return head.presence(seen, images, head.of_name(names).repeat(count, 1)).unflatten(0, (count, total)).sigmoid()
+    said: Tensor = head.presence(seen, images, head.of_name(names).repeat(count, 1))
+    return said.reshape(count, total).sigmoid()
 
 
 def names_of(head: PerceptionHead, seen: SeenMap, regions: Sequence[Box], names: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from gastrovl.core.errors import ConfigError
 from gastrovl.core.images import open_image
 from gastrovl.core.types import Box, Task
 from gastrovl.inference.boxdigits import BoxDigits
+from gastrovl.inference.boxlocations import BoxLocations
 from gastrovl.inference.confidence import Chooser, ReplyConfidence
 from gastrovl.inference.description import LABEL_TASKS
 from gastrovl.inference.labelnames import HeldToNames, LabelNames
@@ -37,11 +38,18 @@ class Question:
 
     `task` holds a reply of CLS or REG to the taxonomy's names, and lets a perception head answer CLS, REC and REG;
     without one, and for the others, decoding is free.
+    `size_wh` is that of the original in pixels, where `image` is a smaller copy. Boxes in `turns` are written as in
+    datasets, and so are those of the reply, however the model writes them.
     """
 
     image: Image.Image
     turns: tuple[tuple[str, str], ...]
     task: Task | None = None
+    size_wh: tuple[int, int] | None = None
+
+    @property
+    def original_wh(self) -> tuple[int, int]:
+        return self.size_wh or self.image.size
 
 
 @dataclass(frozen=True)
@@ -65,10 +73,11 @@ class Reply:
 
 
 class Predictor:
-    """Answers greedily, digits of boxes by their median; load once, ask often. The words choose the task.
+    """Answers greedily, digits of boxes by their median, location tokens by their mean; load once, ask often.
 
-    A question that names its task also has its reply held to that task's form, and is answered by the perception head
-    where the checkpoint has one that has learnt it. Without `uses_head` the language model writes every answer.
+    The words choose the task. A question that names its task also has its reply held to that task's form, and is
+    answered by the perception head where the checkpoint has one that has learnt it. Without `uses_head` the language
+    model writes every answer.
     """
 
     def __init__(
@@ -196,7 +205,9 @@ class Predictor:
         """Greedy replies in the language model's words."""
         started = time.perf_counter()
         inputs = self._inputs(questions)
-        confidence = ReplyConfidence(self._choosers(questions, inputs["input_ids"].shape[1]))
+        known, reading = self.processor.locations, self.processor.coding.config.reading
+        locations = BoxLocations(known, reading) if known else None
+        confidence = ReplyConfidence(self._choosers(questions, inputs["input_ids"].shape[1], locations))
         generated = self.model.generate(
             **inputs,
             max_new_tokens=max_new_tokens,
@@ -212,28 +223,35 @@ class Predictor:
         seconds = (time.perf_counter() - started) / len(questions)
         return [
             Reply(
-                text=self._text(question, row[:length]),
+                text=self._text(question, row[:length], locations.of_reply(number, length) if locations else None),
                 confidence=sure,
                 seconds=seconds,
                 stop_reason="end" if end in row else "length",
             )
-            for question, row, length, sure in zip(
-                questions, rows, lengths, confidence.of_replies(lengths), strict=True
+            for number, (question, row, length, sure) in enumerate(
+                zip(questions, rows, lengths, confidence.of_replies(lengths), strict=True)
             )
         ]
 
-    def _text(self, question: Question, ids: list[int]) -> str:
-        return self._label_names.text(ids) if question.task in LABEL_TASKS else self.processor.decode(ids)
+    def _text(self, question: Question, ids: list[int], places: list[float] | None) -> str:
+        if question.task in LABEL_TASKS:
+            return self._label_names.text(ids)
+        return self.processor.decode(ids, question.original_wh, places)
 
-    def _choosers(self, questions: Sequence[Question], prompt_length: int) -> list[Chooser]:
-        choosers: list[Chooser] = [BoxDigits(self.processor.tokenizer)]
+    def _choosers(
+        self, questions: Sequence[Question], prompt_length: int, locations: BoxLocations | None
+    ) -> list[Chooser]:
+        has_digits = self.processor.coding.config.kind == "digits"
+        choosers: list[Chooser] = [BoxDigits(self.processor.tokenizer)] if has_digits else []
         is_held = [question.task in LABEL_TASKS for question in questions]
         if any(is_held):
             choosers.append(HeldToNames(self._label_names, prompt_length, is_held))
+        if locations:
+            choosers.append(locations)  # behind what holds replies to names, so that it leaves those alone
         return choosers
 
     def _inputs(self, questions: Sequence[Question]) -> dict[str, torch.Tensor]:
-        prompts = [self.processor.encode_prompt(question.turns) for question in questions]
+        prompts = [self.processor.encode_prompt(question.turns, question.original_wh) for question in questions]
         length = max(len(prompt) for prompt in prompts)
         pad = int(self.processor.tokenizer.pad_token_id)
         squares = np.stack([self.processor.square(question.image) for question in questions])

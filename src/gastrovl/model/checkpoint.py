@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, LlavaConfig, LlavaProcessor
 
+from gastrovl.core.boxcoding import BoxCodingConfig
 from gastrovl.core.config import Config
 from gastrovl.core.errors import CheckpointError
 from gastrovl.core.files import write_text
@@ -20,6 +21,7 @@ from gastrovl.model.compose import compose
 from gastrovl.model.config import GastroVLConfig, ModelConfig, part_hf_config
 from gastrovl.model.fusion.second_tower import describe_second_tower
 from gastrovl.model.gastrovl import GastroVLForConditionalGeneration
+from gastrovl.model.locations import add_location_tokens, start_smoothly
 from gastrovl.model.presets import resolve
 from gastrovl.model.processor import GastroVLProcessor
 from gastrovl.model.published.processor import ForeignProcessor
@@ -38,6 +40,7 @@ class CheckpointCard(Config):
         recognised: The terms whose presence and regions its perception head has learnt: ids, and names as learnt.
         locates: Whether its perception head has learnt to be asked in words.
         family: `model_type` of a Hugging Face model that was fine-tuned as it is; None for a composed one.
+        box_coding: How boxes are written in its texts; left out of the file where they are written as in datasets.
     """
 
     version: int = VERSION
@@ -47,6 +50,12 @@ class CheckpointCard(Config):
     recognised: dict[str, str] = Field(default_factory=dict)
     locates: bool = False
     family: str | None = None
+    box_coding: BoxCodingConfig = Field(default_factory=BoxCodingConfig)
+
+    @model_serializer(mode="wrap")
+    def _without_default_coding(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        said: dict[str, Any] = handler(self)
+        return said if self.box_coding != BoxCodingConfig() else {k: v for k, v in said.items() if k != "box_coding"}
 
 
 def build_model(
@@ -69,6 +78,8 @@ def build_model(
     assert config.tokenizer is not None
     assert config.chat_template is not None
     tokenizer = load_tokenizer(config.tokenizer, config.chat_template)
+    coding = config.box_coding or BoxCodingConfig()
+    has_new_words = add_location_tokens(tokenizer, coding)
     pixels = image_processor(config.vision.path, part_hf_config(config.vision), config.image_size_px)
     second = None
     if config.vision_2:
@@ -92,7 +103,10 @@ def build_model(
             second_path=config.vision_2.path if config.vision_2 else None,
             perception=config.perception,
         )
-    return model, _processor(model, tokenizer, pixels)
+    processor = _processor(model, tokenizer, pixels, coding)
+    if has_new_words and not only_shape and processor.locations:
+        start_smoothly(model, processor.locations)
+    return model, processor
 
 
 def checkpoint_shape(folder: Path) -> tuple[GastroVLForConditionalGeneration, GastroVLProcessor]:
@@ -113,7 +127,7 @@ def checkpoint_shape(folder: Path) -> tuple[GastroVLForConditionalGeneration, Ga
         pixels = image_processor(str(folder), config.vision_config, card.image_size_px)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder}: cannot be read ({error}); copy or train the checkpoint again") from error
-    return model, _processor(model, tokenizer, pixels)
+    return model, _processor(model, tokenizer, pixels, card.box_coding)
 
 
 def save_checkpoint(
@@ -136,6 +150,7 @@ def save_checkpoint(
         image_size_px=processor.image_size_px,
         recognised=dict(recognised or {}),
         locates=locates,
+        box_coding=processor.coding.config,
     )
     if isinstance(processor, ForeignProcessor):
         save_snapshot(folder, model, processor)
@@ -184,12 +199,18 @@ def load_checkpoint(
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{folder}: cannot be read ({error}); copy or train the checkpoint again") from error
-    return model.eval(), _processor(model, tokenizer, pixels), card
+    return model.eval(), _processor(model, tokenizer, pixels, card.box_coding), card
 
 
-def _processor(model: GastroVLForConditionalGeneration, tokenizer: Any, pixels: Any) -> GastroVLProcessor:
+def _processor(
+    model: GastroVLForConditionalGeneration, tokenizer: Any, pixels: Any, coding: BoxCodingConfig
+) -> GastroVLProcessor:
+    """The processor of a model, which is told where its location tokens are."""
     has_regions = isinstance(model.config, GastroVLConfig) and model.config.region_tokens
-    return GastroVLProcessor(tokenizer, pixels, model.config.image_seq_length, has_regions=has_regions)
+    tokens = model.config.image_seq_length
+    processor = GastroVLProcessor(tokenizer, pixels, tokens, has_regions=has_regions, coding=coding)
+    model.locations = processor.locations
+    return processor
 
 
 def _read_weights(folder: Path, config: LlavaConfig, dtype: torch.dtype) -> GastroVLForConditionalGeneration:

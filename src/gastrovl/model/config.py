@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 from transformers import AutoConfig, LlavaConfig
 
+from gastrovl.core.boxcoding import BoxCodingConfig
 from gastrovl.core.config import Config
 from gastrovl.core.errors import ConfigError
 
@@ -128,6 +129,7 @@ class ModelConfig(Config):
         feature_layer_2: Which of its hidden states is used.
         image_size_2_px: Side of the square it sees; None takes the first tower's.
         perception: A head for boxes, presence and names of regions; None leaves all answers to the language model.
+        box_coding: How boxes are written in what the model reads and says; None writes them as datasets do.
     """
 
     preset: str | None = None
@@ -144,6 +146,7 @@ class ModelConfig(Config):
     feature_layer_2: int = -1
     image_size_2_px: int | None = None
     perception: PerceptionConfig | None = None
+    box_coding: BoxCodingConfig | None = None
 
     @model_validator(mode="after")
     def _is_whole_or_parts(self) -> ModelConfig:

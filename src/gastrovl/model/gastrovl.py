@@ -23,6 +23,7 @@ from gastrovl.model.fusion.attention_pooling import AttentionProjector
 from gastrovl.model.fusion.projector import PooledProjector, QueryProjector, pool_regions
 from gastrovl.model.fusion.second_tower import SecondTower, joined
 from gastrovl.model.grounding import GroundingHead, GroundingTargets
+from gastrovl.model.locations import LocationTokens
 from gastrovl.model.packed.answerloss import answer_loss, answer_scores
 from gastrovl.model.packed.shared_prefix import Backend, answering_states
 from gastrovl.model.perception import PerceptionHead, SeenMap
@@ -151,6 +152,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=has_bias)
         self.grounding: GroundingHead | None = None
         self.packed_attention = Backend.AUTO
+        self.locations: LocationTokens | None = None  # set by whoever knows how boxes are written
         self.contrast: ContrastiveHead | None = None
         self.post_init()
         self.perception = _perception(config, self.model.shape)  # keeps its own initialisation
@@ -194,6 +196,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         segments: Tensor | None = None,
         labels: Tensor | None = None,
         label_weights: Tensor | None = None,
+        label_places: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         caption_ids: Tensor | None = None,
         caption_mask: Tensor | None = None,
@@ -223,6 +226,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
             region_boxes: (images, regions, 4) as fractions, NaN where an image has fewer: the boxes in the questions.
             labels: (rows, length), the token itself where it is part of an answer and IGNORED elsewhere.
             label_weights: (rows, length), weight of each label; 1 when left out.
+            label_places: (rows, length), where a label is a location token its bin, not rounded, and NaN elsewhere.
             num_items_in_batch: Divisor of the summed loss (the weights' sum over all accumulated batches).
             caption_ids, caption_mask: (rows, caption length), texts to contrast with the rows' images.
             caption_rows: Which rows those are; all when left out. May be empty, with one caption that is not read, so
@@ -278,7 +282,10 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
             )
             targets = labels[:, 1:][is_answer]
             weights = None if label_weights is None else label_weights[:, 1:][is_answer]
-            loss = answer_weight * answer_loss(states, self.lm_head, targets, weights, num_items_in_batch)
+            soft = None
+            if self.locations is not None and label_places is not None:
+                soft = self.locations.soft_targets(label_places[:, 1:][is_answer])
+            loss = answer_weight * answer_loss(states, self.lm_head, targets, weights, num_items_in_batch, soft=soft)
             if with_guesses:
                 token_losses, guesses = answer_scores(states, self.lm_head, targets)
         if contrastive_weight and caption_ids is not None and caption_mask is not None:

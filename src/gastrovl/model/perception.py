@@ -89,7 +89,7 @@ class PerceptionHead(nn.Module):
 
     def look(self, features: Tensor) -> SeenMap:
         """What is kept of tower features, (images, grid_side ** 2, vision_width), for any number of queries."""
-        grid = self.norm(features).transpose(1, 2).unflatten(-1, (self.grid_side, self.grid_side))
+        grid = self.norm(features).transpose(1, 2).reshape(len(features), -1, self.grid_side, self.grid_side)
         cells = self.neck(grid)
         return SeenMap(self.keys(cells), cells, cells.mean(dim=(2, 3)))
 
@@ -99,7 +99,7 @@ class PerceptionHead(nn.Module):
         pairs = _Pairs(images, len(seen.cells))
         masks = self._likeness(pairs, seen.keys, queries)
         coarse = nn.functional.avg_pool2d(masks[:, None], masks.shape[-1] // side)[:, 0]
-        weights = self.box(queries).unflatten(-1, (_READ, width)) / width**0.5
+        weights = self.box(queries).reshape(-1, _READ, width) / width**0.5
         read = pairs.products(weights, seen.cells) + self.box_bias[:, None, None]
         reach = nn.functional.softplus(read[:, :4]) * _REACH
         middles = (torch.arange(side, device=read.device, dtype=read.dtype) + 0.5) / side

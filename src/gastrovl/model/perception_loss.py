@@ -130,7 +130,7 @@ def cell_boxes(boxes: Tensor, side: int) -> Tensor:
     areas = ((boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1]))[..., None, None]
     areas = areas.where(is_inside, areas.new_tensor(torch.inf))
     smallest, number = areas.min(dim=1)  # (pairs, side, side)
-    chosen = boxes.gather(1, number.flatten(1)[..., None].expand(-1, -1, 4)).unflatten(1, number.shape[1:])
+    chosen = boxes.gather(1, number.flatten(1)[..., None].expand(-1, -1, 4)).reshape(*number.shape, 4)
     return chosen.where(smallest.isfinite()[..., None], chosen.new_tensor(torch.nan))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from gastrovl.core.boxcoding import BoxCoding, BoxCodingConfig, SizeWH, unread
 from gastrovl.core.boxtext import BOX_PATTERN, decode_box
-from gastrovl.core.errors import ModelInputError
+from gastrovl.core.errors import BoxTextError, ModelInputError
 from gastrovl.core.types import Box
+from gastrovl.model.locations import LocationTokens
 from gastrovl.model.tokenizer import IMAGE_TOKEN
 
 
@@ -25,12 +27,14 @@ class Dialogue:
 
     Attributes:
         regions: The boxes asked about, in their order; each is followed by a token of its own.
+        places: Of each location token in an answer, in their order, the bin it should say, not rounded.
     """
 
     ids: list[int]
     is_answer: list[bool]
     prefix: int
     regions: tuple[Box, ...] = ()
+    places: tuple[float, ...] = ()
 
 
 class GastroVLProcessor:
@@ -39,30 +43,58 @@ class GastroVLProcessor:
     Attributes:
         image_tokens: How many times the image token is repeated for one image.
         has_regions: Whether a box in a question is followed by one more image token, for what it encloses.
+        coding: How boxes are written for the model. Turns come in, and replies go out, as datasets write them.
+        locations: The location tokens of coding `tokens`, else None.
     """
 
-    def __init__(self, tokenizer: Any, image_processor: Any, image_tokens: int, *, has_regions: bool = False) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        image_processor: Any,
+        image_tokens: int,
+        *,
+        has_regions: bool = False,
+        coding: BoxCodingConfig | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
         self.image_processor = image_processor
         self.image_tokens = image_tokens
         self.has_regions = has_regions
+        self.write_boxes_as(coding or BoxCodingConfig())
         self.image_token_id: int = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
 
     @property
     def image_size_px(self) -> int:
         return int(self.image_processor.size["height"])
 
-    def encode_dialogue(self, turns: Sequence[tuple[str, str]]) -> Dialogue:
+    def write_boxes_as(self, coding: BoxCodingConfig) -> None:
+        """Choose how boxes are written.
+
+        Raises:
+            TokenizerError: The tokenizer lacks the location tokens of the coding.
+        """
+        self.coding = BoxCoding(coding)
+        self.locations = LocationTokens.of(self.tokenizer, coding)
+
+    def encode_dialogue(
+        self, turns: Sequence[tuple[str, str]], size_wh: SizeWH | None = None, exact: Mapping[str, Box] | None = None
+    ) -> Dialogue:
         """A whole dialogue of (role, text) turns, the image before the first user turn.
 
         The tokenizer's template is used, not the processor's: with transformers < 5.18 that one loses the answer mask.
 
+        Args:
+            size_wh: Of the original image, in pixels; for boxes that are written in them.
+            exact: The boxes themselves, by their text in `turns`, see `BoxCoding.encode_text`.
+
         Raises:
             ModelInputError: The chat template marks no answer.
-            BoxTextError: A box in a question is reversed or leaves the image, and the model takes regions.
+            BoxTextError: A box in a question is reversed or leaves the image, and the model takes regions, or any box
+                is so and is written in another coding.
         """
+        coded, places = self._coded(turns, size_wh, exact)
         encoded = self.tokenizer.apply_chat_template(
-            self._messages(turns), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+            self._messages(coded), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
         )
         place, ids = self._with_image(encoded["input_ids"])
         mask = encoded["assistant_masks"]
@@ -73,12 +105,12 @@ class GastroVLProcessor:
             )
         is_answer = [bool(flag) for flag in mask]
         is_answer[place:place] = [False] * (self.image_tokens - 1)
-        return Dialogue(ids, is_answer, place + self.image_tokens, self.regions(turns))
+        return Dialogue(ids, is_answer, place + self.image_tokens, self.regions(turns), places)
 
-    def encode_prompt(self, turns: Sequence[tuple[str, str]]) -> list[int]:
+    def encode_prompt(self, turns: Sequence[tuple[str, str]], size_wh: SizeWH | None = None) -> list[int]:
         """Token ids of a dialogue that ends with a user turn, ready for an answer."""
         encoded = self.tokenizer.apply_chat_template(
-            self._messages(turns), tokenize=True, return_dict=True, add_generation_prompt=True
+            self._messages(self._coded(turns, size_wh)[0]), tokenize=True, return_dict=True, add_generation_prompt=True
         )
         return self._with_image(encoded["input_ids"])[1]
 
@@ -91,9 +123,22 @@ class GastroVLProcessor:
         texts = [text for role, text in turns if role == "user" and self.has_regions]
         return tuple(decode_box(found.group(0)) for text in texts for found in BOX_PATTERN.finditer(text))
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of generated ids, special tokens left out, stripped."""
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
+    def decode(self, ids: Sequence[int], size_wh: SizeWH | None = None, places: Sequence[float] | None = None) -> str:
+        """The text of generated ids, special tokens left out, stripped, with boxes as datasets write them.
+
+        Where boxes are broken they stay as the model wrote them, see `boxcoding.unread`.
+
+        Args:
+            size_wh: Of the original image, in pixels.
+            places: The bin of each location token in `ids`, not rounded, where more is known than the tokens say.
+        """
+        text = str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
+        if self.coding.is_plain:
+            return text
+        try:
+            return self.coding.decode_text(text, size_wh, places)
+        except BoxTextError:
+            return unread(text)
 
     def square(self, image: Image.Image, side: int | None = None) -> NDArray[np.uint8]:
         """The image squashed to a square, uint8 (side, side, 3); the model's own size when `side` is None.
@@ -115,6 +160,21 @@ class GastroVLProcessor:
         del input_ids
         return {}
 
+    def _coded(
+        self, turns: Sequence[tuple[str, str]], size_wh: SizeWH | None, exact: Mapping[str, Box] | None = None
+    ) -> tuple[Sequence[tuple[str, str]], tuple[float, ...]]:
+        """Turns as the model reads and says them, and the places of the location tokens it says."""
+        if self.coding.is_plain:
+            return turns, ()
+        coded: list[tuple[str, str]] = []
+        places: list[float] = []
+        for role, text in turns:
+            said, boxes = self.coding.encode_text(text, size_wh, exact, sorts=role == "assistant")
+            coded.append((role, said))
+            if role == "assistant" and self.locations:
+                places += [place for box in boxes for place in self.coding.places(box)]
+        return coded, tuple(places)
+
     def _messages(self, turns: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
         messages = [{"role": role, "content": text} for role, text in turns]
         if not messages or messages[0]["role"] != "user":
@@ -125,7 +185,8 @@ class GastroVLProcessor:
             if IMAGE_TOKEN in message["content"]:
                 raise ModelInputError(f"a turn holds {IMAGE_TOKEN!r}; the image's place is set here, not in the text")
             if self.has_regions and message["role"] == "user":
-                message["content"] = BOX_PATTERN.sub(lambda found: found.group(0) + IMAGE_TOKEN, message["content"])
+                marked = self.coding.pattern.sub(lambda found: found.group(0) + IMAGE_TOKEN, message["content"])
+                message["content"] = marked
         messages[0]["content"] = IMAGE_TOKEN + "\n" + messages[0]["content"]
         return messages
 

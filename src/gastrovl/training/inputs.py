@@ -10,9 +10,11 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
+from gastrovl.core.boxcoding import BoxCodingConfig
 from gastrovl.core.errors import ChangedInputError, ConfigError, TokenizerError
 from gastrovl.core.files import write_text
 from gastrovl.model import adapters
+from gastrovl.model.locations import LocationTokens, add_location_tokens
 from gastrovl.model.presets import resolve
 from gastrovl.model.tokenizer import IMAGE_TOKEN, load_tokenizer
 from gastrovl.training.config import TrainConfig
@@ -88,10 +90,10 @@ def check_tokenizer(model: Any, tokenizer: Any, config: TrainConfig) -> None:
                 "expects "
                 f"id {wanted}; they are of different models. Take the tokenizer that came with the weights"
             )
-    _check_named(tokenizer, config, where)
+    _check_named(tokenizer, config, where, inner.locations)
 
 
-def _check_named(tokenizer: Any, config: TrainConfig, where: str) -> None:
+def _check_named(tokenizer: Any, config: TrainConfig, where: str, locations: LocationTokens | None) -> None:
     """Compare with the tokenizer that the weights bring, where the config names one beside it."""
     said = config.model.tokenizer
     if said is None:
@@ -99,8 +101,10 @@ def _check_named(tokenizer: Any, config: TrainConfig, where: str) -> None:
     described = resolve(config.model)
     if config.start_from:
         assert described.chat_template is not None
-        named = load_tokenizer(said, described.chat_template).get_vocab()
-        _compare(named, tokenizer.get_vocab(), f"{where}: model.tokenizer {said!r}", "the checkpoint's own")
+        named = load_tokenizer(said, described.chat_template)
+        if locations is not None:  # a run adds them itself
+            add_location_tokens(named, BoxCodingConfig(kind="tokens", bins=locations.count))
+        _compare(named.get_vocab(), tokenizer.get_vocab(), f"{where}: model.tokenizer {said!r}", "the checkpoint's own")
     elif described.language is not None and described.language.path is not None:
         folder = Path(described.language.path)
         if not (folder / "tokenizer.json").is_file():

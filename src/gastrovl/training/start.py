@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from gastrovl.core.boxcoding import BoxCodingConfig, location_word
 from gastrovl.core.errors import ConfigError
 from gastrovl.model import adapters
 from gastrovl.model.checkpoint import build_model, load_checkpoint
@@ -17,6 +18,7 @@ from gastrovl.model.packed.shared_prefix import Backend
 from gastrovl.model.presets import resolve
 from gastrovl.model.processor import GastroVLProcessor
 from gastrovl.model.quantise import quantise
+from gastrovl.model.tokenizer import load_tokenizer
 from gastrovl.training.config import Part, TrainConfig
 from gastrovl.training.inputs import check_tokenizer
 
@@ -34,9 +36,11 @@ def start_model(config: TrainConfig) -> tuple[Any, GastroVLProcessor]:
                 f"start_from {config.start_from}: is {kind}; describe it under `model` as the run that made it did "
                 "(`huggingface` for one that was published whole, and only then)"
             )
+        _recode(model, processor, config)
     else:
         model, processor = build_model(config.model, config.seed)
     check_tokenizer(model, processor.tokenizer, config)
+    _check_words_learn(processor, config)
     if config.quantise:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         quantise(model, config.quantise, device, getattr(torch, config.precision))
@@ -50,6 +54,41 @@ def start_model(config: TrainConfig) -> tuple[Any, GastroVLProcessor]:
     if any(stage.contrastive_weight for stage in config.stages):
         adapters.inner(model).add_contrastive_head()
     return model, processor
+
+
+def _recode(model: Any, processor: GastroVLProcessor, config: TrainConfig) -> None:
+    """Write boxes as the config says from here on, where the checkpoint has the words for it."""
+    said, own = config.model.box_coding, processor.coding.config
+    if said is None or said == own:
+        return
+    if _bins(said) != _bins(own):
+        raise ConfigError(
+            f"start_from {config.start_from}: writes boxes as {own.kind} ({own.bins} bins), model.box_coding asks for "
+            f"{said.kind} ({said.bins} bins), and location tokens are given to a model when it is built; leave "
+            "model.box_coding out, or start from parts"
+        )
+    processor.write_boxes_as(said)
+    model.locations = processor.locations
+
+
+def _bins(coding: BoxCodingConfig) -> int:
+    """How many location tokens a coding needs."""
+    return coding.bins if coding.kind == "tokens" else 0
+
+
+def _check_words_learn(processor: GastroVLProcessor, config: TrainConfig) -> None:
+    """Refuse location tokens whose embeddings would stay as they were drawn."""
+    is_taught = any(Part.LANGUAGE in stage.trains and Part.LANGUAGE not in stage.layers for stage in config.stages)
+    if not processor.locations or config.start_from or is_taught:
+        return
+    described = resolve(config.model)
+    assert described.tokenizer is not None
+    assert described.chat_template is not None
+    if location_word(0) not in load_tokenizer(described.tokenizer, described.chat_template).get_vocab():
+        raise ConfigError(
+            "model.box_coding `tokens` adds words to the language model, and no stage trains its embeddings: adapters "
+            "(`lora`) and `layers` leave them as they are; add a stage that trains `language`, or write boxes as digits"
+        )
 
 
 def choose_attention(model: Any, config: TrainConfig, say: Say) -> None:

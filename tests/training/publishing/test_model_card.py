@@ -101,3 +101,15 @@ def test_an_unfinished_run_gets_no_card(finished):
     (finished / "manifest.json").unlink()
     with pytest.raises(CheckpointError, match=r"no manifest\.json there"):
         write_model_card(finished)
+
+
+def test_a_card_says_how_a_model_writes_boxes_where_it_does_so_in_its_own_way(finished):
+    as_usual = write_model_card(finished).read_text(encoding="utf-8")
+    card = json.loads((finished / "gastrovl.json").read_text(encoding="utf-8"))
+    (finished / "gastrovl.json").write_text(json.dumps(card | {"box_coding": {"kind": "pixels"}}), encoding="utf-8")
+
+    text = write_model_card(finished).read_text(encoding="utf-8")
+
+    assert "Inside the model" not in as_usual
+    assert "written as pixels" in text
+    assert "`{<160><240><480><480>}`" in text

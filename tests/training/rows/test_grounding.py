@@ -104,7 +104,7 @@ def test_a_box_that_left_the_view_is_in_no_cell(index):
 
 
 def test_without_labels_there_are_no_names_to_read():
-    with pytest.raises(RecordError, match="grounding_weight needs CLS or REG conversations"):
+    with pytest.raises(RecordError, match="grounding_weight and perception_weight need CLS or REG"):
         TermIndex([REC_POLYP])
 
 

@@ -9,6 +9,7 @@ gradient of a piece follows from its softmax in closed form, so it is worked out
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,6 +21,33 @@ from gastrovl.core.errors import ModelInputError
 CHUNK_BYTES = 64 * 2**20  # of float32 logits that exist at once
 
 
+@dataclass(frozen=True)
+class SoftTargets:
+    """Answers whose right token is a bell over neighbouring tokens, worked out a piece at a time.
+
+    Attributes:
+        rows: Which answers, ascending, (soft,).
+        middles, widths: Mean and standard deviation of each bell, in tokens from `first` on, (soft, 1).
+        first, count: The ids that a bell lies on.
+    """
+
+    rows: Tensor
+    middles: Tensor
+    widths: Tensor
+    first: int
+    count: int
+
+    @property
+    def ids(self) -> slice:
+        return slice(self.first, self.first + self.count)
+
+    def within(self, part: slice) -> tuple[Tensor, Tensor]:
+        """Of the answers `part`: which of them are soft, counted from its start, (k,), and their shares, (k, count)."""
+        low, high = torch.searchsorted(self.rows, self.rows.new_tensor([part.start, part.stop])).tolist()
+        steps = torch.arange(self.count, device=self.middles.device) - self.middles[low:high]
+        return self.rows[low:high] - part.start, (-0.5 * (steps / self.widths[low:high]) ** 2).softmax(dim=1)
+
+
 def answer_loss(
     states: Tensor,
     head: nn.Module,
@@ -27,6 +55,7 @@ def answer_loss(
     weights: Tensor | None = None,
     divisor: Tensor | float | None = None,
     *,
+    soft: SoftTargets | None = None,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> Tensor:
     """Cross-entropy of answer tokens: weighted sum over `divisor`, or over the weights' own sum when None.
@@ -37,6 +66,7 @@ def answer_loss(
             on it, quantised, sharded by hooks) runs as it is and once more in the backward pass.
         targets: The tokens to be said, (answers,).
         weights: Of each token, (answers,); 1 when None.
+        soft: Which answers are compared with a bell over tokens, in the place of their target.
         chunk_bytes: Bound on the float32 logits that exist at once; at least one position's exist.
 
     Returns:
@@ -54,10 +84,19 @@ def answer_loss(
     scale = scale / (scale.sum() if divisor is None else divisor)
     if _is_plain(head):
         function: Any = _LinearCrossEntropy
-        loss: Tensor = function.apply(states, head.weight, head.bias, targets, scale, chunk_bytes)
+        loss: Tensor = function.apply(states, head.weight, head.bias, targets, scale, soft, chunk_bytes)
         return loss
     pieces = [
-        checkpoint(_piece_loss, head, states[part], targets[part], scale[part], use_reentrant=False)
+        checkpoint(
+            _piece_loss,
+            head,
+            states[part],
+            targets[part],
+            scale[part],
+            soft.within(part) if soft else None,
+            soft.ids if soft else None,
+            use_reentrant=False,
+        )
         for part in _pieces(len(targets), _vocabulary(head), chunk_bytes)
     ]
     return torch.stack(pieces).sum()
@@ -95,8 +134,20 @@ def _pieces(answers: int, vocabulary: int, chunk_bytes: int) -> Iterator[slice]:
         yield slice(start, min(start + length, answers))
 
 
-def _piece_loss(head: nn.Module, states: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
-    losses = nn.functional.cross_entropy(head(states).float(), targets, reduction="none")
+def _piece_loss(
+    head: nn.Module,
+    states: Tensor,
+    targets: Tensor,
+    scale: Tensor,
+    soft: tuple[Tensor, Tensor] | None,
+    ids: slice | None,
+) -> Tensor:
+    logits = head(states).float()
+    losses = nn.functional.cross_entropy(logits, targets, reduction="none")
+    if soft is not None:
+        rows, shares = soft
+        bells = logits[rows].logsumexp(dim=1) - (logits[rows][:, ids] * shares).sum(dim=1)
+        losses = losses.index_put((rows,), bells)
     return (losses * scale).sum()
 
 
@@ -105,7 +156,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, scale: Tensor, chunk_bytes: int
+        ctx: Any,
+        states: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        scale: Tensor,
+        soft: SoftTargets | None,
+        chunk_bytes: int,
     ) -> Tensor:
         wants_states, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         by_states = torch.empty_like(states) if wants_states else None
@@ -118,11 +176,18 @@ class _LinearCrossEntropy(torch.autograd.Function):
             logits = logits.float()
             place = targets[part].unsqueeze(1)
             norm = logits.logsumexp(dim=1, keepdim=True)
-            total += ((norm - logits.gather(1, place)).squeeze(1) * scale[part]).sum()
+            said, taken = logits.gather(1, place), torch.full_like(norm, -1.0)
+            if soft is not None:
+                rows, shares = soft.within(part)
+                said[rows] = (logits[rows, soft.ids] * shares).sum(dim=1, keepdim=True)
+                taken[rows] = 0.0
+            total += ((norm - said).squeeze(1) * scale[part]).sum()
             if not (wants_states or wants_weight or wants_bias):
                 continue
             slope = logits.sub_(norm).exp_()  # softmax
-            slope.scatter_add_(1, place, torch.full_like(norm, -1.0))
+            slope.scatter_add_(1, place, taken)
+            if soft is not None:
+                slope[rows, soft.ids] -= shares
             slope.mul_(scale[part].unsqueeze(1))
             if by_bias is not None:
                 by_bias += slope.sum(dim=0).to(by_bias.dtype)
@@ -142,4 +207,4 @@ class _LinearCrossEntropy(torch.autograd.Function):
             raise RuntimeError("the gradient of an answer loss is given away once; run the forward pass again")
         given = [None if part is None else part.mul_(slope.to(part.dtype)) for part in ctx.gradients]
         ctx.gradients = None  # scaled in place: a copy of the head's gradient would be as large as the head
-        return (*given, None, None, None)
+        return (*given, None, None, None, None)

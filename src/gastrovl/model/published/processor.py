@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gastrovl.core.boxcoding import SizeWH
 from gastrovl.core.errors import CheckpointError, ModelInputError
+from gastrovl.core.types import Box
 from gastrovl.model.processor import Dialogue, GastroVLProcessor
 from gastrovl.model.published.families import Family, Preparation, Shown
 
@@ -45,13 +47,16 @@ class ForeignProcessor(GastroVLProcessor):
     def image_size_px(self) -> int:
         return self._shown.side_px
 
-    def encode_dialogue(self, turns: Sequence[tuple[str, str]]) -> Dialogue:
-        """A whole dialogue of (role, text) turns, up to the end of its last answer.
+    def encode_dialogue(
+        self, turns: Sequence[tuple[str, str]], size_wh: SizeWH | None = None, exact: Mapping[str, Box] | None = None
+    ) -> Dialogue:
+        """A whole dialogue of (role, text) turns, up to the end of its last answer; boxes stay as they are written.
 
         Raises:
             ModelInputError: The template writes the tokens of a prompt differently once its answer follows, or there is
                 no answer.
         """
+        del size_wh, exact
         ids = self._ids(turns)
         is_answer, end = [False] * len(ids), 0
         for number, (role, _) in enumerate(turns):
@@ -76,8 +81,9 @@ class ForeignProcessor(GastroVLProcessor):
         is_answer[place:place] = [False] * (self.image_tokens - 1)
         return Dialogue(ids, is_answer[: len(ids)], place + self.image_tokens)
 
-    def encode_prompt(self, turns: Sequence[tuple[str, str]]) -> list[int]:
+    def encode_prompt(self, turns: Sequence[tuple[str, str]], size_wh: SizeWH | None = None) -> list[int]:
         """Token ids of a dialogue that ends with a user turn, ready for an answer."""
+        del size_wh
         return self._with_image(self._ids(turns, asks=True))[1]
 
     def pixels(self, squares: NDArray[np.uint8]) -> Tensor:

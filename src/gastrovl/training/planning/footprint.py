@@ -98,7 +98,7 @@ def footprint(
     """Measure a stage; the model's parameters are opened and frozen as the stage does it.
 
     Args:
-        model: On the meta device, with the adapters and the grounding head that the run adds.
+        model: On the meta device, with the adapters and the training heads that the run adds.
         row: How long rows are.
         is_mixed: Whether the stage computes in bfloat16 beside float32 weights.
         is_tower_cached: Whether the tower's features are read instead of computed.
@@ -242,6 +242,9 @@ def _trace(
         loss = images.sum() * 0.0
         if stage.grounding_weight and model.grounding is not None:
             loss = loss + _grounded(model.grounding, images)
+        if stage.perception_weight and model.perception is not None:
+            seen = model.perception.look(features)  # what it says of a few pairs is small beside what it keeps
+            loss = loss + seen.keys.sum() + seen.cells.sum()
         before, kept_before = flops.get_total_flops(), kept.bytes
         if stage.contrastive_weight:
             loss = loss + _read(model, images[:, :0], row.caption, mode).sum()

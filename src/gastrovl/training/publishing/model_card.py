@@ -17,12 +17,13 @@ from typing import Any
 import yaml
 from safetensors import safe_open
 
+from gastrovl.core.boxcoding import BoxCoding, BoxCodingConfig
 from gastrovl.core.errors import CheckpointError
 from gastrovl.core.files import sha256_file, write_text
 from gastrovl.core.frontmatter import PAPER, licence_fields, yaml_block
 from gastrovl.core.manifest import Manifest, read_manifest
 from gastrovl.core.trainlog import by_stage, read_log, series_of
-from gastrovl.core.types import Conversation, Score
+from gastrovl.core.types import Box, Conversation, Score
 from gastrovl.model.config import PartConfig
 from gastrovl.training.config import TrainConfig
 from gastrovl.training.watching.picture import NAME as PICTURE
@@ -99,7 +100,7 @@ def write_model_card(folder: Path, scores: Sequence[Score] = (), *, measured: da
         f"**{NOTICE}**",
         _model(folder, config, facts, is_plain),
         _use(),
-        _loading(architecture if is_plain else None),
+        _loading(architecture if is_plain else None, _coding(folder)),
         _training(folder, config, facts, manifest),
         _scores(shown, measured),
         _limits(),
@@ -169,7 +170,12 @@ def _use() -> str:
     )
 
 
-def _loading(plain: str | None) -> str:
+def _coding(folder: Path) -> BoxCodingConfig:
+    said = json.loads((folder / "gastrovl.json").read_text(encoding="utf-8"))
+    return BoxCodingConfig.model_validate(said.get("box_coding", {}))
+
+
+def _loading(plain: str | None, coding: BoxCodingConfig) -> str:
     own = (
         "```python\nfrom pathlib import Path\n\nfrom gastrovl.inference.predictor import Predictor\n\n"
         'predictor = Predictor.load(Path("this-folder"))\n'
@@ -190,6 +196,12 @@ def _loading(plain: str | None) -> str:
         "A box in a question or an answer is `[x0,y0,x1,y1]` in steps from 0 to 999 of the image as it was before any "
         "resizing."
     )
+    if coding != BoxCodingConfig():
+        written = BoxCoding(coding).write_box(Box(x0=0.25, y0=0.5, x1=0.75, y1=1.0), (640, 480))
+        parts.append(
+            f"Inside the model boxes are written as {coding.kind}, which GastroVL translates: the middle of the lower "
+            f"half of a picture of 640x480 px would be `{written}`. Other software meets them so."
+        )
     return "\n\n".join(parts)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gastrovl.core import boxtext, records
+from gastrovl.core.boxcoding import exact_boxes
 from gastrovl.core.errors import RecordError
 from gastrovl.core.positions import mentions_position, names_direction
 from gastrovl.core.types import Box, Conversation, ImageRef, Kind, Task, Turn
@@ -38,6 +40,7 @@ class Row:
         draw: Gives the image as the tower sees it.
         tasks, ids: Task and conversation of each packed dialogue, in order.
         image: The file.
+        size_wh: Of the original image, in pixels.
     """
 
     draw: Callable[[], NDArray[np.uint8]]
@@ -49,6 +52,7 @@ class Row:
     image: str = ""
     ids: tuple[str, ...] = ()
     perception: RowPerception | None = None
+    size_wh: tuple[int, int] | None = None
 
     @property
     def square(self) -> NDArray[np.uint8]:
@@ -200,7 +204,10 @@ class RowDataset(Dataset[Row]):
         if not (self.stage.answer_weight or self.stage.contrastive_weight):
             group = group[:1]  # nobody reads the words
         said = [(conversation, self._words(conversation, view, rng)) for conversation in group]
-        dialogues = [self.processor.encode_dialogue(turns) for _, turns in said]
+        dialogues = [
+            self.processor.encode_dialogue(turns, image.size_wh, self._exact(conversation, view))
+            for conversation, turns in said
+        ]
         weights = [self.stage.task_weights.get(conversation.task, 1.0) for conversation, _ in said]
         packed = weigh_lengths(pack(dialogues, weights, self.max_length), self.stage.length_weighting)
         if set(self.stage.digit_weights) != {1.0}:
@@ -217,11 +224,14 @@ class RowDataset(Dataset[Row]):
         tasks = tuple(conversation.task for conversation, _ in said[:count])
         ids = tuple(conversation.id for conversation, _ in said[:count])
         if features is not None:
-            return Row(
-                lambda: self.draw(image, view), packed, tasks, caption, grounding, features, image.path, ids, perception
-            )
+            draw = partial(self.draw, image, view)
+            return Row(draw, packed, tasks, caption, grounding, features, image.path, ids, perception, image.size_wh)
         square = self.draw(image, view)
-        return Row(lambda: square, packed, tasks, caption, grounding, None, image.path, ids, perception)
+        return Row(lambda: square, packed, tasks, caption, grounding, None, image.path, ids, perception, image.size_wh)
+
+    def _exact(self, conversation: Conversation, view: View) -> dict[str, Box] | None:
+        """The boxes behind the words of a view, for codings that would round them anew."""
+        return None if self.processor.coding.is_plain else exact_boxes(conversation.target.boxes, view.move)
 
     def _words(self, conversation: Conversation, view: View, rng: np.random.Generator) -> list[tuple[str, str]]:
         turns: list[tuple[str, str]] = []
@@ -249,7 +259,7 @@ class Collator:
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         pad = int(self.processor.tokenizer.pad_token_id)
-        batch: dict[str, Any] = collate([row.packed for row in rows], pad)
+        batch: dict[str, Any] = collate([row.packed for row in rows], pad, self.processor.locations)
         features = [row.features for row in rows if row.features is not None]
         if len(features) == len(rows):
             batch["tower_features"] = torch.stack(features)

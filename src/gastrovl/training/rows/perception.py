@@ -89,7 +89,7 @@ class PerceptionRows:
         boxes = tuple(moved for box in target.boxes if (moved := view.move(box)))
         if target.boxes and not boxes:
             return None
-        mask = np.zeros((self.side, self.side), dtype=np.float32)
+        mask: Floats = np.zeros((self.side, self.side), dtype=np.float32)
         if target.mask is not None:
             shape = replace(
                 view,
@@ -97,7 +97,8 @@ class PerceptionRows:
                 contrast=1.0,
                 operations=tuple(one for one in view.operations if one.moves_boxes),
             )
-            mask = shape.render(self.images.square(target.mask), self.side)[..., 0].astype(np.float32) / 255
+            pixels = shape.render(self.images.square(target.mask), self.side)
+            mask = np.asarray(pixels[..., 0] / 255, dtype=np.float32)
         if not mask.any():
             for box in boxes:
                 x0, y0, x1, y1 = geometry.to_whole_pixels(box, (self.side, self.side))

@@ -7,6 +7,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ def _tally(
     batch: dict[str, Any],
     losses: Tensor,
     guesses: Tensor,
-    decode: Callable[[Sequence[int]], str],
+    decode: Callable[..., str],
     tally: dict[str, list[float]],
 ) -> None:
     labels = batch["labels"][:, 1:]
@@ -93,7 +94,8 @@ def _tally(
             tally["loss"].append(float(losses[here][mine].mean()))
             tally[f"{task.lower()}_loss"].append(float(losses[here][mine].mean()))
             tally[f"{task.lower()}_exact"].append(float(torch.equal(truth, guess)))
-            if task == Task.REC and (overlap := _overlap(decode, truth, guess)) is not None:
+            read = partial(decode, size_wh=row.size_wh)
+            if task == Task.REC and (overlap := _overlap(read, truth, guess)) is not None:
                 tally["rec_iou"].append(overlap)
 
 
