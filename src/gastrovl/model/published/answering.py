@@ -61,6 +61,7 @@ def answering_class(plain: type[Any]) -> type[Any]:
         "drop_contrastive_head": drop_contrastive_head,
         "add_grounding_head": add_grounding_head,
         "drop_grounding_head": drop_grounding_head,
+        "perception": None,  # no such head either
     }
     return type(plain.__name__, (plain,), body)
 
@@ -93,6 +94,7 @@ def answer_packed(
     answer_weight: float = 1.0,
     contrastive_weight: float = 0.0,
     grounding_weight: float = 0.0,
+    perception_weight: float = 0.0,
     with_guesses: bool = False,
 ) -> TrainingOutput:
     """The loss of packed rows, as `GastroVLForConditionalGeneration` gives it.
@@ -104,10 +106,15 @@ def answer_packed(
     Raises:
         ModelInputError: `labels` mark no answer at all, there is no contrastive head for its weight, or images and
             placeholders differ in number.
-        ConfigError: A grounding weight is given.
+        ConfigError: A grounding or a perception weight is given.
     """
     if grounding_weight:
         model.add_grounding_head()
+    if perception_weight:
+        raise ConfigError(
+            f"perception_weight: {type(model).__name__} has no perception head; leave the weight out, or train a "
+            "composed model (model.preset) with `perception`"
+        )
     family, language = family_of(model), model.get_decoder()
     images = image_features(model, pixel_values, len(input_ids))
     loss, token_losses, guesses = images.sum() * 0.0, None, None
