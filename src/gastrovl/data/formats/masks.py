@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from gastrovl.core import geometry
+from gastrovl.core.components import components
 from gastrovl.core.config import Config
 from gastrovl.core.errors import ImageError, SourceError
 from gastrovl.core.types import Box
@@ -90,54 +91,20 @@ def white_pixels(path: Path, image: ImageFile, threshold: int = 127) -> NDArray[
 def component_boxes(mask: NDArray[np.bool_], min_area: float = 0.0) -> list[Box]:
     """Tight boxes of the 8-connected components of a mask, (height, width), from the top; the largest always stays."""
     height, width = mask.shape
-    runs = _runs(mask)
-    parent = list(range(len(runs)))
-    first_of_row = np.searchsorted([run[0] for run in runs], np.arange(height + 1))
-    for row in range(1, height):
-        _join_rows(runs, parent, range(*first_of_row[row - 1 : row + 1]), range(*first_of_row[row : row + 2]))
-    parts: dict[int, list[tuple[int, int, int]]] = {}
-    for index, run in enumerate(runs):
-        parts.setdefault(_root(parent, index), []).append(run)
-    sizes = {root: sum(end - start for _, start, end in part) for root, part in parts.items()}
-    largest = max(sizes.values(), default=0)
+    parts = components(mask)
+    sizes = np.bincount(parts.ravel(), minlength=1)[1:]
+    rows, columns = np.nonzero(parts)
+    numbers = parts[rows, columns] - 1
+    first = np.full((len(sizes), 2), max(height, width))
+    last = np.full((len(sizes), 2), -1)
+    for axis, places in enumerate((columns, rows)):
+        np.minimum.at(first[:, axis], numbers, places)
+        np.maximum.at(last[:, axis], numbers, places)
     return [
-        Box(
-            x0=min(start for _, start, _ in part) / width,
-            y0=part[0][0] / height,
-            x1=max(end for _, _, end in part) / width,
-            y1=(part[-1][0] + 1) / height,
-        )
-        for root, part in parts.items()
-        if sizes[root] >= min_area * mask.size or sizes[root] == largest
+        Box(x0=x0 / width, y0=y0 / height, x1=(x1 + 1) / width, y1=(y1 + 1) / height)
+        for (x0, y0), (x1, y1), size in zip(first.tolist(), last.tolist(), sizes.tolist(), strict=True)
+        if size >= min_area * mask.size or size == sizes.max()
     ]
-
-
-def _runs(mask: NDArray[np.bool_]) -> list[tuple[int, int, int]]:
-    """(row, start, end) of every horizontal run of marked pixels, in reading order; `end` is exclusive."""
-    edges = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
-    rows, starts = np.nonzero(edges == 1)
-    ends = np.nonzero(edges == -1)[1]
-    return list(zip(rows.tolist(), starts.tolist(), ends.tolist(), strict=True))
-
-
-def _join_rows(runs: list[tuple[int, int, int]], parent: list[int], above: range, below: range) -> None:
-    """Join runs that touch; of two, the one that ends first meets nothing further to the right."""
-    i, j = above.start, below.start
-    while i < above.stop and j < below.stop:
-        if runs[i][1] <= runs[j][2] and runs[j][1] <= runs[i][2]:  # <= also joins corners: 8-neighbourhood
-            first, second = sorted((_root(parent, i), _root(parent, j)))
-            parent[second] = first
-        if runs[i][2] < runs[j][2]:
-            i += 1
-        else:
-            j += 1
-
-
-def _root(parent: list[int], index: int) -> int:
-    while parent[index] != index:
-        parent[index] = parent[parent[index]]
-        index = parent[index]
-    return index
 
 
 def _image_and_class(path: Path, name: str, stems: set[str], options: Options) -> tuple[str, str]:
