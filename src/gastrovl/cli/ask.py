@@ -16,7 +16,11 @@ def ask(
     image: Annotated[Path, typer.Argument(help="An endoscopic image.")],
     text: Annotated[str, typer.Argument(help='What to ask, e.g. "Where is the gastric polyp?"')],
     task: Annotated[
-        Task | None, typer.Option(case_sensitive=False, help="Hold a CLS or REG answer to the taxonomy's names.")
+        Task | None,
+        typer.Option(
+            case_sensitive=False,
+            help="Let a perception head answer CLS, REC or REG, and hold labels to the taxonomy's names.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
     draw: Annotated[Path | None, typer.Option(help="Also write the image with the reply's boxes to this PNG.")] = None,
