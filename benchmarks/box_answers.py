@@ -1,0 +1,86 @@
+"""What a box costs: one forward pass of a model, the answer of its perception head, and the same answer in words.
+
+    python benchmarks/box_answers.py --checkpoint runs/grounding/train
+    python benchmarks/box_answers.py                # the shapes of configs/run/grounding.yaml, untrained
+
+CPU time of one process, the best of several rounds in turn. The picture is noise: in words an untrained model says what
+comes, up to `--most-tokens`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from gastrovl.core.types import Task
+from gastrovl.inference.predictor import Predictor, Question
+from gastrovl.model.checkpoint import CheckpointCard, build_model
+from gastrovl.model.config import ConnectorConfig, ModelConfig, PartConfig, PerceptionConfig
+
+AIM = 1.2  # forward passes that a box of the head may cost
+
+
+def untrained() -> Predictor:
+    """A model of the shapes of configs/run/grounding.yaml."""
+    config = ModelConfig(
+        preset="nano",
+        vision=PartConfig(config={"model_type": "gastrovl_pyramid"}),
+        image_size_px=160,
+        connector=ConnectorConfig(kind="pool", grids=(10,), regions=True),
+        perception=PerceptionConfig(),
+    )
+    model, processor = build_model(config, seed=7)
+    card = CheckpointCard(name="untrained", image_tokens=processor.image_tokens, image_size_px=160, locates=True)
+    return Predictor(model.eval(), processor, card)
+
+
+def cpu_ms(call: Callable[[], object]) -> float:
+    begin = time.process_time()
+    call()
+    return (time.process_time() - begin) * 1000
+
+
+def main() -> None:
+    """Print a line for each batch size, and whether the aim is met."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--most-tokens", type=int, default=24)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    head = Predictor.load(options.checkpoint, "cpu") if options.checkpoint else untrained()
+    words = Predictor(head.model, head.processor, head.card, uses_head=False)
+    noise = np.random.default_rng(7).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    question = Question(Image.fromarray(noise), (("user", "Where is the polyp?"),), Task.REC)
+    for size in options.batches:
+        asked = [question] * size
+
+        @torch.inference_mode()
+        def forward(asked: list[Question] = asked) -> None:
+            head.model(**head._inputs(asked), logits_to_keep=1)
+
+        def by_head(asked: list[Question] = asked) -> None:
+            head.answer(asked, options.most_tokens)
+
+        def by_words(asked: list[Question] = asked) -> None:
+            words.answer(asked, options.most_tokens)
+
+        rounds = [[cpu_ms(call) for call in (forward, by_head, by_words)] for _ in range(options.rounds)]
+        passed, found, said = (min(times) for times in zip(*rounds, strict=True))
+        ratio = found / passed
+        print(
+            f"{size:>3} questions: forward pass {passed:6.1f} ms, head {found:6.1f} ms ({ratio:.2f} passes, aim {AIM}: "
+            f"{'met' if ratio <= AIM else 'MISSED'}), words {said:6.1f} ms ({said / passed:.2f} passes)"
+        )
+
+
+if __name__ == "__main__":
+    main()
