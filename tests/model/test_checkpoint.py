@@ -16,6 +16,14 @@ from gastrovl.model.config import GastroVLConfig, PartConfig
 
 QUESTION = "Where is the polyp?"
 EVERY_CONNECTOR = [("mlp", "siglip"), ("linear", "clip"), ("pool", "resnet"), ("query", "siglip")]
+PREACTIVATION = {"embedding_size": 4, "hidden_sizes": [8, 12], "depths": [1, 2]}
+PYRAMID = {
+    "stem_size": 4,
+    "hidden_sizes": [4, 6, 8, 10],
+    "depths": [1, 1, 1, 1],
+    "decoder_sizes": [6, 8],
+    "output_size": 12,
+}
 PLAIN = [("mlp", "siglip"), ("linear", "siglip"), ("mlp", "clip")]
 
 
@@ -173,3 +181,20 @@ def test_a_config_of_another_model_is_refused(saved):
 
     with pytest.raises(CheckpointError, match="model_type 'llama'; expected llava or gastrovl"):
         load_checkpoint(saved)
+
+
+@pytest.mark.parametrize(
+    "tower",
+    [
+        {"model_type": "gastrovl_preactivation", **PREACTIVATION},
+        {"model_type": "gastrovl_pyramid", **PYRAMID},
+    ],
+    ids=lambda tower: tower["model_type"],
+)
+def test_a_model_with_a_tower_of_ours_is_written_and_read(tiny_model, tmp_path, tower):
+    model, processor = build_model(tiny_model("pool", vision=PartConfig(config=tower)), seed=2)
+    save_checkpoint(tmp_path, model, processor, "tiny")
+    again, _, _ = load_checkpoint(tmp_path)
+    pixels = torch.randn(1, 3, 32, 32)
+
+    assert torch.equal(model.eval().model.tower_features(pixels), again.model.tower_features(pixels))

@@ -10,8 +10,9 @@ import torch
 from gastrovl.core.errors import ConfigError, ModelInputError
 from gastrovl.model.checkpoint import build_model, load_checkpoint, read_card, save_checkpoint
 from gastrovl.model.config import PerceptionConfig
+from gastrovl.model.grounding import overlaps
 from gastrovl.model.perception import PerceptionHead
-from gastrovl.model.perception_loss import cell_boxes, dice_loss, overlaps
+from gastrovl.model.perception_loss import cell_boxes, dice_loss
 
 NO_BOX = [math.nan] * 4
 

@@ -1,4 +1,4 @@
-"""The pre-activation tower: its map's shape, its order of norm and convolution, and its checkpoint."""
+"""The pre-activation tower: its map's shape, its order of norm and convolution."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gastrovl.model.checkpoint import build_model, load_checkpoint, save_checkpoint
-from gastrovl.model.config import PartConfig
 from gastrovl.model.preactivation import PreactivationConfig, PreactivationTower
 from gastrovl.model.vision import load_tower, tower_shape, tower_tokens
 
@@ -55,13 +53,3 @@ def test_a_folder_of_it_loads_by_its_type(tower, tmp_path):
 
     assert isinstance(again, PreactivationTower)
     assert torch.equal(tower(pixels).last_hidden_state, again(pixels).last_hidden_state)
-
-
-def test_a_model_with_this_tower_is_written_and_read(tiny_model, tmp_path):
-    vision = PartConfig(config={"model_type": "gastrovl_preactivation", **TINY})
-    model, processor = build_model(tiny_model("pool", vision=vision), seed=2)
-    save_checkpoint(tmp_path, model, processor, "tiny")
-    again, _, _ = load_checkpoint(tmp_path)
-    pixels = torch.randn(1, 3, 32, 32)
-
-    assert torch.equal(model.eval().model.tower_features(pixels), again.model.tower_features(pixels))

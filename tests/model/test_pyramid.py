@@ -1,4 +1,4 @@
-"""The pyramid tower: its map's shape, that every cell knows the frame and its own fine detail, and its checkpoint."""
+"""The pyramid tower: its map's shape, that every cell knows the frame and its own fine detail."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import pytest
 import torch
 
 from gastrovl.core.errors import ConfigError
-from gastrovl.model.checkpoint import build_model, load_checkpoint, save_checkpoint
-from gastrovl.model.config import PartConfig
 from gastrovl.model.pyramid import PyramidConfig, PyramidTower
 from gastrovl.model.vision import tower_shape, tower_tokens
 
@@ -47,13 +45,3 @@ def test_a_far_corner_and_a_single_pixel_both_reach_a_cell(tower):
 def test_an_image_of_another_multiple_is_refused(tower):
     with pytest.raises(ConfigError, match="no multiple of the pyramid's 32"):
         tower_shape(tower.config, 80)
-
-
-def test_a_model_with_this_tower_is_written_and_read(tiny_model, tmp_path):
-    vision = PartConfig(config={"model_type": "gastrovl_pyramid", **TINY})
-    model, processor = build_model(tiny_model("pool", vision=vision), seed=2)
-    save_checkpoint(tmp_path, model, processor, "tiny")
-    again, _, _ = load_checkpoint(tmp_path)
-    pixels = torch.randn(1, 3, 32, 32)
-
-    assert torch.equal(model.eval().model.tower_features(pixels), again.model.tower_features(pixels))

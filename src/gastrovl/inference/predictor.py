@@ -131,11 +131,7 @@ class Predictor:
     @torch.inference_mode()
     def answer(self, questions: Sequence[Question], max_new_tokens: int) -> list[Reply]:
         """Replies to a batch of questions, in their order."""
-        ways = {
-            place: task if self._is_perceived(question) else None
-            for place, question in enumerate(questions)
-            for task in (question.task,)
-        }
+        ways = {place: one.task if self._is_perceived(one) else None for place, one in enumerate(questions)}
         replies: dict[int, Reply] = {}
         for way in dict.fromkeys(ways.values()):
             places = [place for place, taken in ways.items() if taken is way]

@@ -88,11 +88,17 @@ def box_loss(boxes: Tensor, truth: Tensor) -> Tensor:
         return boxes.sum() * 0.0
     guess, true = boxes[is_known], truth[is_known]
     low, high = torch.minimum(guess[:, :2], guess[:, 2:]), torch.maximum(guess[:, :2], guess[:, 2:])
-    overlap = (torch.minimum(high, true[:, 2:]) - torch.maximum(low, true[:, :2])).clamp(min=0).prod(dim=-1)
-    union = (high - low).prod(dim=-1) + (true[:, 2:] - true[:, :2]).prod(dim=-1) - overlap
-    cover = (torch.maximum(high, true[:, 2:]) - torch.minimum(low, true[:, :2])).prod(dim=-1)
-    giou = overlap / union.clamp(min=1e-6) - (cover - union) / cover.clamp(min=1e-6)
-    return 5.0 * (guess - true).abs().mean() + (1.0 - giou).mean()
+    _, generalised = overlaps(torch.cat([low, high], dim=-1), true)
+    return 5.0 * (guess - true).abs().mean() + (1.0 - generalised).mean()
+
+
+def overlaps(boxes: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+    """IoU and generalised IoU (Rezatofighi et al., CVPR 2019) of boxes, (boxes, 4) as x0, y0, x1, y1."""
+    shared = (torch.minimum(boxes[:, 2:], true[:, 2:]) - torch.maximum(boxes[:, :2], true[:, :2])).clamp(min=0).prod(-1)
+    union = (boxes[:, 2:] - boxes[:, :2]).prod(-1) + (true[:, 2:] - true[:, :2]).prod(-1) - shared
+    cover = (torch.maximum(boxes[:, 2:], true[:, 2:]) - torch.minimum(boxes[:, :2], true[:, :2])).prod(-1)
+    iou = shared / union.clamp(min=1e-6)
+    return iou, iou - (cover - union) / cover.clamp(min=1e-6)
 
 
 def digit_loss(logits: Tensor, truth: Tensor) -> Tensor:

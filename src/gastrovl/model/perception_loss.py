@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from gastrovl.model.grounding import UNKNOWN
+from gastrovl.model.grounding import UNKNOWN, overlaps
 from gastrovl.model.perception import Located, PerceptionHead, SeenMap
 
 _MIDDLE = 0.7  # boxes are learnt in the cells of this middle part of each side: those at the rim know too little
@@ -132,12 +132,3 @@ def cell_boxes(boxes: Tensor, side: int) -> Tensor:
     smallest, number = areas.min(dim=1)  # (pairs, side, side)
     chosen = boxes.gather(1, number.flatten(1)[..., None].expand(-1, -1, 4)).reshape(*number.shape, 4)
     return chosen.where(smallest.isfinite()[..., None], chosen.new_tensor(torch.nan))
-
-
-def overlaps(boxes: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
-    """IoU and generalised IoU (Rezatofighi et al., CVPR 2019) of boxes, (boxes, 4) as x0, y0, x1, y1."""
-    shared = (torch.minimum(boxes[:, 2:], true[:, 2:]) - torch.maximum(boxes[:, :2], true[:, :2])).clamp(min=0).prod(-1)
-    union = (boxes[:, 2:] - boxes[:, :2]).prod(-1) + (true[:, 2:] - true[:, :2]).prod(-1) - shared
-    cover = (torch.maximum(boxes[:, 2:], true[:, 2:]) - torch.minimum(boxes[:, :2], true[:, :2])).prod(-1)
-    iou = shared / union.clamp(min=1e-6)
-    return iou, iou - (cover - union) / cover.clamp(min=1e-6)

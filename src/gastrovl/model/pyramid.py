@@ -64,7 +64,7 @@ class PyramidTower(PreTrainedModel):
         before = [quarter, *sizes[:-1]]
         self.stages = nn.ModuleList(
             nn.Sequential(
-                *(ResidualBlock(was if first else size, size, 2 if number and first else 1) for first in _firsts(depth))
+                ResidualBlock(was, size, 2 if number else 1), *(ResidualBlock(size, size) for _ in range(depth - 1))
             )
             for number, (was, size, depth) in enumerate(zip(before, sizes, config.depths, strict=True))
         )
@@ -130,10 +130,6 @@ def _convolution(before: int, size: int, side: int, stride: int) -> nn.Sequentia
 
 def _lateral(before: int, size: int) -> nn.Conv2d:
     return nn.Conv2d(before, size, 1, bias=False)
-
-
-def _firsts(depth: int) -> list[bool]:
-    return [number == 0 for number in range(depth)]
 
 
 def _sum(coarse: Tensor, side: Tensor) -> Tensor:

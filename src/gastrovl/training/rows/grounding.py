@@ -57,6 +57,15 @@ class TermIndex:
             self._ids = name_ids(processor.tokenizer, self.names)
         return self._ids
 
+    def shown(self, group: Sequence[Conversation]) -> Floats:
+        """Whether an image shows each term, (terms,); a CLS answer names everything, without one all is UNKNOWN."""
+        found = np.full(len(self.terms), UNKNOWN, dtype=np.float32)
+        for conversation in group:
+            if conversation.task == Task.CLS:
+                found[:] = 0.0
+                found[[self._place[term] for term in conversation.target.terms if term in self._place]] = 1.0
+        return found
+
     def targets(self, group: Sequence[Conversation], move: Callable[[Box], Box | None], grid_side: int) -> RowTargets:
         """What is known of one image from its conversations; `move` takes a box into the view that is shown.
 
@@ -64,14 +73,12 @@ class TermIndex:
         no box in the source stays unknown cell by cell.
         """
         count, cells = len(self.terms), grid_side * grid_side
-        image_terms = np.full(count, UNKNOWN, dtype=np.float32)
+        image_terms = self.shown(group)
         cell_terms = np.full((cells, count), UNKNOWN, dtype=np.float32)
         cell_boxes = np.full((cells, 4), np.nan, dtype=np.float32)
         for conversation in group:
             if conversation.task == Task.CLS:
-                image_terms[:] = 0.0
                 present = [self._place[term] for term in conversation.target.terms if term in self._place]
-                image_terms[present] = 1.0
                 absent = [place for place in range(count) if place not in present]
                 cell_terms[:, absent] = 0.0
         sizes = np.full(cells, np.inf)

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from gastrovl.core import geometry
 from gastrovl.core.types import Box, Conversation, Task
-from gastrovl.model.grounding import UNKNOWN
 from gastrovl.model.perception_loss import NOT_ASKED, PerceptionTargets
 from gastrovl.model.processor import GastroVLProcessor
 from gastrovl.training.rows.augment import IDENTITY_GAINS, View
@@ -52,13 +51,7 @@ class PerceptionRows:
             asked: Those in the row: they are taken before others.
             rng: Draws among more pairs and regions than MOST_PAIRS and MOST_REGIONS; None takes the first ones.
         """
-        shown = np.full(len(self.terms.terms), UNKNOWN, dtype=np.float32)
-        for conversation in known:
-            if conversation.task == Task.CLS:
-                shown[:] = 0.0
-                shown[
-                    [place for term in conversation.target.terms if (place := self.terms.place(term)) is not None]
-                ] = 1.0
+        shown = self.terms.shown(known)
         here = {conversation.id for conversation in asked}
         located = {
             conversation.target.terms[0]: conversation
@@ -123,7 +116,7 @@ class PerceptionRows:
         most = max([1, *(len(boxes) for _, _, _, boxes, _ in pairs)])
         empty = (float("nan"),) * 4
         term_ids, term_mask = self.terms.names_as_ids(processor)
-        masks = [mask for _, _, mask, _, _ in pairs] or [np.zeros((self.side, self.side), dtype=np.float32)][:0]
+        masks = [mask for _, _, mask, _, _ in pairs]
         return PerceptionTargets(
             term_ids=term_ids,
             term_mask=term_mask,
