@@ -19,7 +19,8 @@ import torch
 from PIL import Image
 
 from gastrovl.core.types import Task
-from gastrovl.inference.predictor import Predictor, Question
+from gastrovl.inference.predictor import Predictor
+from gastrovl.inference.question import Question
 from gastrovl.model.checkpoint import CheckpointCard, build_model
 from gastrovl.model.config import ConnectorConfig, ModelConfig, PartConfig, PerceptionConfig
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -51,6 +52,46 @@ OPTIONS_DRAWN = st.builds(
     test=st.sampled_from([0.1, 0.5]),
     on_parted_group=st.sampled_from(["drop", "move"]),
 )
+
+
+@given(drawn_members, st.integers(2, 4), st.integers(0, 3))
+def test_every_group_is_tested_in_exactly_one_fold(rows, folds, seed):
+    rows = [replace(row, official=None) for row in rows]
+    groups = join_groups(rows)
+    tested = Counter()
+    for fold in range(1, folds + 1):
+        splits = assign_splits(rows, groups, SplitOptions(train=0.9, val=0.1, folds=folds, fold=fold), seed)
+        tested.update(group for group, split in zip(groups, splits, strict=True) if split is TEST)
+    assert tested == Counter(groups)
+
+
+def test_folds_are_alike_in_size_and_labels():
+    rows = members(80, lambda n: ["rare"] if n % 10 == 0 else ["common"])
+    for fold in (1, 2, 3, 4):
+        splits = assign_splits(rows, [row.id for row in rows], SplitOptions(folds=4, fold=fold, val=0.1), 7)
+        tested = [row for row, split in zip(rows, splits, strict=True) if split is TEST]
+        assert (len(tested), sum("rare" in row.labels for row in tested)) == (20, 2)
+        assert 4 <= sum(split is VAL for split in splits) <= 10
+
+
+def test_folds_leave_an_official_split_alone():
+    rows = [*members(8), Member("official", official=TRAIN)]
+    for fold in (1, 2):
+        assert assign_splits(rows, [row.id for row in rows], SplitOptions(folds=2, fold=fold), 7)[-1] is TRAIN
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"folds": 4}, "`folds` and `fold` together"),
+        ({"fold": 1}, "`folds` and `fold` together"),
+        ({"folds": 4, "fold": 5}, "fold 5 of 4; expected 1 to 4"),
+        ({"folds": 4, "fold": 1, "train": 0}, "train is 0"),
+    ],
+)
+def test_folds_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        SplitOptions(**options)
 
 
 def divide(rows, alike, options, seed):

@@ -9,7 +9,8 @@ from gastrovl.core.files import sha256_file
 from gastrovl.core.records import read_records, to_line, write_records
 from gastrovl.core.types import Conversation, Prediction, Task
 from gastrovl.inference.batch import MAX_NEW_TOKENS, predict_file
-from gastrovl.inference.predictor import Predictor, Reply
+from gastrovl.inference.predictor import Predictor
+from gastrovl.inference.question import Reply
 from gastrovl.inference.runrecord import read_run
 from gastrovl.model.checkpoint import CheckpointCard
 

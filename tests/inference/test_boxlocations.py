@@ -14,7 +14,8 @@ from gastrovl.core.records import read_records
 from gastrovl.core.types import Conversation, Task
 from gastrovl.inference.batch import answer_batch
 from gastrovl.inference.boxlocations import BoxLocations
-from gastrovl.inference.predictor import Predictor, Question
+from gastrovl.inference.predictor import Predictor
+from gastrovl.inference.question import Question
 from gastrovl.model.checkpoint import build_model, load_checkpoint
 from gastrovl.model.config import LoraConfig
 from gastrovl.model.locations import LocationTokens

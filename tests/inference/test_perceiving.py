@@ -14,7 +14,8 @@ from gastrovl.core.images import open_image
 from gastrovl.core.records import read_records
 from gastrovl.core.types import Conversation, Task
 from gastrovl.inference.perceiving import boxes_of
-from gastrovl.inference.predictor import Predictor, Question
+from gastrovl.inference.predictor import Predictor
+from gastrovl.inference.question import Question
 from gastrovl.model.config import PerceptionConfig
 from gastrovl.training.config import TrainConfig
 from gastrovl.training.train import train

@@ -16,7 +16,8 @@ from gastrovl.core.errors import CheckpointError, ImageError
 from gastrovl.core.images import open_image
 from gastrovl.core.records import read_records
 from gastrovl.core.types import Conversation, Task
-from gastrovl.inference.predictor import Predictor, Question
+from gastrovl.inference.predictor import Predictor
+from gastrovl.inference.question import Question
 from gastrovl.model.checkpoint import build_model
 
 

@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 
 from gastrovl.core.types import Task
-from gastrovl.inference.predictor import Predictor, Question
+from gastrovl.inference.predictor import Predictor
+from gastrovl.inference.question import Question
 from gastrovl.model.adapters import add_lora
 from gastrovl.model.checkpoint import build_model, load_checkpoint
 from gastrovl.model.config import LoraConfig, PartConfig

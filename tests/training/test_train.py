@@ -14,10 +14,10 @@ from gastrovl.core.images import open_image
 from gastrovl.core.manifest import read_manifest
 from gastrovl.core.records import read_records
 from gastrovl.core.types import Conversation, Task
-from gastrovl.inference.predictor import Predictor, Question
+from gastrovl.inference.predictor import Predictor
+from gastrovl.inference.question import Question
 from gastrovl.model.checkpoint import build_model, load_checkpoint
 from gastrovl.training import stagerun
-from gastrovl.training import train as train_module
 from gastrovl.training.config import TrainConfig
 from gastrovl.training.train import train
 from gastrovl.training.watching.joblog import JsonlLog
@@ -317,7 +317,7 @@ def test_a_run_that_dies_while_its_checkpoint_is_written_keeps_its_stages(config
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "write_manifest", die)
+        patch.setattr("gastrovl.training.train.write_manifest", die)
         with pytest.raises(KeyboardInterrupt):
             run(config, tmp_path / "run")
     said = run(config, tmp_path / "run", resume=True)

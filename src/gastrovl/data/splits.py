@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -18,6 +18,8 @@ from gastrovl.core.types import Split
 HELD_OUT = (Split.TEST, Split.VAL, Split.TRAIN)  # the most held-out first
 PRESENCE_ORDER = (Split.TRAIN, Split.TEST, Split.VAL)  # who gets a rare label first
 MAX_TRIES = 64  # random orders of which the best division is kept
+Part = TypeVar("Part", bound=Hashable)  # of a division: a split, or the number of a fold
+
 TRIED_GROUPS = 20_000  # groups times tries, at most: large sets balance themselves and need one try
 
 
@@ -30,6 +32,9 @@ class SplitOptions(Config):
         on_parted_group: When an official split parts a group: "stop" with the list; "drop" the group's members in the
             less held-out splits (train before val before test), which leaves the official test set whole; or "move"
             them to the most held-out split that the group has, which loses no image and lets val and test grow.
+        folds: For cross-validation: into how many folds of like size and labels the groups are divided. One is the
+            test split, the others become train and val in the proportion of their shares; `test` is not looked at.
+        fold: Which of them is the test split, from 1. The same seed gives the same folds whichever is taken.
     """
 
     train: float = Field(default=0.8, ge=0)
@@ -37,17 +42,26 @@ class SplitOptions(Config):
     test: float = Field(default=0.1, ge=0)
     official: bool = True
     on_parted_group: Literal["stop", "drop", "move"] = "stop"
+    folds: int | None = Field(default=None, ge=2)
+    fold: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _check(self) -> SplitOptions:
         if self.train + self.val + self.test <= 0:
             raise ValueError("train, val and test are all 0; expected shares such as 0.8, 0.1 and 0.1")
+        if (self.folds is None) != (self.fold is None):
+            raise ValueError("expected `folds` and `fold` together, such as folds: 4 and fold: 1, or neither")
+        if self.folds is not None and self.fold is not None and self.fold > self.folds:
+            raise ValueError(f"fold {self.fold} of {self.folds}; expected 1 to {self.folds}")
+        if self.folds is not None and self.train <= 0:
+            raise ValueError("train is 0; with `folds`, what is not tested is divided by the shares of train and val")
         return self
 
     def shares(self) -> dict[Split, float]:
-        """Share of each split, summing to 1."""
-        total = self.train + self.val + self.test
-        return {Split.TRAIN: self.train / total, Split.VAL: self.val / total, Split.TEST: self.test / total}
+        """Share of each split, summing to 1, of what no fold has taken."""
+        test = self.test if self.folds is None else 0.0
+        total = self.train + self.val + test
+        return {Split.TRAIN: self.train / total, Split.VAL: self.val / total, Split.TEST: test / total}
 
 
 @dataclass(frozen=True)
@@ -173,11 +187,11 @@ def _most_held_out(splits: Iterable[Split]) -> Split:
 def assign_splits(members: Sequence[Member], groups: Sequence[str], options: SplitOptions, seed: int) -> list[Split]:
     """The split of each member; members of one group always share it.
 
-    Official splits are kept; a group that they part goes to its most held-out one where `options` say "move". The other
-    groups are first handed out so that every label, the rarest first, appears in train, test and val as far as it has
-    groups; the rest goes where it brings labels and sizes nearest to the shares. Of several random orders, the division
-    nearest to the shares is kept. Follows the idea of iterative stratification (Sechidis et al., ECML PKDD 2011), on
-    groups. The order of the members makes no difference.
+    Official splits are kept, with folds too; a group that they part goes to its most held-out one where `options` say
+    "move". The other groups are first handed out so that every label, the rarest first, appears in train, test and val
+    as far as it has groups; the rest goes where it brings labels and sizes nearest to the shares. Of several random
+    orders, the division nearest to the shares is kept. Follows the idea of iterative stratification (Sechidis et al.,
+    ECML PKDD 2011), on groups. The order of the members makes no difference.
 
     Raises:
         SourceError: A group has several official splits, and is not to be moved (see `resolve_parted`).
@@ -187,12 +201,21 @@ def assign_splits(members: Sequence[Member], groups: Sequence[str], options: Spl
         raise SourceError("a group has several official splits; call resolve_parted first and leave its indices out")
     fixed = {group: member.official for member, group in zip(members, groups, strict=True) if member.official}
     fixed |= {group: _most_held_out(splits) for group, splits in parted.items()}
-    tallies = _Tallies(members, groups, fixed)
+    if options.folds is not None:
+        shares = dict.fromkeys(range(options.folds), 1 / options.folds)
+        folds = _divided(_Tallies(members, groups, fixed), shares, tuple(shares), seed)
+        fixed |= {group: Split.TEST for group, number in folds.items() if number + 1 == options.fold}
+    chosen = _divided(_Tallies(members, groups, fixed), options.shares(), PRESENCE_ORDER, seed) | fixed
+    return [chosen[group] for group in groups]
+
+
+def _divided(tallies: _Tallies, shares: dict[Part, float], first: Sequence[Part], seed: int) -> dict[str, Part]:
+    """Of several random divisions of groups, the one nearest to the shares; rare labels go to the `first` parts."""
     tries = max(1, min(MAX_TRIES, TRIED_GROUPS // max(1, len(tallies.of))))
     rng = random.Random(seed)
-    best = min((_Division(tallies, options.shares(), rng).run() for _ in range(tries)), key=_Division.misfit)
-    chosen: dict[str, Split] = best.chosen | fixed
-    return [chosen[group] for group in groups]
+    return min(
+        (_Division(tallies, shares, first, rng).run() for _ in range(tries)), key=lambda one: one.misfit()
+    ).chosen
 
 
 class _Tallies:
@@ -225,22 +248,23 @@ class _Tallies:
         self.sizes = {group: tally[self.ALL] for group, tally in counts.items()}
 
 
-class _Division:
+class _Division(Generic[Part]):
     """A greedy division of groups in one random order; an object, so that its tallies need not be passed around."""
 
-    def __init__(self, tallies: _Tallies, shares: dict[Split, float], rng: random.Random) -> None:
+    def __init__(self, tallies: _Tallies, shares: dict[Part, float], first: Sequence[Part], rng: random.Random) -> None:
         order = sorted(tallies.of)
         rng.shuffle(order)
         order.sort(key=lambda group: -tallies.sizes[group])  # large first; equal ones in random order
         self.open = dict.fromkeys(order)
         self.tallies = tallies
         self.shares = shares
+        self.first = [part for part in first if shares[part]]  # who gets a rare label first
         self.wanted = {split: [share * total for total in tallies.totals] for split, share in shares.items()}
         self.weights = [total**2 for total in tallies.totals]
         self.have = {split: [0] * len(tallies.totals) for split in shares}
-        self.chosen: dict[str, Split] = {}
+        self.chosen: dict[str, Part] = {}
 
-    def run(self) -> _Division:
+    def run(self) -> _Division[Part]:
         groups_with: list[list[str]] = [[] for _ in self.tallies.names]
         for group in self.open:
             for label, _ in self.tallies.of[group]:
@@ -254,7 +278,7 @@ class _Division:
 
     def misfit(self) -> tuple[int, float]:
         """How far the division is from the wanted one: labels missing somewhere, then squared deviations."""
-        missing = sum(not count for split in self._present_in() for count in self.have[split])
+        missing = sum(not count for split in self.first for count in self.have[split])
         deviation = sum(
             (count / total - share) ** 2
             for split, share in self.shares.items()
@@ -262,25 +286,22 @@ class _Division:
         )
         return missing, deviation
 
-    def _present_in(self) -> list[Split]:
-        return [split for split in PRESENCE_ORDER if self.shares[split]]
-
     def _make_present(self, label: int, groups: list[str]) -> None:
-        for split in self._present_in():
+        for split in self.first:
             if self.have[split][label]:
                 continue
             candidates = [group for group in groups if group in self.open]
             if candidates:
                 self._give(min(candidates, key=lambda group: self._harm(group, split)), split)
 
-    def _give(self, group: str, split: Split) -> None:
+    def _give(self, group: str, split: Part) -> None:
         del self.open[group]
         self.chosen[group] = split
         have = self.have[split]
         for label, count in self.tallies.of[group]:
             have[label] += count
 
-    def _harm(self, group: str, split: Split) -> float:
+    def _harm(self, group: str, split: Part) -> float:
         """How much further from the wanted shares `split` gets by taking `group`; negative when nearer."""
         wanted, have, weights = self.wanted[split], self.have[split], self.weights
         harm = 0.0

@@ -16,6 +16,7 @@ from gastrovl.core.images import open_image
 from gastrovl.core.types import Conversation, Prediction, Task
 from gastrovl.inference.description import MAX_NEW_TOKENS, ModelDescription
 from gastrovl.inference.partial import Begun, PartialFile
+from gastrovl.inference.question import Question
 from gastrovl.inference.runrecord import read_run, summarise, write_run
 
 if TYPE_CHECKING:
@@ -199,8 +200,6 @@ def _asked(path: Path) -> dict[str, Conversation]:
 
 def answer_batch(predictor: Predictor, batch: Sequence[Conversation], folder: Path) -> Iterator[Prediction]:
     """A checkpoint's predictions for conversations of one task, whose images are named relative to `folder`."""
-    from gastrovl.inference.predictor import Question  # a server's client needs no PyTorch
-
     questions = [
         Question(
             open_image(folder / conversation.image.path),

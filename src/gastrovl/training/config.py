@@ -38,14 +38,19 @@ class AugmentConfig(Config):
 
     Attributes:
         flip: Mirror left to right and top to bottom, each with probability one half.
-        smallest_crop: Side of the smallest window as a share of the image; windows always keep every box whole.
+        smallest_crop: Side of the smallest window as a share of the image.
+        least_kept: Share of each box, along each side, that a window has to keep; what it cuts off is cut off the box.
+            1 keeps every box whole, so frames that a finding fills are hardly ever cropped. Lower suits findings that
+            are areas of mucosa and not things.
         colour: Largest relative change of brightness, contrast and of each colour channel.
         operations: Further changes, each with its probability, in this order: `turn` (by quarters), `letterbox`
-            (smaller, in black), `highlights` (white reflections), and what `operations.register` has added.
+            (smaller, in black), `highlights` (white reflections), `narrow_band` (white light as narrow-band imaging
+            shows it, roughly), and what `operations.register` has added.
     """
 
     flip: bool = True
     smallest_crop: Annotated[float, Field(gt=0.2, le=1)] = 0.7
+    least_kept: Annotated[float, Field(gt=0, le=1)] = 1.0
     colour: Annotated[float, Field(ge=0, lt=1)] = 0.2
     operations: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
 

@@ -18,7 +18,8 @@ from gastrovl.core.types import Conversation, Prediction, Task
 from gastrovl.evaluation.evaluate import evaluate
 from gastrovl.inference import batch
 from gastrovl.inference.batch import predict_file
-from gastrovl.inference.predictor import Predictor, Question
+from gastrovl.inference.predictor import Predictor
+from gastrovl.inference.question import Question
 from gastrovl.model.config import ModelConfig
 from gastrovl.model.published.snapshot import load_snapshot
 from gastrovl.training import stagerun

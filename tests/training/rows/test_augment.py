@@ -36,6 +36,22 @@ def test_windows_keep_every_box_whole(seed):
     assert 0.3 - 1e-9 <= view.window.x1 - view.window.x0 <= 1.0
 
 
+def test_windows_may_cut_boxes_down_to_the_share_to_be_kept():
+    large = [Box(x0=0.05, y0=0.0, x1=0.95, y1=1.0)]
+    config = AugmentConfig(flip=False, smallest_crop=0.5, least_kept=0.6, colour=0.0)
+    views = [draw_view(np.random.default_rng(seed), large, config) for seed in range(60)]
+    windows = [view.window for view in views]
+
+    kept_x = [min(w.x1, 0.95) - max(w.x0, 0.05) for w in windows]
+    kept_y = [w.y1 - w.y0 for w in windows]
+
+    assert min(kept_x) >= 0.6 * 0.9 - 1e-9
+    assert min(kept_y) >= 0.6 - 1e-9
+    assert sum(kept < 0.85 for kept in kept_x) > 15
+    assert sum(kept < 0.9 for kept in kept_y) > 15
+    assert all(view.move(large[0]) is not None for view in views)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_a_box_is_found_where_the_view_says_it_went(seed):
     view = draw_view(np.random.default_rng(seed), BOXES[:1], AugmentConfig(smallest_crop=0.3, colour=0.2))

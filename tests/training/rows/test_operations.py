@@ -14,7 +14,7 @@ from gastrovl.core.errors import ConfigError
 from gastrovl.core.types import Box
 from gastrovl.training.config import AugmentConfig
 from gastrovl.training.rows.augment import View, draw_view
-from gastrovl.training.rows.operations import OPERATIONS, Highlights, Letterbox, QuarterTurn, register
+from gastrovl.training.rows.operations import OPERATIONS, Highlights, Letterbox, NarrowBand, QuarterTurn, register
 
 SIDE = 120
 
@@ -44,10 +44,9 @@ def boxes(draw):
 def test_a_box_is_found_where_the_operation_says_it_went(box, seed, name):
     operation = OPERATIONS[name](np.random.default_rng(seed), [box])
 
-    found = red_of(operation.render(square_with(box)))
-
     tolerance = 0.0 if name == "turn" else 2 / SIDE if name == "letterbox" else 1e-9
-    if name != "highlights":  # which may lie on an edge
+    if name not in ("highlights", "narrow_band"):  # which may lie on an edge, or leave no red
+        found = red_of(operation.render(square_with(box)))
         assert found.xyxy == pytest.approx(operation.move(box).xyxy, abs=tolerance + 1e-9)
     else:
         assert operation.move(box) == box
@@ -143,3 +142,14 @@ def test_an_operation_of_ones_own_is_used_by_its_name(monkeypatch):
     assert view.render(np.full((4, 4, 3), 100, dtype=np.uint8), 4).max() == 50
     with pytest.raises(ConfigError, match="'turn' is registered already"):
         register("turn", lambda _rng, _boxes: Halve())
+
+
+def test_narrow_band_shows_green_as_red_and_blue_as_the_rest():
+    pixels = np.tile(np.array([200, 100, 50], dtype=np.uint8), (4, 4, 1))
+
+    whole = NarrowBand(1.0, (1.5, 1.0, 2.0)).render(pixels)
+    half = NarrowBand(0.5, (1.0, 1.0, 1.0)).render(pixels)
+
+    assert whole[0, 0].tolist() == [150, 50, 100]
+    assert half[0, 0].tolist() == [150, 75, 50]
+    assert not View(operations=(NarrowBand(1.0, (1.0, 1.0, 1.0)),)).moves_boxes

@@ -92,6 +92,19 @@ def test_what_a_row_asks_comes_before_what_it_does_not(rows):
     assert told.pairs[0][3] == ABSENT.id
 
 
+def test_regions_shake_in_training_and_stand_still_otherwise(rows):
+    inner = Box(x0=0.2, y0=0.2, x1=0.6, y1=0.7)
+    regions = [about(Task.REG, TERMS[0], (inner,))]
+    [(_, still)] = rows.targets(regions, (), View(), None).regions
+    shaken = [rows.targets(regions, (), View(), np.random.default_rng(seed)).regions[0][1].xyxy for seed in range(20)]
+
+    moves = np.abs(np.array(shaken) - inner.xyxy)
+
+    assert still == inner
+    assert 0 < moves[:, [0, 2]].max() <= 0.1 * 0.4 + 1e-9
+    assert 0 < moves[:, [1, 3]].max() <= 0.1 * 0.5 + 1e-9
+
+
 def test_a_batch_says_in_which_answer_each_pair_was_asked(rows, processor):
     said = {one.id: [(turn.role, turn.text) for turn in one.turns] for one in (CLS, REC, ABSENT)}
     packed = [pack([processor.encode_dialogue(said[one.id]) for one in some], [1.0] * len(some), 512)

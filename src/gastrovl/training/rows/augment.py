@@ -16,6 +16,7 @@ from gastrovl.training.rows.operations import OPERATIONS, Operation
 
 WHOLE = Box(x0=0, y0=0, x1=1, y1=1)
 IDENTITY_GAINS = (1.0, 1.0, 1.0)
+_TRIES = 8  # random windows, before one that keeps every box whole
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,10 @@ class View:
 
 
 def draw_view(rng: np.random.Generator, boxes: Sequence[Box], config: AugmentConfig) -> View:
-    """A random view that keeps every one of `boxes` whole."""
+    """A random view that keeps `config.least_kept` of every one of `boxes` along each side."""
     side = rng.uniform(config.smallest_crop, 1.0) if config.smallest_crop < 1 else 1.0
-    x0, x1 = _window(rng, side, *((min(b.x0 for b in boxes), max(b.x1 for b in boxes)) if boxes else (1.0, 0.0)))
-    y0, y1 = _window(rng, side, *((min(b.y0 for b in boxes), max(b.y1 for b in boxes)) if boxes else (1.0, 0.0)))
+    x0, x1 = _window(rng, side, [(box.x0, box.x1) for box in boxes], config.least_kept)
+    y0, y1 = _window(rng, side, [(box.y0, box.y1) for box in boxes], config.least_kept)
     brightness = rng.uniform(1 - config.colour, 1 + config.colour)
     gains = brightness * rng.uniform(1 - config.colour / 2, 1 + config.colour / 2, size=3)
     flips = rng.random(2) < 0.5 if config.flip else (False, False)
@@ -96,13 +97,21 @@ def draw_view(rng: np.random.Generator, boxes: Sequence[Box], config: AugmentCon
     return view
 
 
-def _window(rng: np.random.Generator, side: float, low: float, high: float) -> tuple[float, float]:
-    """One axis of a window of length `side` that covers [low, high] (empty when low > high)."""
+def _window(
+    rng: np.random.Generator, side: float, extents: Sequence[tuple[float, float]], least: float
+) -> tuple[float, float]:
+    """One axis of a window of length `side`, or as long as it takes to keep the share `least` of each extent."""
     if side == 1.0:
         return 0.0, 1.0
-    if low > high:
+    if not extents:
         start = rng.uniform(0.0, 1.0 - side)
         return start, start + side
+    if least < 1.0:
+        for start in rng.uniform(0.0, 1.0 - side, size=_TRIES):
+            kept = (min(high, start + side) - max(low, start) for low, high in extents)
+            if all(share >= least * (high - low) for share, (low, high) in zip(kept, extents, strict=True)):
+                return float(start), float(start + side)
+    low, high = min(low for low, _ in extents), max(high for _, high in extents)
     side = max(side, high - low)
     start = rng.uniform(max(0.0, high - side), min(low, 1.0 - side) + 1e-12)
     return max(0.0, start), min(1.0, start + side)

@@ -139,6 +139,34 @@ class Highlights:
         return lit.round().astype(np.uint8)
 
 
+@dataclass(frozen=True)
+class NarrowBand:
+    """White light turned to about what narrow-band imaging shows: brown mucosa, dark vessels, cyan far away.
+
+    The processor of such an endoscope lights with 415 and 540 nm, and shows 540 nm as red and 415 nm as green and blue
+    (Gono et al., Journal of Biomedical Optics 9:568, 2004). The camera's green and blue stand in for the two.
+
+    Attributes:
+        share: Of the new colours, in [0, 1]; the rest stays white light.
+        gains: Of red, green and blue afterwards.
+    """
+
+    share: float
+    gains: tuple[float, float, float]
+    moves_boxes: bool = False
+    keeps_left: bool = True
+    keeps_up: bool = True
+
+    def move(self, box: Box) -> Box:
+        """The box itself."""
+        return box
+
+    def render(self, pixels: Pixels) -> Pixels:
+        """The recoloured image."""
+        banded = pixels[..., [1, 2, 2]] * np.asarray(self.gains)
+        return ((1 - self.share) * pixels + self.share * banded).clip(0, 255).round().astype(np.uint8)
+
+
 def _draw_turn(rng: np.random.Generator, boxes: Sequence[Box]) -> QuarterTurn:
     del boxes
     return QuarterTurn(int(rng.integers(1, 4)))
@@ -161,6 +189,13 @@ def _draw_highlights(rng: np.random.Generator, boxes: Sequence[Box]) -> Highligh
     return Highlights(tuple((x, y, radius_x, radius_y) for x, y, radius_x, radius_y in spots))
 
 
+def _draw_narrow_band(rng: np.random.Generator, boxes: Sequence[Box]) -> NarrowBand:
+    del boxes
+    red, green, blue = rng.uniform((1.0, 0.9, 0.9), (1.4, 1.3, 1.3)).tolist()
+    return NarrowBand(float(rng.uniform(0.6, 1.0)), (red, green, blue))
+
+
 register("turn", _draw_turn)
 register("letterbox", _draw_letterbox)
 register("highlights", _draw_highlights)
+register("narrow_band", _draw_narrow_band)

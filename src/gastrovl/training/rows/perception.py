@@ -19,6 +19,7 @@ from gastrovl.training.rows.images import ImageStore
 from gastrovl.training.rows.packing import PackedRow
 
 MOST_PAIRS, MOST_REGIONS = 4, 4  # of an image in one row: a frame with twelve boxes is no better a teacher than others
+SHAKEN = 0.1  # of a region's width or height: how far its sides move in training
 
 Floats = NDArray[np.float32]
 
@@ -68,7 +69,7 @@ class PerceptionRows:
             (self.terms.place(one.target.terms[0]), moved)
             for one in _drawn(regions, rng, MOST_REGIONS)
             for box in one.target.boxes
-            if (moved := view.move(box))
+            if (moved := view.move(box if rng is None else _shaken(box, rng)))
         ]
         return RowPerception(
             tuple(pair for one in chosen if (pair := self._pair(one, view)) is not None),
@@ -149,6 +150,13 @@ def first_answers(row: PackedRow) -> tuple[Mapping[int, int], int]:
         count += is_answer
         was_answer = is_answer
     return found, count
+
+
+def _shaken(box: Box, rng: np.random.Generator) -> Box:
+    """A box with each side moved a little, as another person would draw it."""
+    reach_x, reach_y = SHAKEN * (box.x1 - box.x0), SHAKEN * (box.y1 - box.y0)
+    moves = rng.uniform(-1, 1, size=4) * (reach_x, reach_y, reach_x, reach_y)
+    return geometry.clip(*(float(side + move) for side, move in zip(box.xyxy, moves, strict=True)))
 
 
 def _drawn(conversations: Sequence[Conversation], rng: np.random.Generator | None, most: int) -> list[Conversation]:

@@ -1,0 +1,56 @@
+"""A question about an image, and the reply to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from PIL import Image
+
+from gastrovl.core import boxtext
+from gastrovl.core.types import Box, Task
+
+
+@dataclass(frozen=True)
+class Question:
+    """An image and a dialogue about it that ends with a user turn; `turns` are (role, text).
+
+    `task` holds a reply of CLS or REG to the taxonomy's names, and lets a perception head answer CLS, REC and REG;
+    without one, and for the others, decoding is free.
+    `size_wh` is that of the original in pixels, where `image` is a smaller copy. Boxes in `turns` are written as in
+    datasets, and so are those of the reply, however the model writes them.
+    """
+
+    image: Image.Image
+    turns: tuple[tuple[str, str], ...]
+    task: Task | None = None
+    size_wh: tuple[int, int] | None = None
+
+    @property
+    def original_wh(self) -> tuple[int, int]:
+        return self.size_wh or self.image.size
+
+    @property
+    def regions(self) -> list[Box]:
+        """The boxes that the last user turn names."""
+        return [boxtext.decode_box(found.group(0)) for found in boxtext.BOX_PATTERN.finditer(self.turns[-1][1])]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the model said.
+
+    Attributes:
+        confidence: In [0, 1], not calibrated. Of words: the geometric mean of the tokens' probabilities. Of the
+            perception head: presence times expected IoU (REC), the probability of exactly these labels if they were
+            independent (CLS), the probability of the name (REG).
+        probabilities: Of terms, by their ids, where the perception head gives them.
+        seconds: The batch's wall-clock time divided by its size.
+        stop_reason: `end` when the model finished, `length` when it was cut at the token limit.
+    """
+
+    text: str
+    confidence: float
+    seconds: float
+    stop_reason: Literal["end", "length"]
+    probabilities: dict[str, float] | None = None
