@@ -5,8 +5,9 @@ from itertools import permutations
 import numpy as np
 import pytest
 
+from gastrovl.core.pairing import best_pairs
 from gastrovl.core.types import Box
-from gastrovl.evaluation.measures.matching import best_pairs, bottleneck, count_pairs, overlaps
+from gastrovl.evaluation.measures.matching import bottleneck, count_pairs, overlaps
 
 
 def best_by_trying_all(worth: list[list[float]]) -> float:

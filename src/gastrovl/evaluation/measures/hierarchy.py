@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from gastrovl.clinical.taxonomy import Taxonomy
-from gastrovl.evaluation.measures.matching import best_pairs
+from gastrovl.core.pairing import best_pairs
 from gastrovl.evaluation.measures.measure import Floats, Measure, first_over_second, mean_measure
 
 Labels = frozenset[str]

@@ -13,9 +13,10 @@ import numpy as np
 
 from gastrovl.core import geometry
 from gastrovl.core.boxtext import BINS, from_bin
+from gastrovl.core.pairing import best_pairs
 from gastrovl.core.types import Box
 from gastrovl.evaluation.measures.corners import areas, centre_hits, corners, gious, ious
-from gastrovl.evaluation.measures.matching import best_pairs, bottleneck, count_pairs, overlaps
+from gastrovl.evaluation.measures.matching import bottleneck, count_pairs, overlaps
 from gastrovl.evaluation.measures.measure import Flags, Floats, Measure, first_over_second, mean_measure, ratio
 
 Boxes = tuple[Box, ...]
