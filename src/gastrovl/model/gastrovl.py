@@ -26,6 +26,7 @@ from gastrovl.model.grounding import GroundingHead, GroundingTargets
 from gastrovl.model.locations import LocationTokens
 from gastrovl.model.packed.answerloss import answer_loss, answer_scores
 from gastrovl.model.packed.shared_prefix import Backend, answering_states
+from gastrovl.model.packed.tokenlogprobs import token_logprobs
 from gastrovl.model.perception import PerceptionHead, SeenMap
 from gastrovl.model.perception_loss import PerceptionTargets, perception_loss
 from gastrovl.model.vision import TowerShape, tower_shape, tower_tokens
@@ -41,11 +42,13 @@ class TrainingOutput(ModelOutput):
         loss: The weighted losses, a scalar.
         token_losses: Cross-entropy of each answer token, row by row, (answers,); only when asked for.
         guesses: The token that greedy decoding would have said in its place, (answers,); only when asked for.
+        logprobs: Log-probability of each answer token with its gradient, (answers,); in the place of the rest.
     """
 
     loss: Tensor | None = None
     token_losses: Tensor | None = None
     guesses: Tensor | None = None
+    logprobs: Tensor | None = None
 
 
 class GastroVLModel(LlavaModel):
@@ -208,6 +211,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         perception_weight: float = 0.0,
         answer_weight: float = 1.0,
         with_guesses: bool = False,
+        temperature: float | None = None,
         use_cache: bool | None = None,
         cache_position: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
@@ -236,6 +240,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
             perceived, perception_weight: Targets and weight of the perception head's loss.
             answer_weight: Weight of the answers' cross-entropy; at 0 the language model does not run at all.
             with_guesses: Score each answer token besides; for validation.
+            temperature: Give the answer tokens' log-probabilities at this temperature, and no loss.
             image_keys: What `generate` hands on from step to step for gated cross-attention, instead of `pixel_values`.
             others: Without labels, what plain LLaVA takes; the cache has another name in each version of transformers.
 
@@ -250,7 +255,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
             images = None
             if pixel_values is not None:
                 images = self.model.project(self.model.tower_features(pixel_values))
-                inputs_embeds = self._embedded(input_ids, images, region_boxes)
+                inputs_embeds = self.embedded(input_ids, images, region_boxes)
                 input_ids = None
             others |= self.model.gating(images, image_keys)
             return super().forward(
@@ -273,7 +278,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
         images = self.model.project(tower_features)
         loss, states, token_losses, guesses = images.sum() * 0.0, None, None, None
         if answer_weight:
-            embedded = self._embedded(input_ids, images, region_boxes)
+            embedded = self.embedded(input_ids, images, region_boxes)
             is_answer = labels[:, 1:] != IGNORED
             is_read = nn.functional.pad(is_answer, (0, 1))  # each token is said by the position before it
             backend, told = self.packed_attention, self.model.gating(images)
@@ -281,6 +286,8 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
                 self.model.language_model, embedded, position_ids, segments, is_read, backend, **told
             )
             targets = labels[:, 1:][is_answer]
+            if temperature is not None:
+                return TrainingOutput(logprobs=token_logprobs(states, self.lm_head, targets, temperature))
             weights = None if label_weights is None else label_weights[:, 1:][is_answer]
             soft = None
             if self.locations is not None and label_places is not None:
@@ -322,7 +329,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
             raise ModelInputError("perceive needs a model with `perception`; this one has no such head")
         features = self.model.tower_features(pixel_values)
         images = self.model.project(features)
-        embedded = self._embedded(input_ids, images, region_boxes)
+        embedded = self.embedded(input_ids, images, region_boxes)
         positions = (attention_mask.cumsum(dim=-1) - 1).clamp(min=0)
         hidden = self.model.language_model(
             inputs_embeds=embedded,
@@ -349,7 +356,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
             kwargs["image_keys"] = cross_attention.image_keys(self.model.gated_blocks, images)
         return super().generate(inputs, *args, **kwargs)
 
-    def _embedded(self, input_ids: Tensor | None, images: Tensor, region_boxes: Tensor | None) -> Tensor:
+    def embedded(self, input_ids: Tensor | None, images: Tensor, region_boxes: Tensor | None) -> Tensor:
         """Words, image tokens and regions in their places, (rows, length, width)."""
         if input_ids is None:
             raise ModelInputError("images need input_ids that say where they stand")

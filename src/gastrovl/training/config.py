@@ -90,6 +90,40 @@ class EarlyStopConfig(Config):
     min_delta: Annotated[float, Field(ge=0)] = 0.0
 
 
+class RewardConfig(Config):
+    """How a stage learns from the model's own replies in the place of given ones (see `rewarded`).
+
+    Attributes:
+        group: Replies sampled to each question; each is compared with their mean.
+        temperature: Of sampling, and of the policy that learns.
+        kl: Weight of the divergence from the model as it was when the stage began; 0 leaves it out.
+        max_new_tokens: Longest reply; one that has not ended by then cannot be read. A box of digits takes 18.
+        parse: Earned by every reply that can be read.
+        penalty: Lost by an unreadable reply, by "absent" where the object is there, and by boxes where it is not.
+        sharpness: Exponent of the overlap, which is in [0, 1]; above 1 a good box gains more on a fair one.
+    """
+
+    group: Annotated[int, Field(ge=2)] = 8
+    temperature: Positive = 1.0
+    kl: Annotated[float, Field(ge=0)] = 0.02
+    max_new_tokens: Annotated[int, Field(gt=0)] = 96
+    parse: Annotated[float, Field(ge=0)] = 0.1
+    penalty: Annotated[float, Field(ge=0)] = 0.5
+    sharpness: Positive = 1.0
+
+
+_UNREWARDED = {  # what a stage with `reward` has to leave as it is: no given answer is learnt there, and no head
+    "answer_weight": 1.0,
+    "contrastive_weight": 0.0,
+    "grounding_weight": 0.0,
+    "perception_weight": 0.0,
+    "cutmix": 0.0,
+    "task_weights": {},
+    "digit_weights": (1.0, 1.0, 1.0),
+    "length_weighting": "token",
+}
+
+
 class StageConfig(Config):
     """One stage.
 
@@ -130,6 +164,8 @@ class StageConfig(Config):
         global_images_per_step: Images per optimiser step over all devices, in place of `accumulation`: batches of
             `images_per_step` or somewhat fewer are added up. Then steps do not depend on the number of devices, and a
             run may go on with another number.
+        reward: Learn from what the model's own boxes are worth, in the place of given answers; for REC alone, behind a
+            stage that has taught the model to answer.
     """
 
     name: Annotated[str, Field(pattern="^[a-z0-9-]+$")]
@@ -159,6 +195,7 @@ class StageConfig(Config):
     sampling: SamplingConfig | None = None
     length_weighting: LengthWeighting = "token"
     global_images_per_step: Annotated[int, Field(gt=0)] | None = None
+    reward: RewardConfig | None = None
 
     @model_validator(mode="after")
     def _check(self) -> StageConfig:
@@ -188,7 +225,25 @@ class StageConfig(Config):
             raise ValueError(f"stage {self.name!r}: cutmix cuts through masks, which perception_weight needs whole")
         if not (self.answer_weight or self.contrastive_weight or self.grounding_weight or self.perception_weight):
             raise ValueError(f"stage {self.name!r}: every loss has weight 0")
+        if self.reward:
+            self._check_reward()
         return self
+
+    def _check_reward(self) -> None:
+        if self.tasks != (Task.REC,):
+            raise ValueError(
+                f"stage {self.name!r}: reward is known for boxes alone; found tasks {', '.join(self.tasks)}, expected "
+                "tasks: [REC]"
+            )
+        if idle := [name for name, default in _UNREWARDED.items() if getattr(self, name) != default]:
+            raise ValueError(
+                f"stage {self.name!r}: {', '.join(idle)} cannot be set beside reward: the model learns from its own "
+                "replies there, not from given answers or heads; leave it out, or put it into another stage"
+            )
+        if Part.PERCEPTION in self.trains:
+            raise ValueError(
+                f"stage {self.name!r}: trains `perception`, which a reward for words does not reach; leave it out"
+            )
 
 
 class AnswerConfig(Config):

@@ -31,6 +31,7 @@ from gastrovl.training.guards import (
     named_failures,
 )
 from gastrovl.training.planning.estimate import advice_here, estimate
+from gastrovl.training.rewarded.trainer import RewardedTrainer
 from gastrovl.training.rows.dataset import RowDataset
 from gastrovl.training.rows.grounding import TermIndex
 from gastrovl.training.rows.images import ImageStore
@@ -191,7 +192,8 @@ def _trainer(run: Run, number: int) -> GastroTrainer:
             view_seed=config.seed,
         )
 
-    trainer = GastroTrainer(
+    kind = RewardedTrainer if stage.reward else GastroTrainer
+    trainer = kind(
         run.model,
         training_arguments(stage, config, folder, seed, plan),
         stage,

@@ -97,7 +97,7 @@ def answer_loss(
             soft.ids if soft else None,
             use_reentrant=False,
         )
-        for part in _pieces(len(targets), _vocabulary(head), chunk_bytes)
+        for part in pieces_of(len(targets), _vocabulary(head), chunk_bytes)
     ]
     return torch.stack(pieces).sum()
 
@@ -108,7 +108,7 @@ def answer_scores(
 ) -> tuple[Tensor, Tensor]:
     """The loss of each answer token, (answers,) float32, and the token that greedy decoding would say, (answers,)."""
     losses, guesses = [], []
-    for part in _pieces(len(targets), _vocabulary(head), chunk_bytes):
+    for part in pieces_of(len(targets), _vocabulary(head), chunk_bytes):
         logits = head(states[part]).float()
         losses.append(nn.functional.cross_entropy(logits, targets[part], reduction="none"))
         guesses.append(logits.argmax(dim=-1))
@@ -125,7 +125,7 @@ def _vocabulary(head: Any) -> int:
     return int(head.out_features)
 
 
-def _pieces(answers: int, vocabulary: int, chunk_bytes: int) -> Iterator[slice]:
+def pieces_of(answers: int, vocabulary: int, chunk_bytes: int) -> Iterator[slice]:
     """Slices of equal length, the last one apart, whose float32 logits fit into `chunk_bytes`."""
     most = max(1, chunk_bytes // (4 * vocabulary))
     count = -(-answers // most)
@@ -170,7 +170,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         by_weight = torch.zeros_like(weight) if wants_weight else None
         by_bias = torch.zeros_like(bias) if bias is not None and wants_bias else None
         total = torch.zeros((), dtype=torch.float32, device=states.device)
-        for part in _pieces(len(targets), len(weight), chunk_bytes):
+        for part in pieces_of(len(targets), len(weight), chunk_bytes):
             logits = nn.functional.linear(states[part], weight, bias)  # in the dtype autocast wants
             dtype = logits.dtype
             logits = logits.float()

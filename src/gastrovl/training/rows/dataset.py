@@ -21,6 +21,7 @@ from gastrovl.core.positions import mentions_position, names_direction
 from gastrovl.core.types import Box, Conversation, ImageRef, Kind, Task, Turn
 from gastrovl.model.processor import GastroVLProcessor
 from gastrovl.training.config import AugmentConfig, StageConfig
+from gastrovl.training.rows.asked import Asked, ask
 from gastrovl.training.rows.augment import View, draw_view
 from gastrovl.training.rows.grounding import RowTargets, TermIndex, cut_mix
 from gastrovl.training.rows.images import ImageStore
@@ -41,6 +42,7 @@ class Row:
         tasks, ids: Task and conversation of each packed dialogue, in order.
         image: The file.
         size_wh: Of the original image, in pixels.
+        asked: The questions without their answers, where a stage rewards the model's own.
     """
 
     draw: Callable[[], NDArray[np.uint8]]
@@ -53,6 +55,7 @@ class Row:
     ids: tuple[str, ...] = ()
     perception: RowPerception | None = None
     size_wh: tuple[int, int] | None = None
+    asked: tuple[Asked, ...] = ()
 
     @property
     def square(self) -> NDArray[np.uint8]:
@@ -223,11 +226,14 @@ class RowDataset(Dataset[Row]):
             perception = self.perception.targets(known, group, view, rng if self.is_training else None)
         tasks = tuple(conversation.task for conversation, _ in said[:count])
         ids = tuple(conversation.id for conversation, _ in said[:count])
+        asked: tuple[Asked, ...] = ()
+        if self.stage.reward:
+            asked = tuple(ask(self.processor, conversation, turns, view) for conversation, turns in said)
+        of_image = (image.path, ids, perception, image.size_wh, asked)
         if features is not None:
-            draw = partial(self.draw, image, view)
-            return Row(draw, packed, tasks, caption, grounding, features, image.path, ids, perception, image.size_wh)
+            return Row(partial(self.draw, image, view), packed, tasks, caption, grounding, features, *of_image)
         square = self.draw(image, view)
-        return Row(lambda: square, packed, tasks, caption, grounding, None, image.path, ids, perception, image.size_wh)
+        return Row(lambda: square, packed, tasks, caption, grounding, None, *of_image)
 
     def _exact(self, conversation: Conversation, view: View) -> dict[str, Box] | None:
         """The boxes behind the words of a view, for codings that would round them anew."""
