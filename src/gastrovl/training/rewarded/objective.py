@@ -1,7 +1,7 @@
 """Log-probabilities of sampled tokens, and what their replies gained, to the loss whose slope is the policy's gradient.
 
-Every optimiser step samples its own replies, so the policy that sampled and the one that learns are the same: their
-ratio is 1, its slope is what matters, and there is nothing to clip.
+Every optimiser step samples its own replies, so the policy that sampled is the one that learns: their ratio, which
+PPO and GRPO clip, is always 1.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ class PolicyLoss:
 def policy_loss(said: Tensor, gained: Tensor, reference: Tensor | None, kl: float) -> PolicyLoss:
     """The summed loss of sampled tokens.
 
-    A token's loss is -gained * ratio + kl * d. Summed over a reply, its slope is that of minus the reply's
-    log-probability times what it gained; no length divides it, as in Dr. GRPO (arXiv:2503.20783). The divergence d is
+    Its slope is that of minus each reply's log-probability times what the reply gained, plus kl times the divergence;
+    no length divides it, as in Dr. GRPO (arXiv:2503.20783). What is gained adds up to nothing in each group, so it adds
+    nothing to the loss's value here either: that is kl times the divergence. The divergence of a token is
     exp(r) - r - 1 with r the reference's log-probability minus the policy's: never negative, and without bias for
     KL(policy || reference) ("k3", Schulman 2020, http://joschu.net/blog/kl-approx.html).
 
@@ -34,8 +35,7 @@ def policy_loss(said: Tensor, gained: Tensor, reference: Tensor | None, kl: floa
         reference: The reference's log-probability of each token, (tokens,); None leaves the divergence out.
         kl: Its weight.
     """
-    ratio = (said - said.detach()).exp()
-    loss = -(gained * ratio).sum()
+    loss = -(gained * (said - said.detach())).sum()
     if reference is None:
         return PolicyLoss(loss, torch.zeros((), device=said.device))
     apart = reference - said
