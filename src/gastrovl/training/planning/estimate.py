@@ -67,6 +67,11 @@ def estimate(
         )
     images = len({one.image.path for one in conversations}) or ASSUMED_IMAGES
     inputs = _Inputs(config, model, processor, conversations, images)
+    if rewarded := [stage.name for stage in config.stages if stage.reward]:
+        assumptions.append(
+            f"{', '.join(rewarded)}: sampling replies, the pass of the reference, and two more copies of the open weights "
+            "(of the reference, and of the model while that is asked) come on top"
+        )
     stages = tuple(_stage(inputs, stage, sample, chunk_bytes, is_cpu) for stage in config.stages)
     assumptions.insert(
         0,
@@ -125,7 +130,7 @@ def _stage(inputs: _Inputs, stage: StageConfig, sample: int, chunk_bytes: int, i
         is_mixed=is_mixed,
         is_checkpointed=config.gradient_checkpointing is True,
         is_tower_cached=is_cached,
-        is_exact_split=not stage.contrastive_weight and not has_statistics,
+        is_exact_split=not stage.contrastive_weight and not has_statistics and not stage.reward,
         is_answered=bool(stage.answer_weight),
         chunk=max(1, chunk_bytes // (FLOAT * cost.vocabulary)),
         lengths=lengths,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gastrovl.core.types import Conversation, Task
+from gastrovl.model.packed.rows import SHARED
 from gastrovl.model.packed.shared_prefix import shared_prefix
 from gastrovl.model.processor import GastroVLProcessor
 from gastrovl.training.config import StageConfig, TrainConfig
@@ -98,7 +99,24 @@ def measured_lengths(
     chosen = random.Random(config.seed).sample(range(len(dataset)), min(sample, len(dataset)))
     rows = [dataset[index] for index in chosen]
     caption = round(_mean([len(row.caption) for row in rows]))
-    return lengths_of([row.packed for row in rows], len(dataset), stage.images_per_step, caption)
+    times = stage.reward.group if stage.reward else 1
+    packed = [row.packed if times == 1 else replied(row.packed, times) for row in rows]
+    return lengths_of(packed, len(dataset), stage.images_per_step, caption)
+
+
+def replied(row: PackedRow, times: int) -> PackedRow:
+    """The row with every dialogue so many times: sampled replies are taken to be as long as the true answer."""
+    prefix, count = row.segments.count(SHARED), max(row.segments)
+    own = row.segments[prefix:]
+    return PackedRow(
+        ids=row.ids[:prefix] + row.ids[prefix:] * times,
+        positions=row.positions[:prefix] + row.positions[prefix:] * times,
+        segments=row.segments[:prefix] + [number + count * turn for turn in range(times) for number in own],
+        labels=row.labels[:prefix] + row.labels[prefix:] * times,
+        weights=row.weights[:prefix] + row.weights[prefix:] * times,
+        regions=row.regions * times,
+        places=row.places * times,
+    )
 
 
 def lengths_of(rows: Sequence[PackedRow], count: int, batch: int, caption: int = 0) -> RowLengths:
@@ -122,7 +140,7 @@ def lengths_of(rows: Sequence[PackedRow], count: int, batch: int, caption: int =
 
 def assumed_lengths(stage: StageConfig, image_tokens: int) -> RowLengths:
     """One dialogue of each of the stage's tasks about each of ASSUMED_IMAGES images, without padding."""
-    tasks = list(stage.tasks)[: stage.dialogues_per_image]
+    tasks = list(stage.tasks)[: stage.dialogues_per_image] * (stage.reward.group if stage.reward else 1)
     tokens = sum(ASSUMED_TOKENS[task][0] for task in tasks)
     answers = sum(ASSUMED_TOKENS[task][1] for task in tasks)
     prefix = _ASSUMED_TEMPLATE + image_tokens

@@ -21,6 +21,12 @@ _SAID = {  # of each task, the score to draw: name in the log, name in the pictu
     "report": ("rougeL", "REPORT ROUGE-L"),
 }
 _COLOURS = {"cls": TEAL, "rec": RUST, "reg": PURPLE, "cap": OCHRE, "vqa": "#2563eb", "report": "#4d7c0f"}
+_SAMPLED = {  # of a stage that learns from its own replies: name in the log, name in the picture, colour
+    "reward": ("mean reward x 100", INK),
+    "reply_iou": ("mean IoU of samples", RUST),
+    "tied_groups": ("groups all alike", GREY),
+    "unread_replies": ("unreadable samples", OCHRE),
+}
 _POINTS = 60  # a line is smoothed until about so many independent points are left
 _NARROW = 0.09  # share of the width below which a stage is told by its number alone
 
@@ -66,12 +72,14 @@ def draw(entries: Sequence[Entry], title: str) -> Any:
     for name, some in stages.items():
         _draw_loss(loss, some, starts[name])
         _draw_scores(score, some, starts[name], _has_answers(entries))
+        _draw_samples(score, some, starts[name])
         for points in series_of(some, ("learning_rate",)).values():
             rate.plot(*_shifted(points, starts[name]), color=INK, linewidth=1.3)
     loss.set_ylabel("loss")
     loss.set_ylim(bottom=0)
     score.set_ylabel("validation score, %")
-    score.set_ylim(-2, 102)
+    drawn = [float(value) for line in score.get_lines() for value in line.get_ydata()]
+    score.set_ylim(min([0.0, *drawn]) - 2, max([100.0, *drawn]) + 2)  # a reward may be below 0 or above 1
     rate.set_ylabel("learning rate")
     rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     rate.set_ylim(bottom=0)
@@ -118,6 +126,15 @@ def _draw_scores(axes: Any, entries: Sequence[Entry], start: float, has_answers:
         if rivals := found.get(f"{key}_baseline"):
             level = 100 * rivals[-1][1]
             axes.plot([start, steps[-1]], [level, level], color=_COLOURS[task], linestyle=":", linewidth=1.3)
+
+
+def _draw_samples(axes: Any, entries: Sequence[Entry], start: float) -> None:
+    """What the model's own replies were worth, of a stage that learns from them."""
+    found = series_of(entries, tuple(_SAMPLED))
+    for key, points in found.items():
+        label, colour = _SAMPLED[key]
+        steps, values = _shifted(points, start)
+        axes.plot(steps, [100 * value for value in _smoothed(values)], color=colour, linewidth=1.3, label=label)
 
 
 def _has_answers(entries: Sequence[Entry]) -> bool:

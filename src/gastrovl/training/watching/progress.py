@@ -42,6 +42,7 @@ class StepReport(TrainerCallback):
             clock,
         )
         self.loss: float | None = None
+        self.reward: float | None = None  # of a stage that learns from one
         self.begin: tuple[int, float] | None = None  # step and time behind the session's first step
         self.mark = self.paused = 0.0
 
@@ -60,7 +61,7 @@ class StepReport(TrainerCallback):
         if not logs or not state.is_world_process_zero:
             return
         if "loss" in logs:
-            self.loss = logs["loss"]
+            self.loss, self.reward = logs["loss"], logs.get("reward")
             if self.progress is None:
                 rate = f"rate {logs.get('learning_rate', 0.0):.1e}"
                 self.say(f"  step {state.global_step:>5}/{state.max_steps}  {rate}  {self._note(state)}")
@@ -84,6 +85,7 @@ class StepReport(TrainerCallback):
 
     def _note(self, state: Any) -> str:
         parts = [] if self.loss is None else [f"loss {self.loss:.3f}"]
+        parts += [] if self.reward is None else [f"reward {self.reward:.3f}"]
         if self.begin is not None and state.global_step > self.begin[0]:
             steps, seconds = state.global_step - self.begin[0], self.clock() - self.begin[1]
             if seconds > self.paused:
