@@ -161,6 +161,26 @@ def test_two_processes_give_the_gradients_weights_and_scores_of_one(start, confi
     assert sum(name == "loss" for _, _, name in two) == 9  # every step is logged once
 
 
+def test_two_processes_sample_the_replies_that_one_samples(start, configured, learnt, tmp_path):
+    rewarded = ALIGN | {
+        "name": "rewarded",
+        "tasks": ["REC"],
+        "trains": ["projector", "language"],
+        "learning_rate": 1e-3,
+    }
+    rewarded |= {"global_images_per_step": 2, "reward": {"group": 8, "temperature": 1.2, "max_new_tokens": 20}}
+    known = {"start_from": str(learnt[0]), "train": str(learnt[1]), "val": None, "evaluate_every": None}
+    config = configured(stages=(rewarded,), **known)
+    for processes in (1, 2):
+        run = start(config, tmp_path / f"by{processes}", processes)
+        assert run.end() == [0] * processes, run.said.read_text(encoding="utf-8")
+
+    one, two = logged(tmp_path / "by1"), logged(tmp_path / "by2")
+    assert two == pytest.approx(one, rel=1e-4, abs=1e-6)
+    assert max(value for (_, _, name), value in one.items() if name == "reward_std") > 0
+    assert distance(tmp_path / "by1", tmp_path / "by2") < 1e-5
+
+
 DIE = """
 import os, signal
 from gastrovl.training.watching.joblog import JsonlLog

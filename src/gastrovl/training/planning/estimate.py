@@ -69,8 +69,8 @@ def estimate(
     inputs = _Inputs(config, model, processor, conversations, images)
     if rewarded := [stage.name for stage in config.stages if stage.reward]:
         assumptions.append(
-            f"{', '.join(rewarded)}: sampling replies, the pass of the reference, and two more copies of the open weights "
-            "(of the reference, and of the model while that is asked) come on top"
+            f"{', '.join(rewarded)}: sampling replies and asking the reference come on top, and two more copies of the "
+            "open weights with them"
         )
     stages = tuple(_stage(inputs, stage, sample, chunk_bytes, is_cpu) for stage in config.stages)
     assumptions.insert(
