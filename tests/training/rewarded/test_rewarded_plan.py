@@ -15,7 +15,7 @@ def planned(tiny_data, tiny_model):
     """`planned(reward)`: the config and the plan of a run of one such stage."""
 
     def build(reward=None):
-        file = str(tiny_data(images=2))
+        file = str(tiny_data(images=1))
         content = {"name": "tiny", "model": tiny_model("mlp"), "train": file, "stages": [STAGE | {"reward": reward}]}
         config = TrainConfig.model_validate(content)
         return config, estimate(config, is_cpu=False)

@@ -175,5 +175,5 @@ def test_a_policy_that_was_taught_two_answers_alike_learns_which_is_worth_more(c
 
     rewards = [line["reward"] for line in log if "reward" in line]
     before, after = sum(rewards[:3]) / 3, sum(rewards[-5:]) / 5
-    assert before < 0.35
-    assert after > before + 0.25
+    assert before < 0.4
+    assert after > before + 0.2

@@ -77,7 +77,8 @@ def draw(entries: Sequence[Entry], title: str) -> Any:
             rate.plot(*_shifted(points, starts[name]), color=INK, linewidth=1.3)
     loss.set_ylabel("loss")
     loss.set_ylim(bottom=0)
-    score.set_ylabel("validation score, %")
+    is_sampled = any(key in entry for entry in entries for key in _SAMPLED)
+    score.set_ylabel("score, %" if is_sampled else "validation score, %")
     drawn = [float(value) for line in score.get_lines() for value in line.get_ydata()]
     score.set_ylim(min([0.0, *drawn]) - 2, max([100.0, *drawn]) + 2)  # a reward may be below 0 or above 1
     rate.set_ylabel("learning rate")
