@@ -105,11 +105,15 @@ class HeldToNames:
     def __init__(self, names: LabelNames, prompt_length: int, is_held: Sequence[bool]) -> None:
         self.names, self.prompt_length, self.is_held = names, prompt_length, is_held
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """New scores, (replies, vocabulary), minus infinity where a token may not follow."""
+    def __call__(self, input_ids: Tensor, scores: Tensor, rows: Sequence[int] | None = None) -> Tensor:
+        """New scores, (replies, vocabulary), minus infinity where a token may not follow.
+
+        Args:
+            rows: Numbers of the replies; all of them when left out.
+        """
         changed = scores.clone()
-        for row, is_held in enumerate(self.is_held):
-            if is_held:
+        for row, number in enumerate(range(len(scores)) if rows is None else rows):
+            if self.is_held[number]:
                 allowed = torch.tensor(self.names.allowed(tuple(input_ids[row, self.prompt_length :].tolist())))
                 kept = scores[row, allowed]
                 changed[row] = float("-inf")
