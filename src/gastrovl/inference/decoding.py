@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from transformers.cache_utils import Cache
 from gastrovl.core.types import Box
 from gastrovl.inference.holding import RowChooser
 from gastrovl.inference.prefix import SharedImages
-from gastrovl.inference.rowcache import cache_argument, keep_rows, roomy_cache
+from gastrovl.inference.rowcache import cache_argument, growing_cache, keep_rows, layers_of, roomy_cache
 from gastrovl.model.fusion.projector import pool_regions
 from gastrovl.model.gastrovl import merge_image_features
 from gastrovl.model.processor import region_boxes
@@ -82,21 +81,17 @@ class Begun:
         positions = self.is_key.cumsum(dim=1)[:, shared.length :] - 1
         self.states = self.read(embedded, earlier & self.is_key[:, None], positions)[:, -1]
 
-    def read(self, embedded: Tensor, is_seen: Tensor, positions: Tensor) -> Tensor:
+    def read(self, embedded: Tensor, is_seen: Tensor, positions: Tensor, cache: Cache | None = None) -> Tensor:
         """Run the language model on, (rows, new, width) to its states; `is_seen` is (rows, new, all positions)."""
         said: Tensor = self._trunk.language_model(
             inputs_embeds=embedded,
             attention_mask=is_seen.unsqueeze(1),
             position_ids=positions,
             use_cache=True,
-            **{self._name: self._cache},
-            **self.told(),
+            **{self._name: self._cache if cache is None else cache},
+            **(self._trunk.gating(None, self._gates) if self._gates is not None else {}),
         ).last_hidden_state
         return said
-
-    def told(self) -> dict[str, Any]:
-        """What the language model has to be told besides."""
-        return self._trunk.gating(None, self._gates) if self._gates is not None else {}
 
     def say(self, tokens: Tensor) -> None:
         """Add one token to every row, (rows,)."""
@@ -104,6 +99,19 @@ class Begun:
         embedded = self.model.get_input_embeddings()(tokens.unsqueeze(1))
         self.states = self.read(embedded, self.is_key[:, None], self.lengths.unsqueeze(1))[:, -1]
         self.lengths = self.lengths + 1
+
+    def look_ahead(self, tokens: Tensor, depths: Tensor, sees: Tensor) -> Tensor:
+        """States of tokens that may follow every row, (rows, tokens, text width); nothing is said by that.
+
+        Args:
+            tokens, depths: (tokens,); a token that would come next has depth 0.
+            sees: Which of them may look at which, (tokens, tokens).
+        """
+        rows = len(self.lengths)
+        is_seen = torch.cat([self.is_key[:, None].expand(-1, len(tokens), -1), sees.expand(rows, -1, -1)], dim=2)
+        embedded = self.model.get_input_embeddings()(tokens).expand(rows, -1, -1)
+        cache = growing_cache(layers_of(self._cache))
+        return self.read(embedded, is_seen, self.lengths.unsqueeze(1) + depths, cache)
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows only."""

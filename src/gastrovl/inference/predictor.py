@@ -29,6 +29,8 @@ from gastrovl.model.checkpoint import CheckpointCard, load_checkpoint
 from gastrovl.model.gastrovl import GastroVLForConditionalGeneration
 from gastrovl.model.processor import GastroVLProcessor
 
+_GREY = (124, 116, 104)  # the mean colour of ImageNet, which most towers see as nothing
+
 
 class Predictor:
     """Answers greedily, digits of boxes by their median, location tokens by their mean; load once, ask often.
@@ -126,6 +128,19 @@ class Predictor:
             BoxTextError: A box in a question is reversed or leaves the image.
         """
         return asking.text_answer(self._one(asking.chat(image, turns)))
+
+    def prior(self, task: Task, box: Box | None = None) -> dict[str, float]:
+        """The probability of every term where nothing can be seen: of a grey image, asked as CLS or REG is.
+
+        `chances.without_prior` takes it out of an answer's probabilities.
+
+        Args:
+            box: Of REG; the whole image when left out.
+        """
+        blank = Image.new("RGB", (64, 64), _GREY)
+        if task is Task.CLS:
+            return dict(self.classify(blank).probabilities)
+        return dict(self.name_region(blank, box or Box(x0=0, y0=0, x1=1, y1=1)).probabilities)
 
     def _one(self, question: Question) -> Reply:
         return self.answer([question])[0]

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from gastrovl.clinical.answers import SEPARATOR
+from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.types import Task
 from gastrovl.inference.decoding import CONTEXT, Begun, Prompt, greedy
+from gastrovl.inference.description import LABEL_TASKS
 from gastrovl.inference.holding import Forms, Held
+from gastrovl.inference.labeltrie import LabelTrie
 from gastrovl.inference.prefix import SharedImages
 from gastrovl.inference.question import Question, Reply
 from gastrovl.model.packed.shared_prefix import supports
@@ -64,8 +69,30 @@ class Words:
                 [questions[one] for one in some], [prompts[one] for one in some], [limits[one] for one in some]
             )
             found.update(zip(some, made, strict=True))
+        chances = self._probabilities(questions, prompts, found)
         seconds = (time.perf_counter() - started) / len(questions)
-        return [replace(found[place], seconds=seconds) for place in range(len(questions))]
+        return [
+            replace(found[place], seconds=seconds, probabilities=chances.get(place)) for place in range(len(questions))
+        ]
+
+    def _probabilities(
+        self, questions: Sequence[Question], prompts: Sequence[Prompt], replies: Mapping[int, Reply]
+    ) -> dict[int, dict[str, float]]:
+        """Of the questions that want them, by their places: CLS of a label being given at all, REG of each name."""
+        found: dict[int, dict[str, float]] = {}
+        for task in LABEL_TASKS:
+            places = [place for place, one in enumerate(questions) if one.wants_probabilities and one.task is task]
+            if places:
+                asked = [prompts[place] for place in places]
+                said = [replies[place].text.split(SEPARATOR) for place in places]
+                chances = self._trie.given(asked, said) if task is Task.CLS else self._trie.whole(asked)
+                for place, by_name in zip(places, chances, strict=True):
+                    found[place] = {term.id: by_name[term.name] for term in Taxonomy.load().terms}
+        return found
+
+    @cached_property
+    def _trie(self) -> LabelTrie:
+        return LabelTrie(self.shared, self.forms.names)
 
     def stream(self, question: Question, limit: int) -> Iterator[str]:
         """The pieces of a reply as they are said; joined they are its text."""
