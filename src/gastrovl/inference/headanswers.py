@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from gastrovl.clinical.answers import SEPARATOR
 from gastrovl.core import boxtext
 from gastrovl.core.types import Task
-from gastrovl.inference.perceiving import PRESENT, names_of, presence_of, sightings
+from gastrovl.inference.perceiving import PRESENT, Sighting, names_of, presence_of, sightings
 from gastrovl.inference.question import Question, Reply
 from gastrovl.model.checkpoint import CheckpointCard
 from gastrovl.model.gastrovl import GastroVLForConditionalGeneration, masked_mean
@@ -37,17 +37,21 @@ class HeadAnswers:
             return bool(self.card.recognised) and len(question.regions) == 1
         return question.task is Task.CLS and bool(self.card.recognised)
 
-    def replies(self, questions: Sequence[Question], task: Task, inputs: Mapping[str, Tensor]) -> list[Reply]:
-        """Replies to questions of one task, with the model's inputs for them: one forward pass, no decoding."""
+    def replies(
+        self, questions: Sequence[Question], task: Task, features: Tensor, states: Tensor | None = None
+    ) -> list[Reply]:
+        """Replies to questions of one task, without decoding.
+
+        Args:
+            features: What the tower says of each question's image, (questions, cells, tower width).
+            states: Of REC, the state in which each answer would begin, (questions, text width).
+        """
         started = time.perf_counter()
+        seen = self.head.look(features)
         if task is Task.REC:
-            seen, states = self.model.perceive(**inputs)
-            found = [
-                Reply(boxtext.encode_boxes([one.box for one in said.found]), said.confidence, 0.0, "end")
-                for said in sightings(self.head, seen, states)
-            ]
+            assert states is not None
+            found = [located(said) for said in sightings(self.head, seen, states)]
         else:
-            seen = self.head.look(self.model.model.tower_features(inputs["pixel_values"]))
             names = self._names.to(seen.cells.dtype)
             if task is Task.CLS:
                 found = [self._labelled(row) for row in presence_of(self.head, seen, names).tolist()]
@@ -80,3 +84,11 @@ class HeadAnswers:
         ids, mask = name_ids(self.processor.tokenizer, list(self.card.recognised.values()))
         device = self.model.device
         return masked_mean(self.model.get_input_embeddings()(ids.to(device)), mask.to(device))
+
+
+def located(said: Sighting) -> Reply:
+    """The reply of REC that a sighting is."""
+    by_text = {boxtext.encode_box(one.box): one.expected_iou for one in reversed(said.found)}
+    text = boxtext.encode_boxes([one.box for one in said.found])
+    expected = tuple(by_text[box.group(0)] for box in boxtext.BOX_PATTERN.finditer(text))
+    return Reply(text, said.confidence, 0.0, "end", presence=said.presence, expected_iou=expected)
