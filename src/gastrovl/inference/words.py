@@ -60,6 +60,7 @@ class Words:
         """Greedy replies, each of so many tokens at most."""
         started = time.perf_counter()
         prompts = self.prompts(questions)
+        limits = [self.forms.limit(question, most) for question, most in zip(questions, limits, strict=True)]
         # Rows of one pass should end alike: those of one limit together, then those of one image.
         order = sorted(range(len(questions)), key=lambda place: (-limits[place], prompts[place].key))
         found: dict[int, Reply] = {}
@@ -96,6 +97,7 @@ class Words:
 
     def stream(self, question: Question, limit: int) -> Iterator[str]:
         """The pieces of a reply as they are said; joined they are its text."""
+        limit = self.forms.limit(question, limit)
         begun = Begun(self.shared, self.prompts([question]), limit)
         held = self.forms.hold([question], CONTEXT)
         ids: list[int] = []
