@@ -1,4 +1,4 @@
-"""Questions of a batch to what holds their replies to a form: names, whole boxes, location tokens."""
+"""Questions of a batch to what holds their replies to a form: names, whole boxes, location tokens, a JSON schema."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from gastrovl.inference.boxdigits import BoxDigits
 from gastrovl.inference.boxgrammar import BoxGrammar, HeldToBoxes
 from gastrovl.inference.boxlocations import BoxLocations
 from gastrovl.inference.description import LABEL_TASKS
+from gastrovl.inference.jsonreply import HeldToJson, JsonGrammars
 from gastrovl.inference.labelnames import HeldToNames, LabelNames
 from gastrovl.inference.question import Question
 from gastrovl.model.processor import GastroVLProcessor
@@ -38,6 +39,11 @@ class Forms:
         """How lists of boxes are written."""
         return BoxGrammar(self.processor)
 
+    @cached_property
+    def json(self) -> JsonGrammars:
+        """How JSON of a schema is written."""
+        return JsonGrammars(self.processor.tokenizer)
+
     def limit(self, question: Question, most: int) -> int:
         """Tokens that a reply may have: `most`, or what one box takes where it has to be one."""
         return max(most, self.boxes.room(question.original_wh)) if question.task is Task.REC else most
@@ -57,6 +63,9 @@ class Held:
         self._choosers: list[RowChooser] = []
         is_label = [question.task in LABEL_TASKS for question in questions]
         sizes = [question.original_wh if question.task is Task.REC else None for question in questions]
+        schemas = [question.schema for question in questions]
+        if any(schema is not None for schema in schemas):
+            self._choosers.append(HeldToJson(forms.json, prompt_length, schemas))
         if any(sizes):
             self._choosers.append(HeldToBoxes(forms.boxes, prompt_length, sizes))
         if coding.kind == "digits":

@@ -19,13 +19,12 @@ from gastrovl.inference.description import LABEL_TASKS
 from gastrovl.inference.holding import Forms, Held
 from gastrovl.inference.labeltrie import LabelTrie
 from gastrovl.inference.prefix import SharedImages
-from gastrovl.inference.question import Question, Reply
+from gastrovl.inference.question import HELD_TASKS, Question, Reply
 from gastrovl.model.packed.shared_prefix import supports
 from gastrovl.model.processor import GastroVLProcessor
 from gastrovl.model.published.processor import ForeignProcessor
 
 _ROWS = 128  # in one pass; more would only take more memory
-_IN_ONE_PIECE = (Task.CLS, Task.REC, Task.REG)  # what is said of these can change until it is whole
 
 
 def shares_prefixes(model: object, processor: GastroVLProcessor) -> bool:
@@ -105,7 +104,7 @@ class Words:
         for step in greedy(begun, held, [limit], self.end):
             ids += step.tokens
             text = held.text(0, ids)
-            if question.task not in _IN_ONE_PIECE and self._stays(text) and text.startswith(given):
+            if question.task not in HELD_TASKS and self._stays(text) and text.startswith(given):
                 if text != given:
                     yield text[len(given) :]
                 given = text
