@@ -145,8 +145,8 @@ def test_a_model_of_anothers_making_is_held_too(tiny_model):
     turns = (("user", "Where is the polyp?"),)
 
     with torch.inference_mode():
-        (held,) = generated(model, processor, predictor._forms, [Question(image, turns, Task.REC)], 30)
-        (free,) = generated(model, processor, predictor._forms, [Question(image, turns)], 30)
+        (held,) = generated(model, processor, predictor.forms, [Question(image, turns, Task.REC)], 30)
+        (free,) = generated(model, processor, predictor.forms, [Question(image, turns)], 30)
 
     assert isinstance(parse_answer(Task.REC, held.text, Taxonomy.load()), BoxAnswer)
     assert not isinstance(parse_answer(Task.REC, free.text, Taxonomy.load()), BoxAnswer)

@@ -40,7 +40,7 @@ def predictor_of(pair):
 
 def by_generate(predictor, questions, most):
     with torch.inference_mode():
-        return generated(predictor.model, predictor.processor, predictor._forms, questions, most)
+        return generated(predictor.model, predictor.processor, predictor.forms, questions, most)
 
 
 def same(some, others):

@@ -21,11 +21,12 @@ from gastrovl.inference.description import MAX_NEW_TOKENS
 from gastrovl.inference.generated import generated, inputs_of
 from gastrovl.inference.headanswers import HeadAnswers
 from gastrovl.inference.holding import Forms
+from gastrovl.inference.precision import Precision, load_in
 from gastrovl.inference.prefix import SharedImages
 from gastrovl.inference.question import Question, Reply
 from gastrovl.inference.typed import BoxAnswer, LabelAnswer, TextAnswer
 from gastrovl.inference.words import Words, shares_prefixes
-from gastrovl.model.checkpoint import CheckpointCard, load_checkpoint
+from gastrovl.model.checkpoint import CheckpointCard
 from gastrovl.model.gastrovl import GastroVLForConditionalGeneration
 from gastrovl.model.processor import GastroVLProcessor
 
@@ -51,7 +52,8 @@ class Predictor:
         self.model, self.processor, self.card, self.uses_head = model, processor, card, uses_head
 
     @cached_property
-    def _forms(self) -> Forms:
+    def forms(self) -> Forms:
+        """What replies can be held to."""
         return Forms(self.processor)
 
     @cached_property
@@ -59,7 +61,7 @@ class Predictor:
         """None where `generate` has to answer."""
         if not shares_prefixes(self.model, self.processor):
             return None
-        return Words(SharedImages(self.model, self.processor), self._forms)
+        return Words(SharedImages(self.model, self.processor), self.forms)
 
     @cached_property
     def _head(self) -> HeadAnswers | None:
@@ -80,16 +82,18 @@ class Predictor:
         return digest.hexdigest()
 
     @classmethod
-    def load(cls, folder: Path, device: str | None = None, *, uses_head: bool = True) -> Predictor:
-        """Read a checkpoint folder; `device` defaults to a GPU when there is one.
+    def load(
+        cls, folder: Path, device: str | None = None, *, uses_head: bool = True, dtype: Precision | None = None
+    ) -> Predictor:
+        """Read a checkpoint folder; `device` defaults to a GPU when there is one, `dtype` to what suits it.
 
         Raises:
             CheckpointError: The folder is incomplete or of another version.
-            ConfigError: There is no such device here.
+            ConfigError: There is no such device or dtype here.
+            MissingExtraError: `int8`, and bitsandbytes is not installed.
         """
-        chosen = pick_device(device)
-        model, processor, card = load_checkpoint(Path(folder))
-        return cls(model.to(chosen), processor, card, uses_head=uses_head)
+        model, processor, card = load_in(folder, pick_device(device), dtype)
+        return cls(model, processor, card, uses_head=uses_head)
 
     def ask(self, image: Path, text: str, max_new_tokens: int = 160, task: Task | None = None) -> Reply:
         """One question about one image file.
@@ -183,22 +187,29 @@ class Predictor:
         yield from words.stream(question, _limit(question, max_new_tokens))
         words.shared.forget()
 
+    def forget(self) -> None:
+        """Know nothing of any image any more; to be called when weights have changed."""
+        if self.words:
+            self.words.shared.clear()
+
     def _headed(self, head: HeadAnswers, task: Task, questions: Sequence[Question]) -> list[Reply]:
         """What the perception head says; a model that has one is one of ours."""
         assert self.words is not None
         shared = self.words.shared
-        features = shared.features(shared.keys([question.image for question in questions]))
-        return head.replies(questions, task, features, self.words.states(questions) if task is Task.REC else None)
+        dtype = next(head.head.parameters()).dtype  # may be wider than the rest
+        features = shared.features(shared.keys([question.image for question in questions])).to(dtype)
+        states = self.words.states(questions).to(dtype) if task is Task.REC else None
+        return head.replies(questions, task, features, states)
 
     def _written(self, questions: Sequence[Question], max_new_tokens: int | None) -> list[Reply]:
         """Greedy replies in the language model's words."""
         limits = [_limit(question, max_new_tokens) for question in questions]
         if self.words:
             return self.words.replies(questions, limits)
-        return generated(self.model, self.processor, self._forms, questions, max(limits))
+        return generated(self.model, self.processor, self.forms, questions, max(limits))
 
     def _inputs(self, questions: Sequence[Question]) -> dict[str, torch.Tensor]:
-        return inputs_of(self.processor, questions, self.model.device)
+        return inputs_of(self.processor, questions, self.model.device, self.model.dtype)
 
 
 def _limit(question: Question, max_new_tokens: int | None) -> int:
