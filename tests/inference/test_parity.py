@@ -58,7 +58,7 @@ def test_questions_of_a_file_are_taken_evenly_over_the_tasks(tiny_data):
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # bitsandbytes on new versions of PyTorch
-def test_a_sound_checkpoint_passes_and_another_one_behind_the_same_name_does_not(checkpoint, tmp_path, capsys):
+def test_a_sound_checkpoint_passes_and_another_one_behind_the_same_name_does_not(checkpoint):
     other = Predictor.load(checkpoint, "cpu")
     with torch.no_grad():
         other.model.lm_head.weight.mul_(-1)
@@ -78,27 +78,25 @@ def test_a_sound_checkpoint_passes_and_another_one_behind_the_same_name_does_not
     assert found["words: without a cache"].questions == 4
     assert found["words: merged"].left_out is None
 
+
+@pytest.mark.parametrize(("equal", "code"), [(2, 0), (1, 1)])
+def test_the_command_prints_and_writes_the_table_and_fails_with_a_row(monkeypatch, tmp_path, capsys, equal, code):
+    from gastrovl.inference import parity
+
+    rows = [Row("batched", "one at a time", 2, equal), Row("int8", "one at a time", left_out="not installed")]
+    monkeypatch.setattr(parity, "check_parity", lambda *_, **__: rows)
+
+    monkeypatch.setenv("COLUMNS", "200")
+
     with pytest.raises(SystemExit) as ended:
-        main(
-            [
-                "parity",
-                str(checkpoint),
-                "--most",
-                "2",
-                "--tokens",
-                "4",
-                "--device",
-                "cpu",
-                "--most-difference",
-                "0",
-                "--json",
-                str(tmp_path / "p.json"),
-            ]
-        )
-    assert ended.value.code == 1
-    written = json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))
-    assert [one["way"] for one in written][:3] == ["batched", "asked again", "saved and loaded again"]
-    assert "FAILED" in capsys.readouterr().out
+        main(["parity", str(tmp_path), "--most", "2", "--json", str(tmp_path / "parity.json")])
+
+    written = json.loads((tmp_path / "parity.json").read_text(encoding="utf-8"))
+    printed = capsys.readouterr().out
+    assert ended.value.code == code
+    assert [one["passes"] for one in written] == [code == 0, True]
+    assert ("FAILED" in printed) == (code == 1)
+    assert "not installed" in printed
 
 
 def test_adapters_of_the_check_change_what_is_said(checkpoint):

@@ -23,7 +23,8 @@ def load_in(
 
     Args:
         precision: `float32`, the default on a CPU; `bfloat16`, that on a GPU; or `int8`, which rounds the matrices of
-            the language model to a quarter of their memory. A perception head keeps float32: boxes are read in it.
+            the language model to a quarter of their memory and, on a CPU, costs time. A perception head keeps float32:
+            boxes are read in it.
 
     Raises:
         CheckpointError: The folder is incomplete or of another version.
