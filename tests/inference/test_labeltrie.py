@@ -158,3 +158,16 @@ def test_an_answer_carries_them_where_they_are_asked_for(learnt):
     assert region.terms == ("gastric_ulcer",)
     assert math.fsum(region.probabilities.values()) == pytest.approx(1.0)
     assert math.fsum(prior.values()) == pytest.approx(1.0)
+
+
+def test_a_model_that_looks_at_the_image_from_its_layers_gives_the_same(open_fusion):
+    model, processor = open_fusion("gated")
+    predictor = Predictor(model, processor, card=None)
+    question = Question(picture(0), (("user", "What is it?"),), Task.REG)
+    labels, trie = trie_of(predictor, NAMES)
+
+    with torch.no_grad():
+        logs = trie.logs(predictor.words.prompts([question]), trie.first)
+
+    wanted = [slow_log(predictor, question, [*labels.ids(name, 0), labels.end]) for name in trie.first.names]
+    assert logs.whole[0].tolist() == pytest.approx(wanted, abs=1e-5)

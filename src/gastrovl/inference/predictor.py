@@ -193,13 +193,20 @@ class Predictor:
             self.words.shared.clear()
 
     def _headed(self, head: HeadAnswers, task: Task, questions: Sequence[Question]) -> list[Reply]:
-        """What the perception head says; a model that has one is one of ours."""
-        assert self.words is not None
-        shared = self.words.shared
+        """What the perception head says."""
         dtype = next(head.head.parameters()).dtype  # may be wider than the rest
-        features = shared.features(shared.keys([question.image for question in questions])).to(dtype)
-        states = self.words.states(questions).to(dtype) if task is Task.REC else None
-        return head.replies(questions, task, features, states)
+        states = None
+        if self.words:
+            shared = self.words.shared
+            features = shared.features(shared.keys([question.image for question in questions]))
+            if task is Task.REC:
+                states = self.words.states(questions).to(dtype)
+        else:
+            inputs = self._inputs(questions)
+            features = self.model.model.tower_features(inputs["pixel_values"])
+            if task is Task.REC:
+                states = self.model.perceive(**inputs)[1].to(dtype)
+        return head.replies(questions, task, features.to(dtype), states)
 
     def _written(self, questions: Sequence[Question], max_new_tokens: int | None) -> list[Reply]:
         """Greedy replies in the language model's words."""
