@@ -3,8 +3,8 @@
     python benchmarks/box_answers.py --checkpoint runs/grounding/train
     python benchmarks/box_answers.py                # the shapes of configs/run/grounding.yaml, untrained
 
-CPU time of one process, the best of several rounds in turn. The picture is noise: in words an untrained model says what
-comes, up to `--most-tokens`.
+CPU time of one process, the best of several rounds in turn. The pictures are noise: in words an untrained model says
+what comes, up to `--most-tokens`.
 """
 
 from __future__ import annotations
@@ -59,19 +59,23 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     head = Predictor.load(options.checkpoint, "cpu") if options.checkpoint else untrained()
     words = Predictor(head.model, head.processor, head.card, uses_head=False)
-    noise = np.random.default_rng(7).integers(0, 256, (480, 640, 3), dtype=np.uint8)
-    question = Question(Image.fromarray(noise), (("user", "Where is the polyp?"),), Task.REC)
+    random = np.random.default_rng(7)
+    noise = [random.integers(0, 256, (480, 640, 3), dtype=np.uint8) for _ in range(max(options.batches))]
+    turns = (("user", "Where is the polyp?"),)
+    questions = [Question(Image.fromarray(one), turns, Task.REC) for one in noise]
     for size in options.batches:
-        asked = [question] * size
+        asked = questions[:size]
 
         @torch.inference_mode()
         def forward(asked: list[Question] = asked) -> None:
             head.model(**head._inputs(asked), logits_to_keep=1)
 
         def by_head(asked: list[Question] = asked) -> None:
+            head.forget()  # else the image would be known from the round before
             head.answer(asked, options.most_tokens)
 
         def by_words(asked: list[Question] = asked) -> None:
+            words.forget()
             words.answer(asked, options.most_tokens)
 
         rounds = [[cpu_ms(call) for call in (forward, by_head, by_words)] for _ in range(options.rounds)]

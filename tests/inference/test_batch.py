@@ -8,7 +8,7 @@ from gastrovl.core.errors import ImageError, OutputError, PredictionError, Recor
 from gastrovl.core.files import sha256_file
 from gastrovl.core.records import read_records, to_line, write_records
 from gastrovl.core.types import Conversation, Prediction, Task
-from gastrovl.inference.batch import MAX_NEW_TOKENS, predict_file
+from gastrovl.inference.batch import MAX_NEW_TOKENS, Ours, predict_file
 from gastrovl.inference.predictor import Predictor
 from gastrovl.inference.question import Reply
 from gastrovl.inference.runrecord import read_run
@@ -17,6 +17,8 @@ from gastrovl.model.checkpoint import CheckpointCard
 
 class Parrot:
     """Says the last question back; dies at the n-th batch if told so."""
+
+    words = None  # shares nothing between questions
 
     def __init__(self, name="parrot", dies_at=None, fingerprint="weights"):
         self.card = CheckpointCard(name=name, image_tokens=1, image_size_px=1)
@@ -260,3 +262,22 @@ def test_a_learnt_model_answers_a_file_exactly(learnt, tmp_path):
 
     replies = [one.text for one in read_records(tmp_path / "out.jsonl", Prediction)]
     assert replies == [one.answer for one in read_records(conversations, Conversation)]
+
+
+def test_a_checkpoint_is_asked_image_by_image_and_its_labels_carry_probabilities(learnt, tmp_path):
+    checkpoint, conversations = learnt
+    seen = []
+
+    class Watched(Ours):
+        def answers(self, batch, folder):
+            seen.append([(one.image.path, one.task) for one in batch])
+            return super().answers(batch, folder)
+
+    predict_file(Watched(Predictor.load(checkpoint, "cpu")), conversations, tmp_path / "out.jsonl", batch_size=4)
+
+    replies = list(read_records(tmp_path / "out.jsonl", Prediction))
+    asked = list(read_records(conversations, Conversation))
+    assert [sorted({path for path, _ in batch}) for batch in seen] == [["0.png"], ["1.png"]]
+    assert [reply.text for reply in replies] == [one.answer for one in asked]
+    for one, reply in zip(asked, replies, strict=True):
+        assert (reply.probabilities is not None) == (one.task in (Task.CLS, Task.REG))

@@ -176,6 +176,18 @@ def test_a_batch_is_answered_as_each_question_alone(perceived, asked):
         assert one.confidence == pytest.approx(other.confidence, abs=1e-4)
 
 
+def test_a_language_model_that_shares_no_prefix_has_its_head_asked_all_the_same(perceived, asked, monkeypatch):
+    predictor, other = Predictor.load(perceived[0], "cpu"), Predictor.load(perceived[0], "cpu")
+    monkeypatch.setattr(type(other), "words", None)
+
+    without = other.answer([question for question, _ in asked], 8)
+    monkeypatch.undo()
+    shared = predictor.answer([question for question, _ in asked], 8)
+
+    assert [reply.text for reply in without] == [reply.text for reply in shared]
+    assert [one.presence is not None for one in shared] == [question.task is Task.REC for question, _ in asked]
+
+
 def test_the_card_says_what_was_learnt(perceived):
     card = json.loads((perceived[0] / "gastrovl.json").read_text())
 

@@ -25,6 +25,7 @@ from gastrovl.cli.draw import draw
 from gastrovl.cli.evaluate import evaluate
 from gastrovl.cli.gate import gate
 from gastrovl.cli.judge import judge
+from gastrovl.cli.parity import parity
 from gastrovl.cli.predict import predict
 from gastrovl.cli.push import push
 from gastrovl.cli.rate import app as rate_app
@@ -50,6 +51,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     gate,
     judge,
     robustness,
+    parity,
     push,
     tokenizer,
 )

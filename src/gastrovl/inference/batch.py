@@ -58,10 +58,15 @@ class Answerer(Protocol):
 
 
 class Ours:
-    """A loaded checkpoint of this package as an `Answerer`; a description gives it another name."""
+    """A loaded checkpoint of this package as an `Answerer`; a description gives it another name.
+
+    Attributes:
+        mixes_tasks: Whether a batch may hold several tasks, which is worth it where they share what is known of images.
+    """
 
     def __init__(self, predictor: Predictor, description: ModelDescription | None = None) -> None:
         self.predictor = predictor
+        self.mixes_tasks = predictor.words is not None
         self.name = description.name if description else predictor.card.name
         self.fingerprint = predictor.fingerprint
         self.workers = 1
@@ -71,7 +76,7 @@ class Ours:
 
     def answers(self, batch: Sequence[Conversation], folder: Path) -> Iterator[Prediction]:
         """As `answer_batch`, under this name."""
-        for one in answer_batch(self.predictor, batch, folder):
+        for one in answer_batch(self.predictor, batch, folder, wants_probabilities=True):
             yield one if one.model == self.name else one.model_copy(update={"model": self.name})
 
 
@@ -116,11 +121,10 @@ def predict_file(
         done |= partial.read(asked)
         if retries_failed:
             done = {name: one for name, one in done.items() if one.stop_reason != "failed"}
-        left = sorted(
-            (conversation for name, conversation in asked.items() if name not in done),
-            key=lambda conversation: (conversation.task, conversation.image.path, conversation.id),
-        )
-        jobs = list(batches(left, answerer.batch_size or batch_size))
+        left = [conversation for name, conversation in asked.items() if name not in done]
+        size = answerer.batch_size or batch_size
+        is_mixed = isinstance(answerer, Ours) and answerer.mixes_tasks
+        jobs = list(batches_by_image(left, size) if is_mixed else batches(left, size))
         _ask(answerer, jobs, conversations.parent, partial, done, len(asked), progress)
         predictions = [done[name] for name in asked]
         records.write_records(output, predictions)
@@ -198,19 +202,26 @@ def _asked(path: Path) -> dict[str, Conversation]:
     return asked
 
 
-def answer_batch(predictor: Predictor, batch: Sequence[Conversation], folder: Path) -> Iterator[Prediction]:
-    """A checkpoint's predictions for conversations of one task, whose images are named relative to `folder`."""
+def answer_batch(
+    predictor: Predictor, batch: Sequence[Conversation], folder: Path, *, wants_probabilities: bool = False
+) -> Iterator[Prediction]:
+    """A checkpoint's predictions for conversations, whose images are named relative to `folder`.
+
+    With `wants_probabilities` labels in words carry them, at the price of a pass over all names.
+    """
+    images = {path: open_image(folder / path) for path in dict.fromkeys(one.image.path for one in batch)}
     questions = [
         Question(
-            open_image(folder / conversation.image.path),
+            images[conversation.image.path],
             tuple((turn.role, turn.text) for turn in conversation.turns[:-1]),
             conversation.task,
             conversation.image.size_wh,
-            wants_probabilities=True,
+            wants_probabilities=wants_probabilities,
         )
         for conversation in batch
     ]
-    replies = predictor.answer(questions, MAX_NEW_TOKENS[batch[0].task])
+    tasks = {one.task for one in batch}
+    replies = predictor.answer(questions, MAX_NEW_TOKENS[tasks.pop()] if len(tasks) == 1 else None)
     for conversation, reply in zip(batch, replies, strict=True):
         yield Prediction(
             conversation_id=conversation.id,
@@ -224,11 +235,21 @@ def answer_batch(predictor: Predictor, batch: Sequence[Conversation], folder: Pa
 
 
 def batches(conversations: Sequence[Conversation], size: int) -> Iterator[list[Conversation]]:
-    """Batches of one task each."""
+    """Batches of one task each, in the order of images."""
     for task in Task:
-        of_task = [conversation for conversation in conversations if conversation.task == task]
+        of_task = sorted(
+            (conversation for conversation in conversations if conversation.task == task),
+            key=lambda conversation: (conversation.image.path, conversation.id),
+        )
         for start in range(0, len(of_task), size):
             yield of_task[start : start + size]
+
+
+def batches_by_image(conversations: Sequence[Conversation], size: int) -> Iterator[list[Conversation]]:
+    """Batches of any tasks, questions about one image behind each other."""
+    ordered = sorted(conversations, key=lambda one: (one.image.path, one.task, one.id))
+    for start in range(0, len(ordered), size):
+        yield ordered[start : start + size]
 
 
 def _finished(output: Path, begun: Begun) -> dict[str, Prediction]:

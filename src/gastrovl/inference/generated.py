@@ -16,18 +16,25 @@ from gastrovl.model.processor import GastroVLProcessor, region_boxes
 
 
 def generated(
-    model: Any, processor: GastroVLProcessor, forms: Forms, questions: Sequence[Question], max_new_tokens: int
+    model: Any,
+    processor: GastroVLProcessor,
+    forms: Forms,
+    questions: Sequence[Question],
+    max_new_tokens: int,
+    *,
+    caches: bool = True,
 ) -> list[Reply]:
-    """Greedy replies of one batch."""
+    """Greedy replies of one batch; without `caches` every step reads all tokens again, which is for checks."""
     started = time.perf_counter()
-    inputs = inputs_of(processor, questions, model.device)
+    inputs = inputs_of(processor, questions, model.device, model.dtype)
     held = forms.hold(questions, inputs["input_ids"].shape[1])
     confidence = ReplyConfidence([held])
     made = model.generate(
         **inputs,
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=max(forms.limit(question, max_new_tokens) for question in questions),
         do_sample=False,
         num_beams=1,
+        use_cache=caches,
         logits_processor=[confidence],
         pad_token_id=processor.tokenizer.pad_token_id,
         eos_token_id=processor.tokenizer.eos_token_id,
@@ -43,7 +50,10 @@ def generated(
 
 
 def inputs_of(
-    processor: GastroVLProcessor, questions: Sequence[Question], device: torch.device
+    processor: GastroVLProcessor,
+    questions: Sequence[Question],
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
 ) -> dict[str, torch.Tensor]:
     """The model's inputs for a batch, prompts padded on the left."""
     prompts = [processor.encode_prompt(question.turns, question.original_wh) for question in questions]
@@ -53,7 +63,7 @@ def inputs_of(
     tensors = {
         "input_ids": torch.tensor([[pad] * (length - len(prompt)) + prompt for prompt in prompts]),
         "attention_mask": torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts]),
-        "pixel_values": processor.pixels(squares),
+        "pixel_values": processor.pixels(squares).to(dtype),
     }
     regions = region_boxes([processor.regions(question.turns) for question in questions])
     if regions is not None:

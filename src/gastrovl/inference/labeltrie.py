@@ -68,7 +68,8 @@ class NameLogs:
 
 def flat_trie(root: Node) -> FlatTrie:
     """The tokens below a node, depth first."""
-    tokens, depths, parents, names, ends = [], [], [], [], []
+    tokens, depths, parents, ends = list[int](), list[int](), list[int](), list[int]()
+    names: list[str] = []
     waiting = [(token, child, -1, 0) for token, child in reversed(root.following.items())]
     while waiting:
         token, node, parent, depth = waiting.pop()
@@ -84,8 +85,9 @@ def flat_trie(root: Node) -> FlatTrie:
     for place, parent in enumerate(parents):
         if parent >= 0:
             sees[place] |= sees[parent]
-    flat = (torch.tensor(one) for one in (tokens, depths, parents))
-    return FlatTrie(*flat, sees, tuple(names), torch.tensor(ends))
+    return FlatTrie(
+        torch.tensor(tokens), torch.tensor(depths), torch.tensor(parents), sees, tuple(names), torch.tensor(ends)
+    )
 
 
 class LabelTrie:

@@ -21,11 +21,12 @@ from gastrovl.inference.description import MAX_NEW_TOKENS
 from gastrovl.inference.generated import generated, inputs_of
 from gastrovl.inference.headanswers import HeadAnswers
 from gastrovl.inference.holding import Forms
+from gastrovl.inference.precision import Precision, load_in
 from gastrovl.inference.prefix import SharedImages
 from gastrovl.inference.question import Question, Reply
 from gastrovl.inference.typed import BoxAnswer, LabelAnswer, TextAnswer
 from gastrovl.inference.words import Words, shares_prefixes
-from gastrovl.model.checkpoint import CheckpointCard, load_checkpoint
+from gastrovl.model.checkpoint import CheckpointCard
 from gastrovl.model.gastrovl import GastroVLForConditionalGeneration
 from gastrovl.model.processor import GastroVLProcessor
 
@@ -51,15 +52,16 @@ class Predictor:
         self.model, self.processor, self.card, self.uses_head = model, processor, card, uses_head
 
     @cached_property
-    def _forms(self) -> Forms:
+    def forms(self) -> Forms:
+        """What replies can be held to."""
         return Forms(self.processor)
 
     @cached_property
-    def _words(self) -> Words | None:
+    def words(self) -> Words | None:
         """None where `generate` has to answer."""
         if not shares_prefixes(self.model, self.processor):
             return None
-        return Words(SharedImages(self.model, self.processor), self._forms)
+        return Words(SharedImages(self.model, self.processor), self.forms)
 
     @cached_property
     def _head(self) -> HeadAnswers | None:
@@ -80,16 +82,18 @@ class Predictor:
         return digest.hexdigest()
 
     @classmethod
-    def load(cls, folder: Path, device: str | None = None, *, uses_head: bool = True) -> Predictor:
-        """Read a checkpoint folder; `device` defaults to a GPU when there is one.
+    def load(
+        cls, folder: Path, device: str | None = None, *, uses_head: bool = True, dtype: Precision | None = None
+    ) -> Predictor:
+        """Read a checkpoint folder; `device` defaults to a GPU when there is one, `dtype` to what suits it.
 
         Raises:
             CheckpointError: The folder is incomplete or of another version.
-            ConfigError: There is no such device here.
+            ConfigError: There is no such device or dtype here.
+            MissingExtraError: `int8`, and bitsandbytes is not installed.
         """
-        chosen = pick_device(device)
-        model, processor, card = load_checkpoint(Path(folder))
-        return cls(model.to(chosen), processor, card, uses_head=uses_head)
+        model, processor, card = load_in(folder, pick_device(device), dtype)
+        return cls(model, processor, card, uses_head=uses_head)
 
     def ask(self, image: Path, text: str, max_new_tokens: int = 160, task: Task | None = None) -> Reply:
         """One question about one image file.
@@ -164,8 +168,8 @@ class Predictor:
             else:
                 found = self._headed(head, way, batch)
             replies.update(zip(places, found, strict=True))
-        if self._words:
-            self._words.shared.forget()
+        if self.words:
+            self.words.shared.forget()
         seconds = (time.perf_counter() - started) / max(len(questions), 1)
         return [replace(replies[place], seconds=seconds) for place in range(len(questions))]
 
@@ -176,29 +180,43 @@ class Predictor:
         A list of labels and boxes come in one piece, and so does what a perception head or a model of another's making
         says.
         """
-        words = self._words
+        words = self.words
         if words is None or (self._head and self._head.answers(question)):
             yield self.answer([question], max_new_tokens)[0].text
             return
         yield from words.stream(question, _limit(question, max_new_tokens))
         words.shared.forget()
 
+    def forget(self) -> None:
+        """Know nothing of any image any more; to be called when weights have changed."""
+        if self.words:
+            self.words.shared.clear()
+
     def _headed(self, head: HeadAnswers, task: Task, questions: Sequence[Question]) -> list[Reply]:
-        """What the perception head says; a model that has one is one of ours."""
-        assert self._words is not None
-        shared = self._words.shared
-        features = shared.features(shared.keys([question.image for question in questions]))
-        return head.replies(questions, task, features, self._words.states(questions) if task is Task.REC else None)
+        """What the perception head says."""
+        dtype = next(head.head.parameters()).dtype  # may be wider than the rest
+        states = None
+        if self.words:
+            shared = self.words.shared
+            features = shared.features(shared.keys([question.image for question in questions]))
+            if task is Task.REC:
+                states = self.words.states(questions).to(dtype)
+        else:
+            inputs = self._inputs(questions)
+            features = self.model.model.tower_features(inputs["pixel_values"])
+            if task is Task.REC:
+                states = self.model.perceive(**inputs)[1].to(dtype)
+        return head.replies(questions, task, features.to(dtype), states)
 
     def _written(self, questions: Sequence[Question], max_new_tokens: int | None) -> list[Reply]:
         """Greedy replies in the language model's words."""
         limits = [_limit(question, max_new_tokens) for question in questions]
-        if self._words:
-            return self._words.replies(questions, limits)
-        return generated(self.model, self.processor, self._forms, questions, max(limits))
+        if self.words:
+            return self.words.replies(questions, limits)
+        return generated(self.model, self.processor, self.forms, questions, max(limits))
 
     def _inputs(self, questions: Sequence[Question]) -> dict[str, torch.Tensor]:
-        return inputs_of(self.processor, questions, self.model.device)
+        return inputs_of(self.processor, questions, self.model.device, self.model.dtype)
 
 
 def _limit(question: Question, max_new_tokens: int | None) -> int:
