@@ -1,4 +1,4 @@
-"""Questions of CLS, REC and REG to replies that the perception head gives in one forward pass."""
+"""Questions of CLS, REC and REG to replies that the perception head gives, mostly in one forward pass."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from gastrovl.clinical.answers import SEPARATOR
 from gastrovl.core import boxtext
 from gastrovl.core.types import Task
-from gastrovl.inference.perceiving import PRESENT, names_of, presence_of, sightings
+from gastrovl.inference.looking import Looking
+from gastrovl.inference.mirrors import joined, mean_located, mean_probabilities, mirrored, mirrored_regions
+from gastrovl.inference.perceiving import PRESENT, Sighting, names_of, presence_of, sightings
 from gastrovl.inference.question import Question, Reply
+from gastrovl.inference.zoom import crops_of, refined, squares_of
 from gastrovl.model.checkpoint import CheckpointCard
 from gastrovl.model.gastrovl import GastroVLForConditionalGeneration, masked_mean
+from gastrovl.model.perception import SeenMap
 from gastrovl.model.processor import GastroVLProcessor, name_ids
 
 
@@ -24,10 +29,15 @@ class HeadAnswers:
     """The perception head of a loaded checkpoint; texts are rendered from what it says."""
 
     def __init__(
-        self, model: GastroVLForConditionalGeneration, processor: GastroVLProcessor, card: CheckpointCard
+        self,
+        model: GastroVLForConditionalGeneration,
+        processor: GastroVLProcessor,
+        card: CheckpointCard,
+        looking: Looking | None = None,
     ) -> None:
         assert model.perception is not None
         self.model, self.processor, self.card, self.head = model, processor, card, model.perception
+        self.looking = looking or Looking()
 
     def answers(self, question: Question) -> bool:
         """Whether the head answers: it has learnt the task, and REG asks about one region."""
@@ -38,24 +48,59 @@ class HeadAnswers:
         return question.task is Task.CLS and bool(self.card.recognised)
 
     def replies(self, questions: Sequence[Question], task: Task, inputs: Mapping[str, Tensor]) -> list[Reply]:
-        """Replies to questions of one task, with the model's inputs for them: one forward pass, no decoding."""
+        """Replies to questions of one task, with the model's inputs for them: no decoding.
+
+        One forward pass, or the tower's more often where `looking` says so.
+        """
         started = time.perf_counter()
         if task is Task.REC:
-            seen, states = self.model.perceive(**inputs)
             found = [
                 Reply(boxtext.encode_boxes([one.box for one in said.found]), said.confidence, 0.0, "end")
-                for said in sightings(self.head, seen, states)
+                for said in self._located(questions, inputs)
             ]
+        elif task is Task.CLS:
+            seen = self._seen(inputs["pixel_values"])
+            presences = presence_of(self.head, seen, self._names.to(seen.cells.dtype))
+            found = [self._labelled(row) for row in self._mean(presences)]
         else:
-            seen = self.head.look(self.model.model.tower_features(inputs["pixel_values"]))
-            names = self._names.to(seen.cells.dtype)
-            if task is Task.CLS:
-                found = [self._labelled(row) for row in presence_of(self.head, seen, names).tolist()]
-            else:
-                regions = [question.regions[0] for question in questions]
-                found = [self._named(row) for row in names_of(self.head, seen, regions, names).tolist()]
+            seen = self._seen(inputs["pixel_values"])
+            regions = mirrored_regions([question.regions[0] for question in questions], self.looking.views)
+            named = names_of(self.head, seen, regions, self._names.to(seen.cells.dtype))
+            found = [self._named(row) for row in self._mean(named)]
         seconds = (time.perf_counter() - started) / len(questions)
         return [replace(reply, seconds=seconds) for reply in found]
+
+    def _located(self, questions: Sequence[Question], inputs: Mapping[str, Tensor]) -> list[Sighting]:
+        """What is seen where, at first or, with zoom, at second sight; the words are read once."""
+        seen, states = self.model.perceive(**inputs)
+        queries = self.head.of_state(states)
+        if self.looking.views > 1:
+            mirrors = mirrored(inputs["pixel_values"], self.looking.views)[len(queries) :]
+            seen = joined(seen, self._looked(mirrors))
+        said = self._sightings(seen, queries)
+        images = [question.image for question in questions]
+        crops = crops_of(said, images) if self.looking.zoom else []
+        if not crops:
+            return said
+        pixels = self.processor.pixels(squares_of(crops, images, self.processor)).to(inputs["pixel_values"].device)
+        asked = queries[[crop.image for crop in crops]]
+        return refined(said, crops, self._sightings(self._seen(pixels), asked))
+
+    def _sightings(self, seen: SeenMap, queries: Tensor) -> list[Sighting]:
+        """Of one query about each image, whose views `seen` holds."""
+        views = self.looking.views
+        images = torch.arange(views * len(queries), device=queries.device)
+        return sightings(mean_located(self.head.locate(seen, images, queries.repeat(views, 1)), views))
+
+    def _seen(self, pixels: Tensor) -> SeenMap:
+        return self._looked(mirrored(pixels, self.looking.views))
+
+    def _looked(self, pixels: Tensor) -> SeenMap:
+        return self.head.look(self.model.model.tower_features(pixels))
+
+    def _mean(self, probabilities: Tensor) -> list[list[float]]:
+        means: list[list[float]] = mean_probabilities(probabilities, self.looking.views).tolist()
+        return means
 
     def _labelled(self, presences: Sequence[float]) -> Reply:
         """All labels that are rather there than not, or the likeliest one."""

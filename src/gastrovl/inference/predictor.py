@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Sequence
 from functools import cached_property
@@ -21,6 +22,7 @@ from gastrovl.inference.confidence import Chooser, ReplyConfidence
 from gastrovl.inference.description import LABEL_TASKS
 from gastrovl.inference.headanswers import HeadAnswers
 from gastrovl.inference.labelnames import HeldToNames, LabelNames
+from gastrovl.inference.looking import Looking
 from gastrovl.inference.question import Question, Reply
 from gastrovl.model.checkpoint import CheckpointCard, load_checkpoint
 from gastrovl.model.gastrovl import GastroVLForConditionalGeneration
@@ -42,8 +44,11 @@ class Predictor:
         card: CheckpointCard,
         *,
         uses_head: bool = True,
+        looking: Looking | None = None,
     ) -> None:
         self.model, self.processor, self.card, self.uses_head = model, processor, card, uses_head
+        self.looking = looking or Looking()
+        self.looking.need_head(card.name, has_head=uses_head and model.perception is not None)
 
     @cached_property
     def _label_names(self) -> LabelNames:
@@ -52,7 +57,7 @@ class Predictor:
     @cached_property
     def _head(self) -> HeadAnswers | None:
         is_there = self.uses_head and self.model.perception is not None
-        return HeadAnswers(self.model, self.processor, self.card) if is_there else None
+        return HeadAnswers(self.model, self.processor, self.card, self.looking) if is_there else None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -62,22 +67,25 @@ class Predictor:
         """
         digest = hashlib.sha256(self.card.model_dump_json().encode())
         digest.update(b"" if self.uses_head or not self.card.recognised else b"words only")
+        digest.update(json.dumps(self.looking.settings).encode() if self.looking.settings else b"")
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         return digest.hexdigest()
 
     @classmethod
-    def load(cls, folder: Path, device: str | None = None, *, uses_head: bool = True) -> Predictor:
-        """Read a checkpoint folder; `device` defaults to a GPU when there is one.
+    def load(
+        cls, folder: Path, device: str | None = None, *, uses_head: bool = True, zoom: bool = False, views: int = 1
+    ) -> Predictor:
+        """Read a checkpoint folder; `device` defaults to a GPU when there is one, `zoom` and `views` are of `Looking`.
 
         Raises:
             CheckpointError: The folder is incomplete or of another version.
-            ConfigError: There is no such device here.
+            ConfigError: There is no such device here, or no perception head for `zoom` or `views`.
         """
         chosen = pick_device(device)
         model, processor, card = load_checkpoint(Path(folder))
-        return cls(model.to(chosen), processor, card, uses_head=uses_head)
+        return cls(model.to(chosen), processor, card, uses_head=uses_head, looking=Looking(zoom, views))
 
     def ask(self, image: Path, text: str, max_new_tokens: int = 160, task: Task | None = None) -> Reply:
         """One question about one image file.
