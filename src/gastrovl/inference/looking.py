@@ -47,6 +47,6 @@ class Looking:
         if self.settings and not has_head:
             asked = " and ".join(self.settings)
             raise ConfigError(
-                f"{name}: {asked} need a perception head that answers, and this model has none or is told to answer in "
-                "words; leave them out, or take a checkpoint trained with `perception`"
+                f"{name}: a perception head that answers is needed for {asked}; this model has none, or is told to "
+                "answer in words. Leave it out, or take a checkpoint that was trained with `perception`"
             )
