@@ -28,8 +28,10 @@ SMALLEST = (
     0.5  # of a lesion's side, as a share of what it was: many fill their own frame, and few frames have such room
 )
 LARGEST = 0.25  # of a pasted box, as a share of the frame
+RING = 4  # pixels around a lesion whose mean colour is that of the mucosa it lies in
 DARK = 30  # brightest channel of a pixel that shows no mucosa: the black around a frame, a lumen
-MOST_SHIFT = 50.0  # levels of a colour channel: beyond, two frames are lit too differently to share a lesion
+MOST_DARK = 0.02  # share of such pixels in a lesion and around it, and where it is pasted
+MOST_SHIFT = 35.0  # levels of a colour channel: beyond, two frames are lit too differently to share a lesion
 
 Pixels = NDArray[np.uint8]
 Flags = NDArray[np.bool_]
@@ -138,23 +140,22 @@ class Donors:
         mask = np.pad(mask, (0, side - small))
         lesion = np.zeros_like(pixels)
         lesion[:small, :small] = look.render(self.images.square(donor.image), small)
+        if _is_dark(lesion)[_grown(mask, RING)].mean() > MOST_DARK:
+            return None
         for across, down in _places(rng, mask):
             moved = np.roll(mask, (down, across), axis=(0, 1))
             place = _shifted(box, across / side, down / side)
             if place is None or any(geometry.iou(place, other) > 0 for other in present):
                 continue
-            ring = _grown(moved, 4) & ~_grown(moved, 1)
-            if _is_dark(pixels)[moved | ring].mean() > 0.02:
+            ring = _grown(moved, RING) & ~_grown(moved, 1)
+            if _is_dark(pixels)[moved | ring].mean() > MOST_DARK:
                 continue
-            around = np.roll(ring, (-down, -across), axis=(0, 1)) & ~_is_dark(lesion)
-            if not around.any():
-                return None
-            shift = pixels[ring].mean(axis=0) - lesion[around].mean(axis=0)
+            laid = np.roll(lesion, (down, across), axis=(0, 1))
+            shift = pixels[ring].mean(axis=0) - laid[ring].mean(axis=0)
             if np.abs(shift).max() > MOST_SHIFT:
                 continue
             share = _soft(moved)[..., None]
-            laid = np.roll(lesion, (down, across), axis=(0, 1)) + shift
-            whole = (share * laid + (1 - share) * pixels).clip(0, 255).round().astype(np.uint8)
+            whole = (share * (laid + shift) + (1 - share) * pixels).clip(0, 255).round().astype(np.uint8)
             return Pasted(whole, moved, place, donor)
         return None
 
@@ -213,11 +214,11 @@ def _donors_of(group: Sequence[Conversation], terms: TermIndex) -> list[Donor]:
 
 
 def _places(rng: np.random.Generator, mask: Flags) -> list[tuple[int, int]]:
-    """How far a mask moves across and down, in pixels, so that it stays off the frame's edge."""
+    """How far a mask moves across and down, in pixels, so that it and the ring around it stay inside the frame."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     side = len(mask)
-    across = rng.integers(1 - columns[0], side - 1 - columns[-1], size=TRIES)
-    down = rng.integers(1 - rows[0], side - 1 - rows[-1], size=TRIES)
+    across = rng.integers(RING - columns[0], side - RING - columns[-1], size=TRIES)
+    down = rng.integers(RING - rows[0], side - RING - rows[-1], size=TRIES)
     return list(zip(across.tolist(), down.tolist(), strict=True))
 
 
@@ -228,8 +229,9 @@ def _shifted(box: Box, across: float, down: float) -> Box | None:
 
 
 def _is_at_edge(mask: Flags) -> bool:
-    """Whether the mask touches the frame, which then cuts the lesion off straight."""
-    return bool(mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any())
+    """Whether the frame cuts the lesion or the ring around it off straight."""
+    inside = mask[RING + 1 : -RING - 1, RING + 1 : -RING - 1]
+    return int(inside.sum()) < int(mask.sum())
 
 
 def _is_dark(pixels: Pixels) -> Flags:
