@@ -78,3 +78,13 @@ def test_a_crop_changes_its_own_box_alone():
     assert [found.box for found in one.found] == [SMALL, Box(x0=0.5, y0=0.5, x1=0.75, y1=0.75)]
     assert one.confidence == pytest.approx(0.8 * (0.4 + 0.8) / 2)
     assert nothing == said[1]
+
+
+def test_two_boxes_do_not_end_on_one_lesion():
+    left, right = Box(x0=0.5, y0=0.5, x1=0.6, y1=0.6), Box(x0=0.6, y0=0.5, x1=0.8, y1=0.7)
+    said = [seen((right, 0.5), (left, 0.4))]
+    onto_right = Box(x0=0.16, y0=0.0, x1=0.6, y1=0.4)  # 0.58 to 0.8 across and 0.5 to 0.7 down
+
+    (one,) = refined(said, [Crop(0, 1, WINDOW)], [seen((onto_right, 0.9))])
+
+    assert [found.box for found in one.found] == [right, left]
