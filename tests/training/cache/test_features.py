@@ -441,7 +441,6 @@ def test_a_process_without_a_share_waits_for_nobody(bench):
         ({"trains": ("vision", "projector")}, {}, False),
         ({"trains": ("vision", "projector")}, {"is_training": False}, False),
         ({"cutmix": 0.1}, {}, False),
-        ({"paste": 0.1}, {}, False),
         ({"cutmix": 0.1}, {"is_training": False}, True),
     ],
 )

@@ -10,7 +10,8 @@ from gastrovl.core.records import write_records
 from gastrovl.core.types import Box, Conversation, ImageRef, Split, Target, Task, Turn
 from gastrovl.model.checkpoint import build_model
 from gastrovl.model.grounding import UNKNOWN
-from gastrovl.training.config import AugmentConfig, StageConfig
+from gastrovl.training.cache.features import may_keep
+from gastrovl.training.config import StageConfig
 from gastrovl.training.rows.augment import View
 from gastrovl.training.rows.dataset import Collator, RowDataset
 from gastrovl.training.rows.grounding import RowTargets, TermIndex
@@ -230,15 +231,16 @@ def test_a_stage_pastes_in_training_and_not_in_validation(known, terms, store, p
             stage,
             seed=7,
             max_length=512,
-            augment=AugmentConfig(smallest_crop=1.0, colour=0.0) if is_training else None,
+            augment=None,
             is_training=is_training,
             terms=terms,
             grid_side=4,
             perception=perception,
         )
         shown[is_training] = rows[1]
-        again = rows[1]
-        assert np.array_equal(again.square, shown[is_training].square)
+        assert np.array_equal(rows[1].square, shown[is_training].square)
+        frozen = stage.model_copy(update={"trains": ("projector",)})
+        assert may_keep(frozen, rows) is not is_training  # features of the whole image are not those of a composite
     batch = Collator(processor, terms, perception=perception)([shown[True], shown[False]])
 
     assert shown[False].perception.known.tolist() == [0, 1, 0]
