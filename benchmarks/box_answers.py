@@ -1,10 +1,10 @@
-"""What a box costs: one forward pass of a model, the answer of its perception head, and the same answer in words.
+"""What a box costs: one forward pass, the answer of the perception head, the same at second looks, and in words.
 
-    python benchmarks/box_answers.py --checkpoint runs/grounding/train
+    python benchmarks/box_answers.py --checkpoint runs/grounding/train --image DATA/images/edd2020/EDD2020_B0049.jpg
     python benchmarks/box_answers.py                # the shapes of configs/run/grounding.yaml, untrained
 
-CPU time of one process, the best of several rounds in turn. The pictures are noise: in words an untrained model says
-what comes, up to `--most-tokens`.
+CPU time of one process, the best of several rounds in turn. Without `--image` the pictures are noise: in words an
+untrained model says what comes, up to `--most-tokens`, and zoom has a second look at whatever boxes the head sees.
 """
 
 from __future__ import annotations
@@ -18,13 +18,21 @@ import numpy as np
 import torch
 from PIL import Image
 
+from gastrovl.core.images import open_image
 from gastrovl.core.types import Task
+from gastrovl.inference.looking import Looking
 from gastrovl.inference.predictor import Predictor
 from gastrovl.inference.question import Question
 from gastrovl.model.checkpoint import CheckpointCard, build_model
 from gastrovl.model.config import ConnectorConfig, ModelConfig, PartConfig, PerceptionConfig
 
-AIM = 1.2  # forward passes that a box of the head may cost
+AIM = 1.2  # forward passes that a box of the head may cost when it looks once
+CLOSER = {
+    "zoom": Looking(zoom=True),
+    "2 views": Looking(views=2),
+    "4 views": Looking(views=4),
+    "zoom, 4 views": Looking(zoom=True, views=4),
+}
 
 
 def untrained() -> Predictor:
@@ -55,14 +63,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--most-tokens", type=int, default=24)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--image", type=Path, help="An endoscopic image; noise when left out.")
+    parser.add_argument("--ask", default="Where is the polyp?", help="A question of REC.")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     head = Predictor.load(options.checkpoint, "cpu") if options.checkpoint else untrained()
     words = Predictor(head.model, head.processor, head.card, uses_head=False)
+    closer = [Predictor(head.model, head.processor, head.card, looking=looking) for looking in CLOSER.values()]
     random = np.random.default_rng(7)
     noise = [random.integers(0, 256, (480, 640, 3), dtype=np.uint8) for _ in range(max(options.batches))]
-    turns = (("user", "Where is the polyp?"),)
-    questions = [Question(Image.fromarray(one), turns, Task.REC) for one in noise]
+    images = [open_image(options.image)] * max(options.batches) if options.image else map(Image.fromarray, noise)
+    questions = [Question(image, (("user", options.ask),), Task.REC) for image in images]
+    print(f"the head says {head.answer(questions[:1], options.most_tokens)[0].text}")
     for size in options.batches:
         asked = questions[:size]
 
@@ -78,13 +90,20 @@ def main() -> None:
             words.forget()
             words.answer(asked, options.most_tokens)
 
-        rounds = [[cpu_ms(call) for call in (forward, by_head, by_words)] for _ in range(options.rounds)]
-        passed, found, said = (min(times) for times in zip(*rounds, strict=True))
+        def looked(number: int, asked: list[Question] = asked) -> Callable[[], object]:
+            return lambda: closer[number].answer(asked, options.most_tokens)
+
+        calls = [forward, by_head, by_words, *(looked(number) for number in range(len(closer)))]
+        rounds = [[cpu_ms(call) for call in calls] for _ in range(options.rounds)]
+        passed, found, said, *others = (min(times) for times in zip(*rounds, strict=True))
         ratio = found / passed
         print(
             f"{size:>3} questions: forward pass {passed:6.1f} ms, head {found:6.1f} ms ({ratio:.2f} passes, aim {AIM}: "
             f"{'met' if ratio <= AIM else 'MISSED'}), words {said:6.1f} ms ({said / passed:.2f} passes)"
         )
+        for name, spent in zip(CLOSER, others, strict=True):
+            extra = (spent - found) / size
+            print(f"{'':>14} {name:>13}: {spent:6.1f} ms ({spent / passed:.2f} passes), {extra:+6.1f} ms a question")
 
 
 if __name__ == "__main__":

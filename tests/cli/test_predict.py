@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gastrovl.cli.app import app, main
-from gastrovl.core.errors import OutputError
+from gastrovl.core.errors import ConfigError, OutputError
 from gastrovl.core.records import read_records
 from gastrovl.core.types import Conversation, Prediction
 
@@ -62,4 +62,14 @@ def test_a_checkpoint_of_another_version_is_one_message(learnt, tmp_path, capsys
     assert stop.value.code == 2
     assert error.startswith(f"error: {card}: checkpoint layout version 0, this gastrovl reads version 1")
     assert "Traceback" not in error
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_what_a_model_without_a_perception_head_cannot_do_is_refused(learnt, tmp_path):
+    for option in (["--zoom"], ["--views", "4"], ["--zoom", "--no-head"]):
+        result = invoke(*learnt, tmp_path / "out.jsonl", *option)
+
+        assert isinstance(result.exception, ConfigError)
+        assert "perception head" in str(result.exception)
+    assert isinstance(invoke(*learnt, tmp_path / "out.jsonl", "--views", "3").exception, ConfigError)
     assert not (tmp_path / "out.jsonl").exists()

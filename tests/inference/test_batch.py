@@ -9,6 +9,7 @@ from gastrovl.core.files import sha256_file
 from gastrovl.core.records import read_records, to_line, write_records
 from gastrovl.core.types import Conversation, Prediction, Task
 from gastrovl.inference.batch import MAX_NEW_TOKENS, Ours, predict_file
+from gastrovl.inference.looking import Looking
 from gastrovl.inference.predictor import Predictor
 from gastrovl.inference.question import Reply
 from gastrovl.inference.runrecord import read_run
@@ -23,6 +24,7 @@ class Parrot:
     def __init__(self, name="parrot", dies_at=None, fingerprint="weights"):
         self.card = CheckpointCard(name=name, image_tokens=1, image_size_px=1)
         self.fingerprint = fingerprint
+        self.looking = Looking()
         self.dies_at, self.batches = dies_at, []
 
     def answer(self, questions, max_new_tokens):

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from gastrovl.clinical.answers import BoxAnswer, LabelAnswer, parse_answer
+from gastrovl.clinical.answers import BoxAnswer, LabelAnswer, ParseFailure, parse_answer
 from gastrovl.clinical.taxonomy import Taxonomy
+from gastrovl.core.errors import ConfigError, PredictionError
 from gastrovl.core.geometry import iou
 from gastrovl.core.images import open_image
 from gastrovl.core.records import read_records
 from gastrovl.core.types import Conversation, Task
+from gastrovl.inference.batch import predict_file
+from gastrovl.inference.looking import Looking
 from gastrovl.inference.perceiving import boxes_of
 from gastrovl.inference.predictor import Predictor
 from gastrovl.inference.question import Question
+from gastrovl.inference.runrecord import read_run
 from gastrovl.model.config import PerceptionConfig
 from gastrovl.training.config import TrainConfig
 from gastrovl.training.train import train
@@ -194,3 +200,80 @@ def test_the_card_says_what_was_learnt(perceived):
     assert card["locates"] is True
     names = {"polyp": "polyp", "gastric_ulcer": "gastric ulcer", "esophagitis": "esophagitis", "cancer": "cancer"}
     assert names.items() <= card["recognised"].items()
+
+
+LOOKS = [{"zoom": True}, {"views": 2}, {"views": 4}, {"zoom": True, "views": 4}]
+
+
+@pytest.mark.parametrize("look", LOOKS, ids=str)
+def test_whoever_looks_again_still_knows_what_was_learnt(perceived, asked, look):
+    predictor, taxonomy = Predictor.load(perceived[0], "cpu", **look), Taxonomy.load()
+    kept = [(question, one) for question, one in asked if question.task is Task.REC or look.get("views", 1) == 1]
+
+    together = predictor.answer([question for question, _ in kept], max_new_tokens=8)
+    alone = [predictor.answer([question], max_new_tokens=8)[0] for question, _ in kept]
+
+    assert [reply.text for reply in together] == [reply.text for reply in alone]
+    for reply, (question, _) in zip(together, kept, strict=True):
+        assert not isinstance(parse_answer(question.task, reply.text, taxonomy), ParseFailure)
+        assert 0.0 <= reply.confidence <= 1.0
+
+
+def test_what_a_box_costs_is_what_was_asked_for(perceived, asked):
+    questions = [question for question, _ in asked if question.task is Task.REC]
+    passed = {}
+    for look in ({}, *LOOKS):
+        predictor = Predictor.load(perceived[0], "cpu", **look)
+        tower, words = [], []
+        predictor.model.model.vision_tower.register_forward_pre_hook(
+            lambda _, values, named, seen=tower: seen.append(
+                len(named.get("pixel_values", values[0] if values else ()))
+            ),
+            with_kwargs=True,
+        )
+        predictor.model.model.language_model.register_forward_pre_hook(lambda *_, read=words: read.append(1))
+        predictor.answer(questions, max_new_tokens=8)
+        passed[str(look)] = (sum(tower[:1]), sum(tower), len(words))
+
+    count = len(questions)
+    assert {words for _, _, words in passed.values()} == {1}
+    assert passed["{}"] == (count, count, 1)
+    assert passed["{'views': 2}"][1] == 2 * count
+    assert passed["{'views': 4}"][1] == 4 * count
+    assert count < passed["{'zoom': True}"][1] <= 2 * count
+    assert 4 * count < passed["{'zoom': True, 'views': 4}"][1] <= 8 * count
+
+
+def test_mirror_images_of_an_image_are_told_the_same(perceived, asked):
+    predictor = Predictor.load(perceived[0], "cpu", looking=Looking(views=4))
+    questions = [question for question, _ in asked if question.task is Task.CLS]
+    turned = [replace(one, image=one.image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)) for one in questions]
+
+    straight, mirror = (predictor.answer(these, max_new_tokens=8) for these in (questions, turned))
+
+    for one, other in zip(straight, mirror, strict=True):
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
+
+
+def test_how_closely_it_looked_stands_in_fingerprint_and_record_and_mixes_with_nothing(perceived, tmp_path):
+    predictors = [Predictor.load(perceived[0], "cpu", **look) for look in ({}, *LOOKS)]
+    out = tmp_path / "out.jsonl"
+
+    predict_file(predictors[1], perceived[1], out)
+
+    assert len({one.fingerprint for one in predictors}) == len(predictors)
+    assert Predictor.load(perceived[0], "cpu", looking=Looking()).fingerprint == predictors[0].fingerprint
+    assert read_run(out).description == {"zoom": True}
+    with pytest.raises(PredictionError, match="other weights, another description"):
+        predict_file(predictors[0], perceived[1], out, retries_failed=True)
+    predict_file(predictors[0], perceived[1], out, is_replaced=True)
+    assert read_run(out).description is None
+
+
+def test_what_cannot_look_again_says_so(perceived, learnt):
+    with pytest.raises(ConfigError, match="head that answers is needed for zoom and views;"):
+        Predictor.load(learnt[0], "cpu", looking=Looking(zoom=True, views=2))
+    with pytest.raises(ConfigError, match="head that answers is needed for zoom;"):
+        Predictor.load(perceived[0], "cpu", uses_head=False, looking=Looking(zoom=True))
+    with pytest.raises(ConfigError, match="views is 3; expected 1"):
+        Predictor.load(perceived[0], "cpu", looking=Looking(views=3))

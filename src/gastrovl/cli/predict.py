@@ -9,6 +9,7 @@ import typer
 
 from gastrovl.cli.progress import progress_bar
 from gastrovl.core.errors import ConfigError
+from gastrovl.inference.looking import Looking
 
 
 def predict(
@@ -30,6 +31,21 @@ def predict(
             help="Let a checkpoint's perception head answer CLS, REC and REG; --no-head decodes words instead."
         ),
     ] = True,
+    zoom: Annotated[
+        bool,
+        typer.Option(
+            "--zoom",
+            help="Let the perception head look at each box of REC again, in a crop: one more pass of the tower for "
+            "each box.",
+        ),
+    ] = False,
+    views: Annotated[
+        int,
+        typer.Option(
+            help="Average the perception head's CLS, REC and REG over the image and its mirror images: 1 (the image "
+            "alone), 2 or 4, as many passes of the tower."
+        ),
+    ] = 1,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Ask again what got no usable reply; keep all else of OUTPUT.")
     ] = False,
@@ -52,7 +68,7 @@ def predict(
     if people:
         _people(given[0], from_csv, output, is_replaced=overwrite)
     else:
-        _model(given[0], given[1], output, batch_size, device, retry_failed, overwrite, head)
+        _model(given[0], given[1], output, batch_size, device, retry_failed, overwrite, head, Looking(zoom, views))
 
 
 def _model(
@@ -64,13 +80,14 @@ def _model(
     retries_failed: bool,
     is_replaced: bool,
     uses_head: bool,
+    looking: Looking,
 ) -> None:
     from gastrovl.inference.batch import predict_file
     from gastrovl.inference.description import NOTICE
     from gastrovl.inference.loading import load_answerer
     from gastrovl.inference.runrecord import read_run
 
-    answerer = load_answerer(model, conversations, device, uses_head=uses_head)
+    answerer = load_answerer(model, conversations, device, uses_head=uses_head, looking=looking)
     with progress_bar() as show:
         count = predict_file(
             answerer,

@@ -71,7 +71,8 @@ class Ours:
         self.fingerprint = predictor.fingerprint
         self.workers = 1
         self.batch_size: int | None = None
-        self.settings = description.model_dump(mode="json", exclude_defaults=True) if description else None
+        told = description.model_dump(mode="json", exclude_defaults=True) if description else {}
+        self.settings = {**told, **predictor.looking.settings} or None
         self.currency: str | None = None
 
     def answers(self, batch: Sequence[Conversation], folder: Path) -> Iterator[Prediction]:

@@ -8,11 +8,19 @@ from gastrovl.core.config import load_config
 from gastrovl.core.errors import CheckpointError
 from gastrovl.inference.batch import Answerer, Ours
 from gastrovl.inference.description import ModelDescription, label_names, plain_description
+from gastrovl.inference.looking import Looking
 
 CARD = "gastrovl.json"  # of a checkpoint of ours, see model.checkpoint; named here so that a server needs no PyTorch
 
 
-def load_answerer(model: Path, conversations: Path, device: str | None = None, *, uses_head: bool = True) -> Answerer:
+def load_answerer(
+    model: Path,
+    conversations: Path,
+    device: str | None = None,
+    *,
+    uses_head: bool = True,
+    looking: Looking | None = None,
+) -> Answerer:
     """What answers the conversations of a file.
 
     Args:
@@ -20,16 +28,20 @@ def load_answerer(model: Path, conversations: Path, device: str | None = None, *
         conversations: The file that will be asked; train.jsonl beside it may give the names of labels.
         device: cpu or cuda, of a model that runs here; the best there is when left out.
         uses_head: Let a checkpoint's perception head answer what it has learnt; else the language model writes all.
+        looking: How closely that head looks.
 
     Raises:
         CheckpointError: There is no such model, or it cannot be loaded.
-        ConfigError: The description is wrong, or a variable it names is not set.
+        ConfigError: The description is wrong, a variable it names is not set, or `looking` asks for what the model
+            cannot do.
     """
     model = Path(model)
     if model.is_file():
-        return answerer_of(load_config(model, ModelDescription), conversations, device)
+        return answerer_of(load_config(model, ModelDescription), conversations, device, looking)
     if (model / CARD).is_file():
-        return _checkpoint(model, device, uses_head=uses_head)
+        return _checkpoint(model, device, uses_head=uses_head, looking=looking)
+    if looking:
+        looking.need_head(str(model), has_head=False)
     if (model / "config.json").is_file():
         return answerer_of(plain_description("huggingface", model), conversations, device)
     raise CheckpointError(
@@ -38,10 +50,14 @@ def load_answerer(model: Path, conversations: Path, device: str | None = None, *
     )
 
 
-def answerer_of(description: ModelDescription, conversations: Path, device: str | None = None) -> Answerer:
+def answerer_of(
+    description: ModelDescription, conversations: Path, device: str | None = None, looking: Looking | None = None
+) -> Answerer:
     """What a description describes, as `load_answerer`."""
     if description.kind == "checkpoint":
-        return _checkpoint(description.folder(), device, description)
+        return _checkpoint(description.folder(), device, description, looking=looking)
+    if looking:
+        looking.need_head(description.name, has_head=False)
     labels = label_names(description, conversations)
     if description.kind == "openai":
         from gastrovl.inference.served import Served
@@ -53,8 +69,15 @@ def answerer_of(description: ModelDescription, conversations: Path, device: str 
 
 
 def _checkpoint(
-    folder: Path, device: str | None, description: ModelDescription | None = None, *, uses_head: bool = True
+    folder: Path,
+    device: str | None,
+    description: ModelDescription | None = None,
+    *,
+    uses_head: bool = True,
+    looking: Looking | None = None,
 ) -> Answerer:
     from gastrovl.inference.predictor import Predictor
 
-    return Ours(Predictor.load(folder, device, uses_head=uses_head), description)
+    looking = looking or Looking()
+    predictor = Predictor.load(folder, device, uses_head=uses_head, looking=looking)
+    return Ours(predictor, description)

@@ -55,17 +55,8 @@ class Sighting:
         return self.presence * sum(one.expected_iou for one in self.found) / len(self.found)
 
 
-def sightings(head: PerceptionHead, seen: SeenMap, states: Tensor) -> list[Sighting]:
-    """Answers to one question about each image.
-
-    Args:
-        states: The state in which each answer would begin, (images, text width).
-    """
-    images = torch.arange(len(states), device=states.device)
-    return _sightings(head.locate(seen, images, head.of_state(states)))
-
-
-def _sightings(located: Located) -> list[Sighting]:
+def sightings(located: Located) -> list[Sighting]:
+    """What the head says of pairs of an image and a question, as answers to the questions."""
     finer = torch.nn.functional.interpolate(
         located.masks[:, None].float(), scale_factor=_FINER, mode="bilinear", align_corners=False
     )[:, 0].sigmoid()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -21,6 +22,7 @@ from gastrovl.inference.description import MAX_NEW_TOKENS
 from gastrovl.inference.generated import generated, inputs_of
 from gastrovl.inference.headanswers import HeadAnswers
 from gastrovl.inference.holding import Forms
+from gastrovl.inference.looking import Looking
 from gastrovl.inference.precision import Precision, load_in
 from gastrovl.inference.prefix import SharedImages
 from gastrovl.inference.question import Question, Reply
@@ -48,8 +50,11 @@ class Predictor:
         card: CheckpointCard,
         *,
         uses_head: bool = True,
+        looking: Looking | None = None,
     ) -> None:
         self.model, self.processor, self.card, self.uses_head = model, processor, card, uses_head
+        self.looking = looking or Looking()
+        self.looking.need_head(card.name, has_head=uses_head and model.perception is not None)
 
     @cached_property
     def forms(self) -> Forms:
@@ -66,7 +71,7 @@ class Predictor:
     @cached_property
     def _head(self) -> HeadAnswers | None:
         is_there = self.uses_head and self.model.perception is not None
-        return HeadAnswers(self.model, self.processor, self.card) if is_there else None
+        return HeadAnswers(self.model, self.processor, self.card, self.looking) if is_there else None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -76,6 +81,7 @@ class Predictor:
         """
         digest = hashlib.sha256(self.card.model_dump_json().encode())
         digest.update(b"" if self.uses_head or not self.card.recognised else b"words only")
+        digest.update(json.dumps(self.looking.settings).encode() if self.looking.settings else b"")
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
@@ -83,17 +89,23 @@ class Predictor:
 
     @classmethod
     def load(
-        cls, folder: Path, device: str | None = None, *, uses_head: bool = True, dtype: Precision | None = None
+        cls,
+        folder: Path,
+        device: str | None = None,
+        *,
+        uses_head: bool = True,
+        looking: Looking | None = None,
+        dtype: Precision | None = None,
     ) -> Predictor:
         """Read a checkpoint folder; `device` defaults to a GPU when there is one, `dtype` to what suits it.
 
         Raises:
             CheckpointError: The folder is incomplete or of another version.
-            ConfigError: There is no such device or dtype here.
+            ConfigError: There is no such device or dtype here, or no perception head that could look again.
             MissingExtraError: `int8`, and bitsandbytes is not installed.
         """
         model, processor, card = load_in(folder, pick_device(device), dtype)
-        return cls(model, processor, card, uses_head=uses_head)
+        return cls(model, processor, card, uses_head=uses_head, looking=looking)
 
     def ask(self, image: Path, text: str, max_new_tokens: int = 160, task: Task | None = None) -> Reply:
         """One question about one image file.

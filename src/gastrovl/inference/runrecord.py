@@ -27,7 +27,8 @@ class PredictRun(Config):
         prompt_tokens, completion_tokens, cost: Sums over the replies that state them; None where none does.
         reply_seconds: Sum over all replies, which overlap where several are asked at once.
         asked_now, seconds_now: Of the call that finished the file; a run that was interrupted had earlier ones.
-        description: The model's description, if it has one.
+        description: The model's description, if it has one, and how closely its perception head looked, if more than
+            usual (`zoom`, `views`).
     """
 
     model: str

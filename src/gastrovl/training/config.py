@@ -147,6 +147,9 @@ class StageConfig(Config):
             are asked of it in their own words too, and without by the terms' names alone.
         cutmix: Share of the images that get a part of another one, cut at a border between cells (needs answer_weight
             0: no words are true of such an image). It breaks the shortcut from the whole frame to each of its cells.
+        paste: Share of the images that get a lesion of another image of their source, cut out by its mask, where they
+            are known to show none of its term; the rarer a term, the more often (needs answer_weight 0, too). Masks,
+            boxes and what is known to be absent follow.
         task_weights: Weight of a task's answer tokens; 1 when left out.
         digit_weights: Weights of the three digits of a box coordinate in an answer. The last digit is one part in a
             thousand, mostly noise that a short training should not spend its gradient on.
@@ -186,6 +189,7 @@ class StageConfig(Config):
     grounding_weight: Annotated[float, Field(ge=0)] = 0.0
     perception_weight: Annotated[float, Field(ge=0)] = 0.0
     cutmix: Annotated[float, Field(ge=0, le=1)] = 0.0
+    paste: Annotated[float, Field(ge=0, le=1)] = 0.0
     task_weights: dict[Task, Positive] = Field(default_factory=dict)
     digit_weights: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
     contrastive: ContrastiveKind = "infonce"
@@ -223,6 +227,11 @@ class StageConfig(Config):
             )
         if self.cutmix and self.perception_weight:
             raise ValueError(f"stage {self.name!r}: cutmix cuts through masks, which perception_weight needs whole")
+        if self.paste and (self.answer_weight or self.contrastive_weight or self.cutmix):
+            raise ValueError(
+                f"stage {self.name!r}: paste needs answer_weight 0, no contrastive_weight and no cutmix: no words are "
+                "true of an image with a lesion pasted into it"
+            )
         if not (self.answer_weight or self.contrastive_weight or self.grounding_weight or self.perception_weight):
             raise ValueError(f"stage {self.name!r}: every loss has weight 0")
         if self.reward:

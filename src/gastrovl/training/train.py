@@ -110,7 +110,9 @@ def _train(
     choose_attention(model, config, say)
     has_cache = config.feature_cache_gb > 0 and not isinstance(processor, ForeignProcessor)  # their tower is one piece
     is_frozen = has_cache and all(Part.VISION not in stage.trains for stage in config.stages)
-    is_whole = (config.cached_views or not config.augment) and not any(stage.cutmix for stage in config.stages)
+    is_whole = (config.cached_views or not config.augment) and not any(
+        stage.cutmix or stage.paste for stage in config.stages
+    )
     side = cached_side(processor, config.augment)
     train_part = Split(train_set, ImageStore(Path(config.train).parent, side, processor, config.image_memory_mb))
     _read_images(train_part, Path(config.train), progress, is_decoded=not (is_frozen and is_whole))

@@ -172,7 +172,7 @@ class FeatureFiller:
 
 def may_keep(stage: StageConfig, dataset: RowDataset) -> bool:
     """Whether the tower's word on an image holds for the whole stage: nothing trains it, no row mixes two images."""
-    is_mixed = dataset.is_training and stage.cutmix > 0
+    is_mixed = dataset.is_training and (stage.cutmix > 0 or stage.paste > 0)
     is_drawn_anew = dataset.is_training and dataset.augment is not None and not dataset.cached_views
     return Part.VISION not in stage.trains and not is_mixed and not is_drawn_anew
 

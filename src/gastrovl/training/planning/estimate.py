@@ -145,7 +145,7 @@ def _is_cached(inputs: _Inputs, stage: StageConfig) -> bool:
     config = inputs.config
     is_repeated = config.augment is None or config.cached_views > 0
     is_small = inputs.images * _feature_bytes(inputs) <= config.feature_cache_gb * 1e9
-    return Part.VISION not in stage.trains and not stage.cutmix and is_repeated and is_small
+    return Part.VISION not in stage.trains and not stage.cutmix and not stage.paste and is_repeated and is_small
 
 
 def _feature_bytes(inputs: _Inputs) -> int:

@@ -90,7 +90,7 @@ def measured_lengths(
         conversations,
         images,
         processor,
-        stage.model_copy(update={"cutmix": 0.0}),
+        stage.model_copy(update={"cutmix": 0.0, "paste": 0.0}),
         seed=config.seed,
         max_length=config.max_length,
         augment=config.augment,

@@ -26,6 +26,7 @@ from gastrovl.training.rows.augment import View, draw_view
 from gastrovl.training.rows.grounding import RowTargets, TermIndex, cut_mix
 from gastrovl.training.rows.images import ImageStore
 from gastrovl.training.rows.packing import PackedRow, collate, pack, weigh_digits
+from gastrovl.training.rows.paste import Donors, grounded_with, perceived_with
 from gastrovl.training.rows.perception import PerceptionRows, RowPerception
 from gastrovl.training.rows.sampling import Shares, epoch_order, shares_of
 from gastrovl.training.rows.weighting import weigh_lengths
@@ -116,7 +117,8 @@ class RowDataset(Dataset[Row]):
         self.shares: Shares | None = None
         if is_training and stage.sampling:
             self.shares = shares_of(self.groups, stage.sampling, stage.dialogues_per_image)
-        self._boxes = [boxes_said(group) for group in self._known] if augment else []
+        self._boxes = [boxes_said(group) for group in self._known] if augment or stage.paste else []
+        self.donors = Donors(self._known, terms, images) if terms and stage.paste and is_training else None
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the trainer; wording and views of the epoch follow from it."""
@@ -149,7 +151,11 @@ class RowDataset(Dataset[Row]):
         if self.stage.dialogues_per_image is not None and len(kept) > self.stage.dialogues_per_image:
             kept = self._drawn(index, kept, self.stage.dialogues_per_image, rng)
         row = self._row(kept, self._known[index], view, rng)
-        return self._mixed(row, rng) if self.stage.cutmix and rng.random() < self.stage.cutmix else row
+        if self.stage.cutmix and rng.random() < self.stage.cutmix:
+            return self._mixed(row, rng)
+        if self.donors and rng.random() < self.stage.paste:
+            return self._pasted(row, index, view, rng)
+        return row
 
     def _drawn(self, index: int, kept: list[Conversation], count: int, rng: np.random.Generator) -> list[Conversation]:
         """Some of an image's dialogues, in their order; rare ones rather where the stage samples."""
@@ -200,6 +206,21 @@ class RowDataset(Dataset[Row]):
         other = self.terms.targets(self._known[index], view.move, self.grid_side)
         square, grounding = cut_mix((row.square, row.grounding), (pixels, other), rng)
         return replace(row, draw=lambda: square, grounding=grounding, features=None)
+
+    def _pasted(self, row: Row, index: int, view: View, rng: np.random.Generator) -> Row:
+        """The row with a lesion of another image, where there is one that fits; only frames with boxes get one."""
+        told = row.perception.known if row.perception else row.grounding.image_terms if row.grounding else None
+        present = [moved for box in self._boxes[index] if (moved := view.move(box))]
+        if self.donors is None or told is None or not present:  # without a box it may say that nothing is to be found
+            return row
+        pasted = self.donors.into(row.square, view, self.groups[index][0].source, told == 0, present, self.augment, rng)
+        if pasted is None:
+            return row
+        perception = row.perception
+        if perception and self.perception:
+            perception = perceived_with(perception, pasted, self.perception.side)
+        grounding = grounded_with(row.grounding, pasted, self.grid_side) if row.grounding else None
+        return replace(row, draw=lambda: pasted.pixels, perception=perception, grounding=grounding, features=None)
 
     def _row(self, group: list[Conversation], known: list[Conversation], view: View, rng: np.random.Generator) -> Row:
         image = group[0].image

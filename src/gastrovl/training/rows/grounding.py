@@ -89,7 +89,7 @@ class TermIndex:
                 for box in conversation.target.boxes:
                     moved = move(box)
                     if moved is not None:
-                        inside = _cells_inside(moved, grid_side)
+                        inside = cells_inside(moved, grid_side)
                         cell_terms[inside, place] = 1.0
                         smaller = inside & (sizes > moved.area)
                         cell_boxes[smaller] = moved.xyxy
@@ -137,7 +137,7 @@ def cut_mix(
     return mixed, RowTargets(image_terms.astype(np.float32), cell_terms, cell_boxes)
 
 
-def _cells_inside(box: Box, grid_side: int) -> NDArray[np.bool_]:
+def cells_inside(box: Box, grid_side: int) -> NDArray[np.bool_]:
     """Which cells have their centre in the box, (cells,); at least the one that holds the box's own centre."""
     centres = (np.arange(grid_side) + 0.5) / grid_side
     columns = (centres >= box.x0) & (centres <= box.x1)
