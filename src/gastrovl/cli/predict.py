@@ -30,6 +30,12 @@ def predict(
             help="Let a checkpoint's perception head answer CLS, REC and REG; --no-head decodes words instead."
         ),
     ] = True,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Confidences as a checkpoint gives them, also if it is calibrated.")
+    ] = False,
+    checks: Annotated[
+        bool, typer.Option("--checks", help="Let a calibrated checkpoint check its answers by further questions.")
+    ] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Ask again what got no usable reply; keep all else of OUTPUT.")
     ] = False,
@@ -52,7 +58,10 @@ def predict(
     if people:
         _people(given[0], from_csv, output, is_replaced=overwrite)
     else:
-        _model(given[0], given[1], output, batch_size, device, retry_failed, overwrite, head)
+        if raw and checks:
+            raise ConfigError("--raw leaves confidences as they are, and --checks changes them; give one of the two")
+        how = {"uses_head": head, "is_raw": raw, "makes_checks": checks}
+        _model(given[0], given[1], output, batch_size, device, retry_failed, overwrite, how)
 
 
 def _model(
@@ -63,14 +72,14 @@ def _model(
     device: str | None,
     retries_failed: bool,
     is_replaced: bool,
-    uses_head: bool,
+    how: dict[str, bool],
 ) -> None:
     from gastrovl.inference.batch import predict_file
     from gastrovl.inference.description import NOTICE
     from gastrovl.inference.loading import load_answerer
     from gastrovl.inference.runrecord import read_run
 
-    answerer = load_answerer(model, conversations, device, uses_head=uses_head)
+    answerer = load_answerer(model, conversations, device, **how)
     with progress_bar() as show:
         count = predict_file(
             answerer,

@@ -1,4 +1,4 @@
-"""Confidences, verdicts and groups to a threshold below which a model says that it does not know, and what it says then.
+"""Confidences and verdicts to a threshold below which a model says that it does not know, and to what it says then.
 
 The threshold is found by Learn then Test (Angelopoulos et al. 2021, arXiv:2110.01052): thresholds are tested from the
 strictest on, and the last one before the first that fails holds with the stated confidence, whatever the model is.
@@ -42,7 +42,7 @@ class Abstention(Config):
 
 
 class Fallback(Config):
-    """A wider term that is likely enough."""
+    """A term, mostly a wider one than was answered, that is likely enough."""
 
     term: str
     probability: float
@@ -93,14 +93,14 @@ def p_value(losses: Sequence[float], risk: float) -> float:
 def wider_term(
     probabilities: Mapping[str, float], term: str, least: float, taxonomy: Taxonomy, *, is_one: bool
 ) -> Fallback | None:
-    """The nearest term above `term` whose probability reaches `least`, or None when not even the widest does.
+    """The narrowest of `term` and the terms above it whose probability reaches `least`; None if the widest does not.
 
     Args:
         probabilities: Calibrated, of narrow terms by their ids.
         is_one: Whether one of the terms is right, so that probabilities add up. Otherwise each may be there on its own,
             and a wider term is there if any of them is: one minus the product of what they lack.
     """
-    for above in taxonomy.ancestors(term):
+    for above in (term, *taxonomy.ancestors(term)):
         below = [value for name, value in probabilities.items() if above in (name, *taxonomy.ancestors(name))]
         likely = min(1.0, sum(below)) if is_one else 1.0 - float(np.prod([1.0 - value for value in below]))
         if likely >= least:

@@ -20,6 +20,7 @@ from gastrovl.inference.question import Question
 from gastrovl.inference.runrecord import read_run, summarise, write_run
 
 if TYPE_CHECKING:
+    from gastrovl.inference.believing import Believer
     from gastrovl.inference.predictor import Predictor
 
 MOST_FAILED = 20  # replies in a row; then something is wrong with the server and not with the questions
@@ -58,20 +59,27 @@ class Answerer(Protocol):
 
 
 class Ours:
-    """A loaded checkpoint of this package as an `Answerer`; a description gives it another name."""
+    """A loaded checkpoint of this package as an `Answerer`; a description gives it another name.
 
-    def __init__(self, predictor: Predictor, description: ModelDescription | None = None) -> None:
-        self.predictor = predictor
+    With a `believer` its predictions carry calibrated numbers.
+    """
+
+    def __init__(
+        self, predictor: Predictor, description: ModelDescription | None = None, believer: Believer | None = None
+    ) -> None:
+        self.predictor, self.believer = predictor, believer
         self.name = description.name if description else predictor.card.name
-        self.fingerprint = predictor.fingerprint
+        self.fingerprint = believer.fingerprint(predictor.fingerprint) if believer else predictor.fingerprint
         self.workers = 1
         self.batch_size: int | None = None
         self.settings = description.model_dump(mode="json", exclude_defaults=True) if description else None
+        if believer:
+            self.settings = {**(self.settings or {}), "calibration": believer.settings}
         self.currency: str | None = None
 
     def answers(self, batch: Sequence[Conversation], folder: Path) -> Iterator[Prediction]:
         """As `answer_batch`, under this name."""
-        for one in answer_batch(self.predictor, batch, folder):
+        for one in answer_batch(self.predictor, batch, folder, self.believer):
             yield one if one.model == self.name else one.model_copy(update={"model": self.name})
 
 
@@ -198,7 +206,9 @@ def _asked(path: Path) -> dict[str, Conversation]:
     return asked
 
 
-def answer_batch(predictor: Predictor, batch: Sequence[Conversation], folder: Path) -> Iterator[Prediction]:
+def answer_batch(
+    predictor: Predictor, batch: Sequence[Conversation], folder: Path, believer: Believer | None = None
+) -> Iterator[Prediction]:
     """A checkpoint's predictions for conversations of one task, whose images are named relative to `folder`."""
     questions = [
         Question(
@@ -210,12 +220,16 @@ def answer_batch(predictor: Predictor, batch: Sequence[Conversation], folder: Pa
         for conversation in batch
     ]
     replies = predictor.answer(questions, MAX_NEW_TOKENS[batch[0].task])
+    if believer:
+        replies = [one.reply for one in believer(predictor.answer, questions, replies)]
     for conversation, reply in zip(batch, replies, strict=True):
         yield Prediction(
             conversation_id=conversation.id,
             text=reply.text,
             confidence=reply.confidence,
             probabilities=reply.probabilities,
+            presence=reply.presence,
+            expected_iou=reply.expected_iou,
             model=predictor.card.name,
             seconds=reply.seconds,
             stop_reason=reply.stop_reason,

@@ -1,10 +1,11 @@
 """Scores of answers whose truth is known, to thresholds that hold for a new group at a stated level.
 
-What is exchangeable is the group (patient, exam, video), not the answer. Each group counts once, each of its answers one
-over its size; a group not seen yet counts as the worst. For one true label that is hierarchical conformal prediction
-(Lee, Barber and Willett 2023, arXiv:2306.06342) with the score of Sadinle, Lei and Wasserman (JASA 2019); for several,
-conformal risk control of the share of true labels missed (Angelopoulos et al. 2022, arXiv:2208.02814) over groups. With
-fewer groups than 1 / (1 - level) - 1 nothing but the set of all labels keeps the promise, and that is what is given.
+What is exchangeable is the group (patient, exam, video), not the answer. Each group counts once, each of its answers
+one over its size; a group not seen yet counts as the worst. For one true label that is hierarchical conformal
+prediction (Lee, Barber and Willett 2023, arXiv:2306.06342) with the score of Sadinle, Lei and Wasserman (JASA 2019);
+for several, conformal risk control of the share of true labels missed (Angelopoulos et al. 2022, arXiv:2208.02814) over
+groups. With fewer groups than level / (1 - level) nothing but the set of all labels keeps the promise, and that is what
+is given.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def hierarchical_quantile(scores: Sequence[float], groups: Sequence[str], level:
         scores: Higher is stranger, (answers,).
         groups: Of each answer, (answers,).
     """
-    sizes = {name: 0 for name in groups}
+    sizes = dict.fromkeys(groups, 0)
     for name in groups:
         sizes[name] += 1
     order = np.argsort(np.asarray(scores, dtype=np.float64), kind="stable")

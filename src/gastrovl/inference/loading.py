@@ -12,7 +12,15 @@ from gastrovl.inference.description import ModelDescription, label_names, plain_
 CARD = "gastrovl.json"  # of a checkpoint of ours, see model.checkpoint; named here so that a server needs no PyTorch
 
 
-def load_answerer(model: Path, conversations: Path, device: str | None = None, *, uses_head: bool = True) -> Answerer:
+def load_answerer(
+    model: Path,
+    conversations: Path,
+    device: str | None = None,
+    *,
+    uses_head: bool = True,
+    is_raw: bool = False,
+    makes_checks: bool = False,
+) -> Answerer:
     """What answers the conversations of a file.
 
     Args:
@@ -20,6 +28,8 @@ def load_answerer(model: Path, conversations: Path, device: str | None = None, *
         conversations: The file that will be asked; train.jsonl beside it may give the names of labels.
         device: cpu or cuda, of a model that runs here; the best there is when left out.
         uses_head: Let a checkpoint's perception head answer what it has learnt; else the language model writes all.
+        is_raw: Leave confidences as they are, also where the checkpoint has a calibration.
+        makes_checks: Ask a calibrated checkpoint the other way round, too, and let disagreement lower confidences.
 
     Raises:
         CheckpointError: There is no such model, or it cannot be loaded.
@@ -29,7 +39,7 @@ def load_answerer(model: Path, conversations: Path, device: str | None = None, *
     if model.is_file():
         return answerer_of(load_config(model, ModelDescription), conversations, device)
     if (model / CARD).is_file():
-        return _checkpoint(model, device, uses_head=uses_head)
+        return _checkpoint(model, device, uses_head=uses_head, is_raw=is_raw, makes_checks=makes_checks)
     if (model / "config.json").is_file():
         return answerer_of(plain_description("huggingface", model), conversations, device)
     raise CheckpointError(
@@ -53,8 +63,17 @@ def answerer_of(description: ModelDescription, conversations: Path, device: str 
 
 
 def _checkpoint(
-    folder: Path, device: str | None, description: ModelDescription | None = None, *, uses_head: bool = True
+    folder: Path,
+    device: str | None = None,
+    description: ModelDescription | None = None,
+    *,
+    uses_head: bool = True,
+    is_raw: bool = False,
+    makes_checks: bool = False,
 ) -> Answerer:
+    from gastrovl.inference.believing import load_believer
     from gastrovl.inference.predictor import Predictor
 
-    return Ours(Predictor.load(folder, device, uses_head=uses_head), description)
+    predictor = Predictor.load(folder, device, uses_head=uses_head)
+    believer = None if is_raw else load_believer(folder, predictor.fingerprint, makes_checks=makes_checks)
+    return Ours(predictor, description, believer)

@@ -45,6 +45,8 @@ class Reply:
             perception head: presence times expected IoU (REC), the probability of exactly these labels if they were
             independent (CLS), the probability of the name (REG).
         probabilities: Of terms, by their ids, where the perception head gives them.
+        presence: That what REC asks for is there, where the perception head says it.
+        expected_iou: Of each box of the text, in its order, where the perception head says it.
         seconds: The batch's wall-clock time divided by its size.
         stop_reason: `end` when the model finished, `length` when it was cut at the token limit.
     """
@@ -54,3 +56,5 @@ class Reply:
     seconds: float
     stop_reason: Literal["end", "length"]
     probabilities: dict[str, float] | None = None
+    presence: float | None = None
+    expected_iou: tuple[float, ...] | None = None
