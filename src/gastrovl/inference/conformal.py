@@ -19,6 +19,7 @@ from pydantic import Field
 from gastrovl.core.config import Config
 
 _ROUNDING = 1e-9
+OWN_GROUPS = 20
 
 
 class LabelSets(Config):
@@ -28,22 +29,23 @@ class LabelSets(Config):
         kind: "one": the set holds the true label with probability `level`. "several": of the true labels it holds the
             share `level` on average.
         least: Labels of at least this calibrated probability are in the set.
+        of_answer: The same for sets whose likeliest label is this one, where it had OWN_GROUPS groups of its own.
         groups: On which it was fitted.
-        is_informative: False where there were too few groups, so that every label is in every set.
+        is_informative: False where there were too few groups, so that every label is in the sets made by `least`.
     """
 
     kind: Literal["one", "several"]
     level: float = Field(gt=0, lt=1)
     least: float = Field(ge=0, le=1)
+    of_answer: dict[str, float] = Field(default_factory=dict)
     groups: int
     is_informative: bool
 
     def __call__(self, probabilities: Mapping[str, float]) -> tuple[str, ...]:
         """The set, likeliest first; it always holds the likeliest label."""
         ordered = sorted(probabilities, key=lambda name: -probabilities[name])
-        return tuple(
-            name for place, name in enumerate(ordered) if place == 0 or probabilities[name] >= self.least - _ROUNDING
-        )
+        least = self.of_answer.get(ordered[0], self.least) - _ROUNDING
+        return tuple(name for place, name in enumerate(ordered) if place == 0 or probabilities[name] >= least)
 
 
 def hierarchical_quantile(scores: Sequence[float], groups: Sequence[str], level: float) -> float:
@@ -68,15 +70,28 @@ def hierarchical_quantile(scores: Sequence[float], groups: Sequence[str], level:
 def fit_one(
     probabilities: Sequence[Mapping[str, float]], truth: Sequence[str], groups: Sequence[str], level: float
 ) -> LabelSets:
-    """Sets for answers that name one thing; the score of an answer is one minus the probability of the true label."""
+    """Sets for answers that name one thing; the score of an answer is one minus the probability of the true label.
+
+    Answers whose likeliest label is common are a matter of their own, and the others another: hundreds of easy polyps
+    would otherwise make up for everything rare (Mondrian conformal prediction, Vovk et al. 2005, chapter 4.5).
+    """
     missed = [1.0 - one.get(name, 0.0) for one, name in zip(probabilities, truth, strict=True)]
-    cut = hierarchical_quantile(missed, groups, level)
+    likeliest = [max(one, key=lambda name, one=one: one[name]) for one in probabilities]
+    seen = {name: {group for group, top in zip(groups, likeliest, strict=True) if top == name} for name in likeliest}
+    own = sorted(name for name, some in seen.items() if len(some) >= OWN_GROUPS)
+
+    def cut(rows: Sequence[int]) -> float:
+        return hierarchical_quantile([missed[row] for row in rows], [groups[row] for row in rows], level)
+
+    rest = cut([row for row, top in enumerate(likeliest) if top not in own])
+    of_answer = {name: cut([row for row, top in enumerate(likeliest) if top == name]) for name in own}
     return LabelSets(
         kind="one",
         level=level,
-        least=0.0 if cut == float("inf") else max(0.0, 1.0 - cut),
+        least=max(0.0, 1.0 - rest),
+        of_answer={name: max(0.0, 1.0 - value) for name, value in of_answer.items()},
         groups=len(set(groups)),
-        is_informative=cut < 1.0,
+        is_informative=rest < 1.0,
     )
 
 

@@ -37,7 +37,8 @@ def load_answerer(
     """
     model = Path(model)
     if model.is_file():
-        return answerer_of(load_config(model, ModelDescription), conversations, device)
+        described = load_config(model, ModelDescription)
+        return answerer_of(described, conversations, device, is_raw=is_raw, makes_checks=makes_checks)
     if (model / CARD).is_file():
         return _checkpoint(model, device, uses_head=uses_head, is_raw=is_raw, makes_checks=makes_checks)
     if (model / "config.json").is_file():
@@ -48,10 +49,17 @@ def load_answerer(
     )
 
 
-def answerer_of(description: ModelDescription, conversations: Path, device: str | None = None) -> Answerer:
+def answerer_of(
+    description: ModelDescription,
+    conversations: Path,
+    device: str | None = None,
+    *,
+    is_raw: bool = False,
+    makes_checks: bool = False,
+) -> Answerer:
     """What a description describes, as `load_answerer`."""
     if description.kind == "checkpoint":
-        return _checkpoint(description.folder(), device, description)
+        return _checkpoint(description.folder(), device, description, is_raw=is_raw, makes_checks=makes_checks)
     labels = label_names(description, conversations)
     if description.kind == "openai":
         from gastrovl.inference.served import Served
