@@ -4,8 +4,8 @@
         --lower ../shared/data/hyperkvasir/images --output benchmarks/results/confidence.json
 
 Everything is fitted on val and tested on test; and, since val may hold few groups, once more by cross-fitting over the
-groups of val and test together: what is said of a group was fitted without it. `perfect` beside an ECE is the mean ECE of
-answers that are right exactly as often as the confidence says: chance alone makes that much.
+groups of val and test together: what is said of a group was fitted without it. `perfect` beside an ECE is the mean ECE
+of answers that are right exactly as often as the confidence says: chance alone makes that much.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from scopes import scope_table
 
 from gastrovl.cli.calibrate import _judge
 from gastrovl.clinical.taxonomy import Taxonomy
@@ -34,9 +33,10 @@ from gastrovl.inference.calibrating import Asked, cases_of, checks_of_file
 from gastrovl.inference.calibration import TaskCalibration
 from gastrovl.inference.checks import Check
 from gastrovl.inference.conformal import LabelSets, covered, hierarchical_quantile
-from gastrovl.inference.fitting import Case, fit_task
+from gastrovl.inference.fitting import Case, fit_task, presence_cut
 from gastrovl.inference.predictor import Predictor
 from gastrovl.inference.scaling import folds, numbered
+from scopes import scope_table
 
 SEED, DRAWS = 7, 1000
 SHOWN = (measures.ECE, measures.ECE_ADAPTIVE, measures.BRIER, measures.AURC, measures.CONFIDENCE_AUROC)
@@ -70,17 +70,16 @@ def crossed(task: Task, cases: Sequence[Case], level: float, risk: float) -> Fit
     return found
 
 
-def raw(one: Case, known: TaskCalibration) -> float:
+def raw(one: Case, _: TaskCalibration) -> float:
     return one.confidence
 
 
 def scaled(one: Case, known: TaskCalibration) -> float:
-    return known.plain.scaling(one.confidence)
+    return known.ways(one.subject).plain.scaling(one.confidence)
 
 
 def checked(one: Case, known: TaskCalibration) -> float:
-    way = known.checked or known.plain
-    return way.scaling(one.confidence, one.failed)
+    return known.ways(one.subject).way(has_checks=True).scaling(one.confidence, one.failed)
 
 
 WAYS: dict[str, Callable[[Case, TaskCalibration], float]] = {"raw": raw, "scaled": scaled, "scaled + checks": checked}
@@ -128,7 +127,7 @@ def _aurc(sure: np.ndarray, right: np.ndarray) -> float:
     return float((np.cumsum(wrong) / np.arange(1, len(wrong) + 1)).mean())
 
 
-def of_sets(fitted: Fitted, task: Task) -> dict[str, Any] | None:
+def of_sets(fitted: Fitted) -> dict[str, Any] | None:
     """How much of the truth label sets hold, over answers and over groups, and how large they are."""
     told = [(one, known, known.sets) for one, known in fitted if one.probabilities and known.sets]
     if not told:
@@ -179,7 +178,7 @@ def of_labels(fitted: Fitted) -> dict[str, float] | None:
     return {"n": len(flags), "raw": _ece(before, flags), "calibrated": _ece(after, flags)}
 
 
-def of_boxes(fitted: Fitted) -> dict[str, Any] | None:
+def of_boxes(fitted: Fitted, cut: float | None) -> dict[str, Any] | None:
     """What the head expects of boxes against what they overlap, before and after; and presence at two cuts."""
     told = [
         (said, known.box_iou(said), overlap)
@@ -190,27 +189,29 @@ def of_boxes(fitted: Fitted) -> dict[str, Any] | None:
     if not told:
         return None
     before, after, true = (np.array(column) for column in zip(*told, strict=True))
-    cuts = [(one.presence, known.presence_least, one.is_present) for one, known in fitted if one.presence is not None]
-    there = np.array([bool(is_there) for *_, is_there in cuts])
+    asked = [(one.presence, bool(one.is_present)) for one, _ in fitted if one.presence is not None]
+    there = np.array([is_there for _, is_there in asked])
 
-    def balanced(says: np.ndarray) -> float:
-        return float((says[there].mean() + (~says[~there]).mean()) / 2)
+    def balanced(at_least: float) -> float | None:
+        says = np.array([presence >= at_least for presence, _ in asked])
+        return float((says[there].mean() + (~says[~there]).mean()) / 2) if 0 < there.sum() < len(there) else None
 
-    fitted_cut = np.array([presence >= (least or 0.5) for presence, least, _ in cuts])
     return {
         "boxes": len(true),
         "mean iou": float(true.mean()),
-        **{
-            name: {
-                "mean": float(values.mean()),
-                "bin gap": _ece(values, true),
-                "rmse": float(((values - true) ** 2).mean() ** 0.5),
-            }
-            for name, values in (("raw", before), ("calibrated", after))
-        },
+        "raw": _fit_of_iou(before, true),
+        "calibrated": _fit_of_iou(after, true),
         "absent questions": int((~there).sum()),
-        "presence_balanced at 0.5": balanced(np.array([presence >= 0.5 for presence, *_ in cuts])),
-        "presence_balanced at the fitted cut": balanced(fitted_cut),
+        "presence_balanced at 0.5": balanced(0.5),
+        **({} if cut is None else {"cut fitted on val": cut, "presence_balanced there": balanced(cut)}),
+    }
+
+
+def _fit_of_iou(said: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    return {
+        "mean": float(said.mean()),
+        "bin gap": _ece(said, true),
+        "rmse": float(((said - true) ** 2).mean() ** 0.5),
     }
 
 
@@ -221,7 +222,7 @@ def of_abstention(fitted: Fitted, task: Task, risk: float, *, has_checks: bool) 
     instead: list[bool] = []
     silent = 0
     for one, known in fitted:
-        way = known.checked if has_checks and known.checked else known.plain
+        way = known.ways(one.subject).way(has_checks=has_checks)
         is_given = not way.abstention.withholds(way.scaling(one.confidence, one.failed if has_checks else ()))
         kept.append((one, is_given))
         if is_given or not one.probabilities:
@@ -233,7 +234,7 @@ def of_abstention(fitted: Fitted, task: Task, risk: float, *, has_checks: bool) 
         if wider is not None:
             instead.append(any(wider.term in (name, *taxonomy.ancestors(name)) for name in one.true_terms))
     given = [one for one, is_given in kept if is_given]
-    ways = [known.checked if has_checks and known.checked else known.plain for _, known in fitted]
+    ways = [known.ways(one.subject).way(has_checks=has_checks) for one, known in fitted]
     return {
         "given": len(given) / len(kept),
         "wrong of given": float(np.mean([not one.is_right for one in given])) if given else None,
@@ -248,7 +249,9 @@ def of_abstention(fitted: Fitted, task: Task, risk: float, *, has_checks: bool) 
     }
 
 
-def one_table(task: Task, fitted: Fitted, sources: dict[str, str], risk: float) -> dict[str, Any]:
+def one_table(
+    task: Task, fitted: Fitted, sources: dict[str, str], risk: float, cut: float | None = None
+) -> dict[str, Any]:
     """All measures over all cases, and over those of each source."""
     parts = {ALL: list(fitted)}
     for source in sorted(set(sources.values())):
@@ -256,9 +259,9 @@ def one_table(task: Task, fitted: Fitted, sources: dict[str, str], risk: float) 
     return {
         name: {
             "confidence": of_confidence(part),
-            "sets": of_sets(part, task),
+            "sets": of_sets(part),
             "labels": of_labels(part),
-            "boxes": of_boxes(part) if task is Task.REC else None,
+            "boxes": of_boxes(part, cut) if task is Task.REC else None,
             "abstention": of_abstention(part, task, risk, has_checks=False),
             "abstention with checks": of_abstention(part, task, risk, has_checks=True),
         }
@@ -289,9 +292,8 @@ def show(title: str, table: dict[str, Any]) -> None:
         for way in WAYS:
             one = scores[way]
             told = " ".join(f"{key} {one[key]:.3f}" for key in (*SHOWN, "perfect") if one[key] is not None)
-            print(
-                f"  {source:12} {way:16} n {scores['n']:4} groups {scores['groups']:4} right {scores['accuracy']:.3f} mean {one['mean']:.3f} {told}"
-            )
+            many = f"n {scores['n']:4} groups {scores['groups']:4} right {scores['accuracy']:.3f}"
+            print(f"  {source:12} {way:16} {many} mean {one['mean']:.3f} {told}")
         change = scores["checks minus scaled, aurc"]
         print(
             f"  {source:12} checks change AURC by {change['value']:+.4f} [{change['low']:+.4f}, {change['high']:+.4f}]"
@@ -338,11 +340,12 @@ def main() -> None:
     for task in cases["val"]:
         known = fit_task(task, cases["val"][task], level=options.level, risk=options.risk)
         both = [*cases["val"][task], *cases["test"][task]]
+        seen = [(one, known) for one in cases["val"][task]]
+        unseen = [(one, known) for one in cases["test"][task]]
+        cut = presence_cut(cases["val"][task])
         tables = {
-            "fitted on val, val": one_table(task, [(one, known) for one in cases["val"][task]], sources, options.risk),
-            "fitted on val, test": one_table(
-                task, [(one, known) for one in cases["test"][task]], sources, options.risk
-            ),
+            "fitted on val, val": one_table(task, seen, sources, options.risk, cut),
+            "fitted on val, test": one_table(task, unseen, sources, options.risk, cut),
             "cross-fitted": one_table(task, crossed(task, both, options.level, options.risk), sources, options.risk),
         }
         told[task.value] = {"fit": known.model_dump(mode="json", exclude_none=True), **tables}

@@ -67,8 +67,9 @@ def auroc(outside: np.ndarray, inside: np.ndarray) -> float:
 def scope_table(predictor: Predictor, data: Path, lower: Path, level: float) -> dict[str, Any]:
     """AUROC against held-out upper-GI frames, by the tower and by mean colour, and what the borders let pass.
 
-    Directions come from training frames: those of the upper tract, and the colon's polyps as examples of what is outside.
-    `leave one class out` also takes three of the four other kinds of colon frames as examples and is tested on the fourth.
+    Directions come from training frames: those of the upper tract, and the colon's polyps as examples of what is
+    outside. `leave one class out` also takes three of the four other kinds of colon frames as examples and is tested on
+    the fourth.
     """
     split = {name: frames(data, name) for name in ("train", "val", "test")}
 

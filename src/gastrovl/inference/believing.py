@@ -32,7 +32,7 @@ class Believer:
         """
         made = check_replies(asks, questions, replies, self._taxonomy) if self.makes_checks else [()] * len(questions)
         return [
-            believed(self.calibration, question.task, reply, self._taxonomy, checks)
+            believed(self.calibration, question, reply, self._taxonomy, checks)
             for question, reply, checks in zip(questions, replies, made, strict=True)
         ]
 
@@ -60,7 +60,7 @@ def load_believer(folder: Path, answered_as: str, *, makes_checks: bool = False)
     """
     calibration = read_calibration(folder)
     is_ours = calibration is not None and calibration.answered_as == answered_as
-    if makes_checks and not (is_ours and calibration and any(one.checked for one in calibration.tasks.values())):
+    if makes_checks and not (is_ours and calibration and any(one.rest.checked for one in calibration.tasks.values())):
         raise ConfigError(
             f"{folder}: has no calibration with checks for this way of answering; run `gastrovl calibrate` first, or "
             "leave out --checks"

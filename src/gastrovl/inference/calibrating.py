@@ -17,7 +17,15 @@ from gastrovl.core.files import sha256_file
 from gastrovl.core.images import open_image
 from gastrovl.core.types import Conversation, Prediction, Task
 from gastrovl.inference import scope
-from gastrovl.inference.calibration import FILE, Calibration, TaskCalibration, weights_hash, write_calibration
+from gastrovl.inference.calibration import (
+    FILE,
+    Calibration,
+    TaskCalibration,
+    Ways,
+    subject_of,
+    weights_hash,
+    write_calibration,
+)
 from gastrovl.inference.checks import Check, check_replies
 from gastrovl.inference.fitting import FITTED_TASKS, Case, fit_task
 from gastrovl.inference.predictor import Predictor
@@ -136,6 +144,7 @@ def cases_of(
 ) -> dict[Task, list[Case]]:
     """Replies that carry a confidence, beside the truth, by task."""
     found: dict[Task, list[Case]] = {}
+    taxonomy = Taxonomy.load()
     for conversation, said in asked:
         if conversation.task not in FITTED_TASKS or said.confidence is None:
             continue
@@ -152,6 +161,7 @@ def cases_of(
                 presence=said.presence,
                 expected_iou=said.expected_iou or (),
                 ious=tuple(ious),
+                subject=subject_of(conversation.task, conversation.turns[-2].text, said.text, taxonomy),
                 checks=frozenset(one.name for one in made),
                 failed=frozenset(one.name for one in made if not one.passed),
             )
@@ -190,13 +200,15 @@ def _check_origin(predictor: Predictor, predictions: Path, conversations: Path) 
 def _scope(
     predictor: Predictor, validation: Sequence[Conversation], folder: Path, wishes: Wishes, progress: Progress | None
 ) -> scope.Scope | None:
-    """None without a training split, and for a model whose tower is not ours."""
+    """None without a training split of enough frames, and for a model whose tower is not ours."""
     if wishes.train is None or predictor.card.family is not None:
         return None
     given = [path for one in wishes.outside for path in _pictures(one)]
     barred = {sha256_file(path) for path in given}
     train = _frames(list(records.read_records(wishes.train, Conversation)), barred)
     border = _frames(validation, barred)
+    if len(train) < scope.LEAST_FRAMES or not border:
+        return None
     return scope.fit_scope(
         summaries(predictor, [wishes.train.parent / path for path in train], "looking at training frames", progress),
         summaries(predictor, [folder / path for path in border], "looking at validation frames", progress),
@@ -229,24 +241,30 @@ def _reply(said: Prediction) -> Reply:
 
 def _words(task: Task, one: TaskCalibration) -> list[str]:
     """What was fitted, for a terminal."""
+    lines = [line for name, some in one.of_subject.items() for line in _way_words(f"{task} of {name}", some)]
+    lines += _way_words(f"{task} of {'all else' if one.of_subject else 'all'}", one.rest)
+    if one.sets is not None and not one.sets.is_informative:
+        lines.append(f"{task}: too few groups for label sets at {one.sets.level:g}; they hold every label")
+    return lines
+
+
+def _way_words(what_of: str, ways: Ways) -> list[str]:
     lines = []
-    for name, way in (("", one.plain), (" with checks", one.checked)):
+    for name, way in (("", ways.plain), (", checked", ways.checked)):
         if way is None:
             continue
         fitted, given = way.scaling, way.abstention
-        line = f"{task}{name}: {fitted.kind}, slope {fitted.scaling.slope:.2f}, shift {fitted.scaling.shift:+.2f}"
+        line = f"{what_of}{name}: {fitted.kind}, slope {fitted.scaling.slope:.2f}, shift {fitted.scaling.shift:+.2f}"
         line += "".join(f", {check} -{drop:.2f}" for check, drop in fitted.drops.items())
         line += f" on {fitted.n} answers in {fitted.groups} groups"
         what = "is shown" if given.is_assured else "is hoped for, not shown: too few groups"
         lines.append(f"{line}; answers from {given.threshold:.2f} on are given, risk {given.risk:g} {what}")
-    if one.sets is not None and not one.sets.is_informative:
-        lines.append(f"{task}: {one.sets.groups} groups are too few for label sets at {one.sets.level:g}")
     return lines
 
 
 def _scope_words(calibration: Calibration) -> list[str]:
     limits = calibration.scope
     if limits is None:
-        return []
+        return ["scope: not fitted; it takes --train with some frames, and a vision tower of ours"]
     told = f"scope: from {limits.train_frames} training and {limits.border_frames} validation frames"
     return [told + (f", {limits.outside_frames} outside" if limits.outside_frames else "")]

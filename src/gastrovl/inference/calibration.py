@@ -21,9 +21,9 @@ from gastrovl.core.errors import CheckpointError
 from gastrovl.core.files import sha256_file, write_text
 from gastrovl.core.types import Task
 from gastrovl.inference.abstention import Abstention, Fallback, wider_term
-from gastrovl.inference.checks import Check
+from gastrovl.inference.checks import Check, term_asked
 from gastrovl.inference.conformal import LabelSets
-from gastrovl.inference.question import Reply
+from gastrovl.inference.question import Question, Reply
 from gastrovl.inference.scaling import FittedScaling, FittedTemperature
 from gastrovl.inference.scope import FILE as SCOPE_FILE
 from gastrovl.inference.scope import ScopeLimits
@@ -39,28 +39,46 @@ class Confidence(Config):
     abstention: Abstention
 
 
+class Ways(Config):
+    """Of answers without and with checks; `checked` is None where none were made."""
+
+    plain: Confidence
+    checked: Confidence | None = None
+
+    def way(self, *, has_checks: bool) -> Confidence:
+        """What applies to an answer that was checked, or was not."""
+        return self.checked if has_checks and self.checked is not None else self.plain
+
+
 class TaskCalibration(Config):
     """All that was fitted for one task.
 
     Attributes:
-        plain, checked: Of answers without and with checks; `checked` is None where none were made.
+        rest: Of the answers whose subject is none of `of_subject`.
+        of_subject: By the term that REC asks for or REG answers, where it had conformal.OWN_GROUPS groups of its own:
+            many easy answers of one kind say nothing of the others.
         presence_of_labels: Of each label of CLS on its own.
         names: Of the names of REG, which sum to 1.
         sets: Label sets of CLS and REG, made of the calibrated probabilities.
         box_iou: The IoU that the perception head expects of a box, to the mean IoU of such boxes.
         presence: Of what REC asks for.
-        presence_least: Raw presence below which answering "absent" is right more often, in the mean over questions
-            about present and about absent things. It is stated, not applied: a reply is never rewritten.
+        presence_least: Raw presence from which "present" is said, so that answers are right most often in the mean over
+            questions about present and about absent things; None where there were too few to say. It is stated, not
+            applied: a reply is never rewritten.
     """
 
-    plain: Confidence
-    checked: Confidence | None = None
+    rest: Ways
+    of_subject: dict[str, Ways] = Field(default_factory=dict)
     presence_of_labels: FittedScaling | None = None
     names: FittedTemperature | None = None
     sets: LabelSets | None = None
     box_iou: FittedScaling | None = None
     presence: FittedScaling | None = None
     presence_least: float | None = None
+
+    def ways(self, subject: str | None) -> Ways:
+        """What applies to an answer about `subject`, a term id."""
+        return self.rest if subject is None else self.of_subject.get(subject, self.rest)
 
 
 class Calibration(Config):
@@ -117,18 +135,20 @@ class Believed:
 
 
 def believed(
-    calibration: Calibration, task: Task | None, reply: Reply, taxonomy: Taxonomy, checks: Sequence[Check] = ()
+    calibration: Calibration, question: Question, reply: Reply, taxonomy: Taxonomy, checks: Sequence[Check] = ()
 ) -> Believed:
-    """The reply to a question of `task`, calibrated; unchanged where nothing was fitted for that task.
+    """The reply to a question, calibrated; unchanged where nothing was fitted for its task.
 
     Args:
+        question: What was asked; its image is not looked at.
         reply: As the predictor gave it. One that is calibrated already must not be calibrated again.
         checks: Of `checks.check_replies`; with none, what was fitted without them is used.
     """
+    task = question.task
     known = calibration.tasks.get(task) if task is not None else None
     if known is None or task is None:
         return Believed(reply, checks=tuple(checks))
-    way = known.checked if checks and known.checked is not None else known.plain
+    way = known.ways(subject_of(task, question.turns[-1][1], reply.text, taxonomy)).way(has_checks=bool(checks))
     confidence = way.scaling(reply.confidence, [one.name for one in checks if not one.passed])
     probabilities = _calibrated(known, reply.probabilities)
     expected = reply.expected_iou
@@ -148,6 +168,14 @@ def believed(
         is_assured=way.abstention.is_assured,
         checks=tuple(checks),
     )
+
+
+def subject_of(task: Task, asked: str, said: str, taxonomy: Taxonomy) -> str | None:
+    """The id of the term that an answer is about: what REC asks for and what REG answers; None if there is none."""
+    if task is Task.REC:
+        return term_asked(asked, taxonomy)
+    answer = parse_answer(task, said, taxonomy)
+    return answer.terms[0] if task is Task.REG and isinstance(answer, LabelAnswer) else None
 
 
 def weights_hash(folder: Path) -> str:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from gastrovl.core.types import Task
 from gastrovl.inference.abstention import fit_abstention
-from gastrovl.inference.calibration import Confidence, TaskCalibration
-from gastrovl.inference.conformal import LabelSets, fit_one, fit_several
+from gastrovl.inference.calibration import Confidence, TaskCalibration, Ways
+from gastrovl.inference.conformal import OWN_GROUPS, LabelSets, fit_one, fit_several
 from gastrovl.inference.scaling import FittedScaling, FittedTemperature, fit_checked, fit_scaling, fit_temperature
 
 FITTED_TASKS = (Task.CLS, Task.REC, Task.REG)
+LEAST_ASKED = 50  # questions about present and about absent things; fitted on 16, a cut made other frames worse
 PRESENCES = tuple(round(0.5 + step / 100, 2) for step in range(50))  # below 0.5 the head gives no boxes to withhold
 
 
@@ -28,6 +29,7 @@ class Case:
         is_present: Of REC, whether what is asked for is there.
         presence, expected_iou: Raw, of REC, where the model says them.
         ious: Of each box given with the nearest true box.
+        subject: Term id that REC asks for, or REG answers.
         checks: Names of the checks that were made.
         failed: Those that disagreed.
     """
@@ -41,6 +43,7 @@ class Case:
     presence: float | None = None
     expected_iou: tuple[float, ...] = ()
     ious: tuple[float, ...] = ()
+    subject: str | None = None
     checks: frozenset[str] = frozenset()
     failed: frozenset[str] = frozenset()
 
@@ -55,24 +58,29 @@ def fit_task(task: Task, cases: Sequence[Case], *, level: float, risk: float) ->
     Raises:
         ValueError: There is no case.
     """
-    raw, right = [one.confidence for one in cases], [one.is_right for one in cases]
-    groups = [one.group for one in cases]
-    plain = _with_abstention(fit_scaling(raw, right, groups), cases, risk, has_checks=False)
-    checked = None
-    if any(one.checks for one in cases):
-        scaling = fit_checked(raw, right, [one.failed for one in cases], groups)
-        checked = _with_abstention(scaling, cases, risk, has_checks=True)
+    seen = {one.subject: {other.group for other in cases if other.subject == one.subject} for one in cases}
+    own = sorted(name for name, some in seen.items() if name is not None and len(some) >= OWN_GROUPS)
     labels, names, sets = _labels(task, cases, level)
     return TaskCalibration(
-        plain=plain,
-        checked=checked,
+        rest=_ways([one for one in cases if one.subject not in own] or cases, risk),
+        of_subject={name: _ways([one for one in cases if one.subject == name], risk) for name in own},
         presence_of_labels=labels,
         names=names,
         sets=sets,
         box_iou=_box_iou(cases),
         presence=_presence(cases),
-        presence_least=_presence_least(cases),
+        presence_least=presence_cut(cases, LEAST_ASKED),
     )
+
+
+def _ways(cases: Sequence[Case], risk: float) -> Ways:
+    raw, right = [one.confidence for one in cases], [one.is_right for one in cases]
+    groups = [one.group for one in cases]
+    checked = None
+    if any(one.checks for one in cases):
+        scaling = fit_checked(raw, right, [one.failed for one in cases], groups)
+        checked = _with_abstention(scaling, cases, risk, has_checks=True)
+    return Ways(plain=_with_abstention(fit_scaling(raw, right, groups), cases, risk, has_checks=False), checked=checked)
 
 
 def _with_abstention(scaling: FittedScaling, cases: Sequence[Case], risk: float, *, has_checks: bool) -> Confidence:
@@ -130,11 +138,11 @@ def _presence(cases: Sequence[Case]) -> FittedScaling | None:
     return fit_scaling([p for p, _, _ in told], [bool(there) for _, there, _ in told], [name for *_, name in told])
 
 
-def _presence_least(cases: Sequence[Case]) -> float | None:
-    """The lowest of the cuts that divide questions about present and absent things best; None without both kinds."""
+def presence_cut(cases: Sequence[Case], least: int = 1) -> float | None:
+    """The lowest cut that divides questions about present and absent things best; None below `least` of a kind."""
     told = [(one.presence, bool(one.is_present)) for one in cases if one.presence is not None]
     there, absent = [p for p, is_there in told if is_there], [p for p, is_there in told if not is_there]
-    if not there or not absent:
+    if min(len(there), len(absent)) < least:
         return None
 
     def balanced(cut: float) -> float:

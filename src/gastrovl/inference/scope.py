@@ -36,7 +36,7 @@ _SIDE_PX = 576  # at which sharpness is measured
 _THUMBNAIL = 64
 _BLACK, _WHITE = 24, 250  # of 255
 _LIT = 0.02  # share of pixels that are not black, below which nothing is to be seen
-_LEAST_FRAMES = 8
+LEAST_FRAMES = 8
 
 Floats = NDArray[np.float32]
 Verdict = Literal["in_scope", "unreadable", "unlike", "outside"]
@@ -171,9 +171,9 @@ def fit_scope(
     Raises:
         ModelInputError: There are too few frames.
     """
-    if len(train) < _LEAST_FRAMES or not len(border):
+    if len(train) < LEAST_FRAMES or not len(border):
         raise ModelInputError(
-            f"{len(train)} training frames and {len(border)} validation frames; expected at least {_LEAST_FRAMES} and 1"
+            f"{len(train)} training frames and {len(border)} validation frames; expected at least {LEAST_FRAMES} and 1"
         )
     seen = train if outside is None else np.concatenate([train, outside])
     mean, scale = seen.mean(axis=0), seen.std(axis=0) + 1e-6
