@@ -219,7 +219,7 @@ def of_abstention(fitted: Fitted, task: Task, risk: float, *, has_checks: bool) 
     """What is given, how often that is wrong, and how often what is said instead of a withheld answer is right."""
     taxonomy = Taxonomy.load()
     kept: list[tuple[Case, bool]] = []
-    instead: list[bool] = []
+    instead: list[tuple[int, bool]] = []  # level of the term that is said, and whether it is true
     silent = 0
     for one, known in fitted:
         way = known.ways(one.subject).way(has_checks=has_checks)
@@ -232,7 +232,8 @@ def of_abstention(fitted: Fitted, task: Task, risk: float, *, has_checks: bool) 
         wider = wider_term(probabilities, top, 1 - risk, taxonomy, is_one=task is Task.REG)
         silent += wider is None
         if wider is not None:
-            instead.append(any(wider.term in (name, *taxonomy.ancestors(name)) for name in one.true_terms))
+            is_true = any(wider.term in (name, *taxonomy.ancestors(name)) for name in one.true_terms)
+            instead.append((taxonomy[wider.term].level, is_true))
     given = [one for one, is_given in kept if is_given]
     ways = [known.ways(one.subject).way(has_checks=has_checks) for one, known in fitted]
     return {
@@ -243,9 +244,13 @@ def of_abstention(fitted: Fitted, task: Task, risk: float, *, has_checks: bool) 
         else None,
         "wrong of all": float(np.mean([not one.is_right for one, _ in kept])),
         "risk shown": float(np.mean([way.abstention.is_assured for way in ways])),
-        "withheld with a wider term": len(instead),
-        "wider term right": float(np.mean(instead)) if instead else None,
-        "withheld without": silent,
+        "withheld": len(kept) - len(given),
+        "said instead, by level": {
+            level: {"n": len(some), "right": float(np.mean(some))}
+            for level in (3, 2, 1)
+            if (some := [is_true for at, is_true in instead if at == level])
+        },
+        "nothing said instead": silent,
     }
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from gastrovl.clinical.answers import LabelAnswer, parse_answer
 from gastrovl.clinical.taxonomy import Taxonomy
@@ -213,12 +213,12 @@ def read_calibration(folder: Path) -> Calibration | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = dict(json.loads(path.read_text(encoding="utf-8")))
         found = content.pop("schema", None)
         if found != SCHEMA:
             raise ValueError(f"found schema {found!r}, expected {SCHEMA!r}")
         calibration = Calibration.model_validate(content)
-    except (OSError, ValueError, AttributeError, ValidationError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(
             f"{path}: cannot be read ({error}); run `gastrovl calibrate` again, or delete the file"
         ) from error
