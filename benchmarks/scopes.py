@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageEnhance
+from PIL.ImageFilter import GaussianBlur
 
 from gastrovl.core.images import open_image
 from gastrovl.core.records import read_records
@@ -117,10 +118,16 @@ def scope_table(predictor: Predictor, data: Path, lower: Path, level: float) -> 
             if not kind.startswith("train")
         }
         found[name] = rows
+    frames_of_test = [open_image(path) for path in named["test"]]
+    spoilt = {
+        "test, a tenth of the light": [ImageEnhance.Brightness(one).enhance(0.1) for one in frames_of_test],
+        "test, blurred by 2 % of the width": [one.filter(GaussianBlur(one.width / 50)) for one in frames_of_test],
+    }
+    whole = {name: [open_image(path) for path in named[name]] for name in ("val", "test", *LOWER)}
     found["unreadable, by pixels"] = {
-        name: float(np.mean([unreadable(open_image(path)) is not None for path in some]))
-        for name, some in named.items()
-    } | {name: float(np.mean([unreadable(one) is not None for one in some])) for name, some in pictures.items()}
+        name: float(np.mean([unreadable(one) is not None for one in some]))
+        for name, some in (whole | spoilt | pictures).items()
+    }
     for name, rows in found.items():
         print(f"scope: {name}: {rows}")
     return found

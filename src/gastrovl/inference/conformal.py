@@ -11,6 +11,7 @@ is given.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Literal
 
 import numpy as np
@@ -76,7 +77,7 @@ def fit_one(
     would otherwise make up for everything rare (Mondrian conformal prediction, Vovk et al. 2005, chapter 4.5).
     """
     missed = [1.0 - one.get(name, 0.0) for one, name in zip(probabilities, truth, strict=True)]
-    likeliest = [max(one, key=lambda name, one=one: one[name]) for one in probabilities]
+    likeliest = [max(one.items(), key=itemgetter(1))[0] for one in probabilities]
     seen = {name: {group for group, top in zip(groups, likeliest, strict=True) if top == name} for name in likeliest}
     own = sorted(name for name, some in seen.items() if len(some) >= OWN_GROUPS)
 
