@@ -1,7 +1,7 @@
 """What calibration, checks, label sets, abstention and scope are worth on a checkpoint's own validation and test data.
 
     python benchmarks/confidence.py --checkpoint runs/grounding/train --data runs/grounding/data \\
-        --lower ../shared/data/hyperkvasir/images --output benchmarks/results/confidence.json
+        --lower data/hyperkvasir/images --output benchmarks/results/confidence.json
 
 Everything is fitted on val and tested on test; and, since val may hold few groups, once more by cross-fitting over the
 groups of val and test together: what is said of a group was fitted without it. `perfect` beside an ECE is the mean ECE
