@@ -18,6 +18,7 @@ from rich.text import Text
 
 from gastrovl.cli.ask import ask
 from gastrovl.cli.calibrate import calibrate
+from gastrovl.cli.chat import chat
 from gastrovl.cli.compare import compare
 from gastrovl.cli.data import app as data_app
 from gastrovl.cli.demo import demo
@@ -45,6 +46,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     predict,
     calibrate,
     ask,
+    chat,
     evaluate,
     compare,
     gate,

@@ -216,6 +216,7 @@ def answer_batch(
             tuple((turn.role, turn.text) for turn in conversation.turns[:-1]),
             conversation.task,
             conversation.image.size_wh,
+            wants_probabilities=True,
         )
         for conversation in batch
     ]
