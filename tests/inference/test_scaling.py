@@ -77,6 +77,7 @@ def test_one_answer_hardly_moves_anything():
 
     assert fitted.scaling(0.7) == pytest.approx(0.7, abs=0.15)
     assert (fitted.n, fitted.groups) == (1, 1)
+    assert fit_temperature([{"a": 0.7, "b": 0.3}], ["a"], ["x"]).nll.keys() == {"raw"}
 
 
 def test_shares_are_fitted_like_verdicts():

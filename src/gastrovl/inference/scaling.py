@@ -166,7 +166,8 @@ def fit_temperature(
     raw = -np.log(np.maximum(_softmax(logs)[np.arange(len(right)), right], _EDGE**2))
     return FittedTemperature(
         temperature=1 / of(np.ones(len(right), dtype=np.bool_)),
-        nll={"raw": round(float(raw.mean()), 6), "temperature": round(float(np.concatenate(lost).mean()), 6)},
+        nll={"raw": round(float(raw.mean()), 6)}
+        | ({"temperature": round(float(np.concatenate(lost).mean()), 6)} if lost else {}),
         n=len(right),
         groups=int(numbers.max()) + 1,
     )
