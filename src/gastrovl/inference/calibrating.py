@@ -257,7 +257,7 @@ def _way_words(what_of: str, ways: Ways) -> list[str]:
         line = f"{what_of}{name}: {fitted.kind}, slope {fitted.scaling.slope:.2f}, shift {fitted.scaling.shift:+.2f}"
         line += "".join(f", {check} -{drop:.2f}" for check, drop in fitted.drops.items())
         line += f" on {fitted.n} answers in {fitted.groups} groups"
-        what = "is shown" if given.is_assured else "is hoped for, not shown: too few groups"
+        what = "is shown" if given.is_assured else "is hoped for, not shown: too few groups or too many errors"
         lines.append(f"{line}; answers from {given.threshold:.2f} on are given, risk {given.risk:g} {what}")
     return lines
 
