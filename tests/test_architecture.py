@@ -42,7 +42,7 @@ LIBRARIES: dict[str, set[str]] = {
     "model": FOUNDATION | {"PIL", "torch", "transformers", "tokenizers", "peft", "safetensors", "bitsandbytes"},
     "training": FOUNDATION
     | {"PIL", "torch", "transformers", "accelerate", "safetensors", "wandb", "mlflow", "huggingface_hub"},
-    "inference": FOUNDATION | {"PIL", "torch", "transformers", "llguidance"},
+    "inference": FOUNDATION | {"PIL", "torch", "transformers", "llguidance", "safetensors"},
     "pipeline": FOUNDATION,
     "cli": {"typer", "rich"},
 }

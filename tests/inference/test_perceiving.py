@@ -207,7 +207,7 @@ LOOKS = [{"zoom": True}, {"views": 2}, {"views": 4}, {"zoom": True, "views": 4}]
 
 @pytest.mark.parametrize("look", LOOKS, ids=str)
 def test_whoever_looks_again_still_knows_what_was_learnt(perceived, asked, look):
-    predictor, taxonomy = Predictor.load(perceived[0], "cpu", **look), Taxonomy.load()
+    predictor, taxonomy = Predictor.load(perceived[0], "cpu", looking=Looking(**look)), Taxonomy.load()
     kept = [(question, one) for question, one in asked if question.task is Task.REC or look.get("views", 1) == 1]
 
     together = predictor.answer([question for question, _ in kept], max_new_tokens=8)
@@ -223,7 +223,7 @@ def test_what_a_box_costs_is_what_was_asked_for(perceived, asked):
     questions = [question for question, _ in asked if question.task is Task.REC]
     passed = {}
     for look in ({}, *LOOKS):
-        predictor = Predictor.load(perceived[0], "cpu", **look)
+        predictor = Predictor.load(perceived[0], "cpu", looking=Looking(**look))
         tower, words = [], []
         predictor.model.model.vision_tower.register_forward_pre_hook(
             lambda _, values, named, seen=tower: seen.append(
@@ -236,8 +236,8 @@ def test_what_a_box_costs_is_what_was_asked_for(perceived, asked):
         passed[str(look)] = (sum(tower[:1]), sum(tower), len(words))
 
     count = len(questions)
-    assert {words for _, _, words in passed.values()} == {1}
-    assert passed["{}"] == (count, count, 1)
+    assert {words for _, _, words in passed.values()} == {2}  # the images once, the questions about them once
+    assert passed["{}"] == (count, count, 2)
     assert passed["{'views': 2}"][1] == 2 * count
     assert passed["{'views': 4}"][1] == 4 * count
     assert count < passed["{'zoom': True}"][1] <= 2 * count
@@ -256,7 +256,7 @@ def test_mirror_images_of_an_image_are_told_the_same(perceived, asked):
 
 
 def test_how_closely_it_looked_stands_in_fingerprint_and_record_and_mixes_with_nothing(perceived, tmp_path):
-    predictors = [Predictor.load(perceived[0], "cpu", **look) for look in ({}, *LOOKS)]
+    predictors = [Predictor.load(perceived[0], "cpu", looking=Looking(**look)) for look in ({}, *LOOKS)]
     out = tmp_path / "out.jsonl"
 
     predict_file(predictors[1], perceived[1], out)

@@ -9,7 +9,7 @@ import typer
 
 from gastrovl.cli.progress import progress_bar
 from gastrovl.core.errors import ConfigError
-from gastrovl.inference.looking import Looking
+from gastrovl.inference.looking import Looking, Manner
 
 
 def predict(
@@ -46,6 +46,12 @@ def predict(
             "alone), 2 or 4, as many passes of the tower."
         ),
     ] = 1,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Confidences as a checkpoint gives them, also if it is calibrated.")
+    ] = False,
+    checks: Annotated[
+        bool, typer.Option("--checks", help="Let a calibrated checkpoint check its answers by further questions.")
+    ] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Ask again what got no usable reply; keep all else of OUTPUT.")
     ] = False,
@@ -68,7 +74,10 @@ def predict(
     if people:
         _people(given[0], from_csv, output, is_replaced=overwrite)
     else:
-        _model(given[0], given[1], output, batch_size, device, retry_failed, overwrite, head, Looking(zoom, views))
+        if raw and checks:
+            raise ConfigError("--raw leaves confidences as they are, and --checks changes them; give one of the two")
+        manner = Manner(head, Looking(zoom, views), is_raw=raw, makes_checks=checks)
+        _model(given[0], given[1], output, batch_size, device, retry_failed, overwrite, manner)
 
 
 def _model(
@@ -79,15 +88,14 @@ def _model(
     device: str | None,
     retries_failed: bool,
     is_replaced: bool,
-    uses_head: bool,
-    looking: Looking,
+    manner: Manner,
 ) -> None:
     from gastrovl.inference.batch import predict_file
     from gastrovl.inference.description import NOTICE
     from gastrovl.inference.loading import load_answerer
     from gastrovl.inference.runrecord import read_run
 
-    answerer = load_answerer(model, conversations, device, uses_head=uses_head, looking=looking)
+    answerer = load_answerer(model, conversations, device, manner)
     with progress_bar() as show:
         count = predict_file(
             answerer,

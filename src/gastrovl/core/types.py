@@ -265,6 +265,8 @@ class Prediction(Record):
     Attributes:
         confidence: In [0, 1], or None; what it means is the model's to say (ours: mean token probability).
         probabilities: Of terms by their ids, each in [0, 1], where the model gives them; a term not named has 0.
+        presence: Of REC, that what is asked for is there, where the model says it.
+        expected_iou: The overlap that the model expects of each box of the text, in its order, where it says it.
         seconds: Wall-clock time spent on this reply (a batch's time divided by its size).
         stop_reason: `end` when the model finished, `length` when it was cut at the token limit, `external` when a
             program of somebody else wrote the reply, `failed` when none came that can be used; `failure` says why.
@@ -280,6 +282,8 @@ class Prediction(Record):
     seconds: float = Field(ge=0)
     stop_reason: Literal["end", "length", "external", "failed"]
     probabilities: dict[str, Annotated[float, Field(ge=0, le=1)]] | None = None
+    presence: Annotated[float, Field(ge=0, le=1)] | None = None
+    expected_iou: tuple[Annotated[float, Field(ge=0, le=1)], ...] | None = None
     usage: Usage | None = None
     failure: str | None = None
     form: ReplyForm | None = None

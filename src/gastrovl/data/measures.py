@@ -14,6 +14,7 @@ from PIL import Image
 from pydantic import Field
 
 from gastrovl.core.config import Config
+from gastrovl.core.sharpness import sharpness
 from gastrovl.core.types import Box
 from gastrovl.data.overlays import (
     BLACK,
@@ -201,7 +202,7 @@ def measure(pixels: Image.Image | SmallCopies) -> Measures:
         brightness=light / (3 * 255 * lit) if lit else 0.0,
         black=1 - lit / (GRID * GRID),
         overexposed=int(np.count_nonzero(low >= OVEREXPOSED)) / (GRID * GRID),
-        sharpness=_sharpness(copies.channels[0]),
+        sharpness=sharpness(copies.channels[0]),
         bars=_bars(black),
         cells=text_cells(*copies.channels),
         copy_wh=copies.copy.size,
@@ -216,23 +217,6 @@ def _thumbnail(copy: Image.Image) -> Image.Image:
     if width < across * GRID or height < down * GRID:
         return copy.resize((GRID, GRID), Image.Resampling.BOX)
     return copy.resize((across * GRID, down * GRID), Image.Resampling.NEAREST).reduce(SAMPLES)
-
-
-def _sharpness(whole: Pixels) -> float:
-    """Of every other row of the central half of a green channel: the spread there is that of all of them."""
-    height, width = whole.shape
-    green = whole[height // 4 : height - height // 4, width // 4 : width - width // 4].astype(np.int16)
-    if min(green.shape) < 3:
-        return 0.0
-    middle = green[1:-1:2]
-    laplacian = 4 * middle[:, 1:-1]
-    for around in (green[:-2:2, 1:-1], green[2::2, 1:-1], middle[:, :-2], middle[:, 2:]):
-        laplacian -= around
-    values = laplacian.astype(np.float32)
-    # by rows and not by np.dot, which for so many numbers wakes threads that then keep another worker's core busy
-    squares = float(np.einsum("ij,ij->i", values, values).sum(dtype=np.float64)) / values.size
-    spread: float = max(0.0, squares - float(values.mean()) ** 2) ** 0.5
-    return spread
 
 
 def _bars(black: Mask) -> tuple[float, float, float, float]:

@@ -20,6 +20,7 @@ from gastrovl.inference.question import Question
 from gastrovl.inference.runrecord import read_run, summarise, write_run
 
 if TYPE_CHECKING:
+    from gastrovl.inference.believing import Believer
     from gastrovl.inference.predictor import Predictor
 
 MOST_FAILED = 20  # replies in a row; then something is wrong with the server and not with the questions
@@ -60,24 +61,29 @@ class Answerer(Protocol):
 class Ours:
     """A loaded checkpoint of this package as an `Answerer`; a description gives it another name.
 
+    With a `believer` its predictions carry calibrated numbers.
+
     Attributes:
         mixes_tasks: Whether a batch may hold several tasks, which is worth it where they share what is known of images.
     """
 
-    def __init__(self, predictor: Predictor, description: ModelDescription | None = None) -> None:
-        self.predictor = predictor
+    def __init__(
+        self, predictor: Predictor, description: ModelDescription | None = None, believer: Believer | None = None
+    ) -> None:
+        self.predictor, self.believer = predictor, believer
         self.mixes_tasks = predictor.words is not None
         self.name = description.name if description else predictor.card.name
-        self.fingerprint = predictor.fingerprint
+        self.fingerprint = believer.fingerprint(predictor.fingerprint) if believer else predictor.fingerprint
         self.workers = 1
         self.batch_size: int | None = None
         told = description.model_dump(mode="json", exclude_defaults=True) if description else {}
-        self.settings = {**told, **predictor.looking.settings} or None
+        told |= predictor.looking.settings | ({"calibration": believer.settings} if believer else {})
+        self.settings = told or None
         self.currency: str | None = None
 
     def answers(self, batch: Sequence[Conversation], folder: Path) -> Iterator[Prediction]:
         """As `answer_batch`, under this name."""
-        for one in answer_batch(self.predictor, batch, folder, wants_probabilities=True):
+        for one in answer_batch(self.predictor, batch, folder, self.believer, wants_probabilities=True):
             yield one if one.model == self.name else one.model_copy(update={"model": self.name})
 
 
@@ -204,7 +210,12 @@ def _asked(path: Path) -> dict[str, Conversation]:
 
 
 def answer_batch(
-    predictor: Predictor, batch: Sequence[Conversation], folder: Path, *, wants_probabilities: bool = False
+    predictor: Predictor,
+    batch: Sequence[Conversation],
+    folder: Path,
+    believer: Believer | None = None,
+    *,
+    wants_probabilities: bool = False,
 ) -> Iterator[Prediction]:
     """A checkpoint's predictions for conversations, whose images are named relative to `folder`.
 
@@ -223,12 +234,16 @@ def answer_batch(
     ]
     tasks = {one.task for one in batch}
     replies = predictor.answer(questions, MAX_NEW_TOKENS[tasks.pop()] if len(tasks) == 1 else None)
+    if believer:
+        replies = [one.reply for one in believer(predictor.answer, questions, replies)]
     for conversation, reply in zip(batch, replies, strict=True):
         yield Prediction(
             conversation_id=conversation.id,
             text=reply.text,
             confidence=reply.confidence,
             probabilities=reply.probabilities,
+            presence=reply.presence,
+            expected_iou=reply.expected_iou,
             model=predictor.card.name,
             seconds=reply.seconds,
             stop_reason=reply.stop_reason,

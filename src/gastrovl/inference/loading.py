@@ -8,7 +8,7 @@ from gastrovl.core.config import load_config
 from gastrovl.core.errors import CheckpointError
 from gastrovl.inference.batch import Answerer, Ours
 from gastrovl.inference.description import ModelDescription, label_names, plain_description
-from gastrovl.inference.looking import Looking
+from gastrovl.inference.looking import Manner
 
 CARD = "gastrovl.json"  # of a checkpoint of ours, see model.checkpoint; named here so that a server needs no PyTorch
 
@@ -17,9 +17,7 @@ def load_answerer(
     model: Path,
     conversations: Path,
     device: str | None = None,
-    *,
-    uses_head: bool = True,
-    looking: Looking | None = None,
+    manner: Manner | None = None,
 ) -> Answerer:
     """What answers the conversations of a file.
 
@@ -27,8 +25,7 @@ def load_answerer(
         model: A checkpoint folder of ours, a snapshot folder of a Hugging Face model, or the YAML that describes one.
         conversations: The file that will be asked; train.jsonl beside it may give the names of labels.
         device: cpu or cuda, of a model that runs here; the best there is when left out.
-        uses_head: Let a checkpoint's perception head answer what it has learnt; else the language model writes all.
-        looking: How closely that head looks.
+        manner: Of a checkpoint, how it comes to its answers.
 
     Raises:
         CheckpointError: There is no such model, or it cannot be loaded.
@@ -37,11 +34,11 @@ def load_answerer(
     """
     model = Path(model)
     if model.is_file():
-        return answerer_of(load_config(model, ModelDescription), conversations, device, looking)
+        return answerer_of(load_config(model, ModelDescription), conversations, device, manner)
     if (model / CARD).is_file():
-        return _checkpoint(model, device, uses_head=uses_head, looking=looking)
-    if looking:
-        looking.need_head(str(model), has_head=False)
+        return _checkpoint(model, device, manner=manner)
+    if manner:
+        manner.looking.need_head(str(model), has_head=False)
     if (model / "config.json").is_file():
         return answerer_of(plain_description("huggingface", model), conversations, device)
     raise CheckpointError(
@@ -51,13 +48,13 @@ def load_answerer(
 
 
 def answerer_of(
-    description: ModelDescription, conversations: Path, device: str | None = None, looking: Looking | None = None
+    description: ModelDescription, conversations: Path, device: str | None = None, manner: Manner | None = None
 ) -> Answerer:
     """What a description describes, as `load_answerer`."""
     if description.kind == "checkpoint":
-        return _checkpoint(description.folder(), device, description, looking=looking)
-    if looking:
-        looking.need_head(description.name, has_head=False)
+        return _checkpoint(description.folder(), device, description, manner)
+    if manner:
+        manner.looking.need_head(description.name, has_head=False)
     labels = label_names(description, conversations)
     if description.kind == "openai":
         from gastrovl.inference.served import Served
@@ -72,12 +69,14 @@ def _checkpoint(
     folder: Path,
     device: str | None,
     description: ModelDescription | None = None,
-    *,
-    uses_head: bool = True,
-    looking: Looking | None = None,
+    manner: Manner | None = None,
 ) -> Answerer:
+    from gastrovl.inference.believing import load_believer
     from gastrovl.inference.predictor import Predictor
 
-    looking = looking or Looking()
-    predictor = Predictor.load(folder, device, uses_head=uses_head, looking=looking)
-    return Ours(predictor, description)
+    manner = manner or Manner()
+    predictor = Predictor.load(folder, device, uses_head=manner.uses_head, looking=manner.looking)
+    believer = None
+    if not manner.is_raw:
+        believer = load_believer(folder, predictor.fingerprint, makes_checks=manner.makes_checks)
+    return Ours(predictor, description, believer)

@@ -50,3 +50,20 @@ class Looking:
                 f"{name}: a perception head that answers is needed for {asked}; this model has none, or is told to "
                 "answer in words. Leave it out, or take a checkpoint that was trained with `perception`"
             )
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a checkpoint comes to its answers.
+
+    Attributes:
+        uses_head: Let the perception head answer what it has learnt; else the language model writes all.
+        looking: How closely that head looks.
+        is_raw: Leave confidences as they are, also where the checkpoint has a calibration.
+        makes_checks: Ask a calibrated checkpoint the other way round, too, and let disagreement lower confidences.
+    """
+
+    uses_head: bool = True
+    looking: Looking = Looking()
+    is_raw: bool = False
+    makes_checks: bool = False
