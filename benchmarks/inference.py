@@ -120,8 +120,7 @@ def _without_probabilities(question: Question) -> Question:
 
 
 def row(preset: str, times: dict[str, Any], memory_mib: float) -> dict[str, Any]:
-    """What is written down of a preset: milliseconds an image, how many times faster, and the aims, of which all but the
-    first are nano's."""
+    """What is written down of a preset: milliseconds an image, how many times faster, and the aims; most are nano's."""
     slow, fast = times["one_by_one"], times["shared"]
     faster = {clock: round(slow[clock] / fast[clock], 2) for clock in ("cpu_ms", "wall_ms")}
     slowest = max(value["cpu_ms"] for name, value in times.items() if name.startswith("one_answer"))
