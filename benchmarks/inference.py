@@ -119,22 +119,24 @@ def _without_probabilities(question: Question) -> Question:
     return Question(question.image, question.turns, question.task)
 
 
-def row(times: dict[str, Any], memory_mib: float) -> dict[str, Any]:
-    """What is written down of a preset: milliseconds an image, how many times faster, and the aims."""
+def row(preset: str, times: dict[str, Any], memory_mib: float) -> dict[str, Any]:
+    """What is written down of a preset: milliseconds an image, how many times faster, and the aims; most are nano's."""
     slow, fast = times["one_by_one"], times["shared"]
     faster = {clock: round(slow[clock] / fast[clock], 2) for clock in ("cpu_ms", "wall_ms")}
     slowest = max(value["cpu_ms"] for name, value in times.items() if name.startswith("one_answer"))
+    aims = {f"at least {TIMES:g} times faster": faster["cpu_ms"] >= TIMES}
+    if preset == "nano":
+        aims |= {
+            f"slowest single answer within {ONE_MS:g} ms": slowest <= ONE_MS,
+            f"four tasks within {FOUR_MS:g} ms": times["four_tasks_one_image"]["cpu_ms"] <= FOUR_MS,
+            f"within {MEMORY_MIB:g} MiB": memory_mib <= MEMORY_MIB,
+        }
     return {
         "times": times,
         "images_per_cpu_second": {name: round(1000 / times[name]["cpu_ms"], 2) for name in ("one_by_one", "shared")},
         "times_faster": {"cpu": faster["cpu_ms"], "wall": faster["wall_ms"]},
         "peak_rss_mib": round(memory_mib),
-        "aims": {
-            f"at least {TIMES:g} times faster": faster["cpu_ms"] >= TIMES,
-            f"slowest single answer within {ONE_MS:g} ms": slowest <= ONE_MS,
-            f"four tasks within {FOUR_MS:g} ms": times["four_tasks_one_image"]["cpu_ms"] <= FOUR_MS,
-            f"within {MEMORY_MIB:g} MiB": memory_mib <= MEMORY_MIB,
-        },
+        "aims": aims,
     }
 
 
@@ -152,7 +154,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     times = measure(untrained(options.preset), options.images, options.alone, options.rounds)
-    found = row(times, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    found = row(options.preset, times, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     found["run"] = {
         "date": options.date,
         "hardware": options.hardware,
