@@ -13,7 +13,7 @@ from torch import Tensor
 from gastrovl.clinical.answers import SEPARATOR
 from gastrovl.core import boxtext
 from gastrovl.core.types import Task
-from gastrovl.inference.perceiving import PRESENT, names_of, presence_of, sightings
+from gastrovl.inference.perceiving import PRESENT, Sighting, names_of, presence_of, sightings
 from gastrovl.inference.question import Question, Reply
 from gastrovl.model.checkpoint import CheckpointCard
 from gastrovl.model.gastrovl import GastroVLForConditionalGeneration, masked_mean
@@ -42,10 +42,7 @@ class HeadAnswers:
         started = time.perf_counter()
         if task is Task.REC:
             seen, states = self.model.perceive(**inputs)
-            found = [
-                Reply(boxtext.encode_boxes([one.box for one in said.found]), said.confidence, 0.0, "end")
-                for said in sightings(self.head, seen, states)
-            ]
+            found = [located(said) for said in sightings(self.head, seen, states)]
         else:
             seen = self.head.look(self.model.model.tower_features(inputs["pixel_values"]))
             names = self._names.to(seen.cells.dtype)
@@ -80,3 +77,11 @@ class HeadAnswers:
         ids, mask = name_ids(self.processor.tokenizer, list(self.card.recognised.values()))
         device = self.model.device
         return masked_mean(self.model.get_input_embeddings()(ids.to(device)), mask.to(device))
+
+
+def located(said: Sighting) -> Reply:
+    """The reply of REC that a sighting is."""
+    by_text = {boxtext.encode_box(one.box): one.expected_iou for one in reversed(said.found)}
+    text = boxtext.encode_boxes([one.box for one in said.found])
+    expected = tuple(by_text[box.group(0)] for box in boxtext.BOX_PATTERN.finditer(text))
+    return Reply(text, said.confidence, 0.0, "end", presence=said.presence, expected_iou=expected)

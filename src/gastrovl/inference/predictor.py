@@ -10,18 +10,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.errors import ConfigError
 from gastrovl.core.images import open_image
-from gastrovl.core.types import Task
+from gastrovl.core.types import Box, Task
+from gastrovl.inference import asking
 from gastrovl.inference.boxdigits import BoxDigits
 from gastrovl.inference.boxlocations import BoxLocations
 from gastrovl.inference.confidence import Chooser, ReplyConfidence
-from gastrovl.inference.description import LABEL_TASKS
+from gastrovl.inference.description import LABEL_TASKS, MAX_NEW_TOKENS
 from gastrovl.inference.headanswers import HeadAnswers
 from gastrovl.inference.labelnames import HeldToNames, LabelNames
 from gastrovl.inference.question import Question, Reply
+from gastrovl.inference.typed import BoxAnswer, LabelAnswer, TextAnswer
 from gastrovl.model.checkpoint import CheckpointCard, load_checkpoint
 from gastrovl.model.gastrovl import GastroVLForConditionalGeneration
 from gastrovl.model.processor import GastroVLProcessor, region_boxes
@@ -87,6 +90,38 @@ class Predictor:
             BoxTextError: A box in the question is reversed or leaves the image.
         """
         return self.answer([Question(open_image(image), (("user", text),), task)], max_new_tokens)[0]
+
+    def classify(self, image: Image.Image) -> LabelAnswer:
+        """The labels that fit an image, with the probability of every label."""
+        return asking.label_answer(self._one(asking.classify(image)), Taxonomy.load())
+
+    def locate(self, image: Image.Image, what: str) -> BoxAnswer:
+        """Where something is in an image: a term's id, name or synonym, or any words.
+
+        Raises:
+            ModelInputError: `what` is empty.
+        """
+        return asking.box_answer(self._one(asking.locate(image, what)), Taxonomy.load())
+
+    def name_region(self, image: Image.Image, box: Box) -> LabelAnswer:
+        """What lies in a box of an image, with the probability of every name."""
+        return asking.label_answer(self._one(asking.name_region(image, box)), Taxonomy.load())
+
+    def describe(self, image: Image.Image) -> TextAnswer:
+        """What an image shows, in a sentence or two."""
+        return asking.text_answer(self._one(asking.describe(image)))
+
+    def chat(self, image: Image.Image, turns: Sequence[tuple[str, str]]) -> TextAnswer:
+        """The next turn of a dialogue about an image; `turns` are (role, text), beginning and ending with a user's.
+
+        Raises:
+            ModelInputError: They do not alternate so.
+            BoxTextError: A box in a question is reversed or leaves the image.
+        """
+        return asking.text_answer(self._one(asking.chat(image, turns)))
+
+    def _one(self, question: Question) -> Reply:
+        return self.answer([question], MAX_NEW_TOKENS[question.task or Task.VQA])[0]
 
     @torch.inference_mode()
     def answer(self, questions: Sequence[Question], max_new_tokens: int) -> list[Reply]:

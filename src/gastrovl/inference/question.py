@@ -19,12 +19,15 @@ class Question:
     without one, and for the others, decoding is free.
     `size_wh` is that of the original in pixels, where `image` is a smaller copy. Boxes in `turns` are written as in
     datasets, and so are those of the reply, however the model writes them.
+    `wants_probabilities` asks for those of all names beside a reply of CLS or REG in words, which costs one more pass
+    of the language model; a perception head always gives them.
     """
 
     image: Image.Image
     turns: tuple[tuple[str, str], ...]
     task: Task | None = None
     size_wh: tuple[int, int] | None = None
+    wants_probabilities: bool = False
 
     @property
     def original_wh(self) -> tuple[int, int]:
@@ -44,9 +47,11 @@ class Reply:
         confidence: In [0, 1], not calibrated. Of words: the geometric mean of the tokens' probabilities. Of the
             perception head: presence times expected IoU (REC), the probability of exactly these labels if they were
             independent (CLS), the probability of the name (REG).
-        probabilities: Of terms, by their ids, where the perception head gives them.
+        probabilities: Of terms, by their ids, where the perception head gives them or the question asked for them.
         seconds: The batch's wall-clock time divided by its size.
         stop_reason: `end` when the model finished, `length` when it was cut at the token limit.
+        presence, expected_iou: Of REC by the perception head: that it is there at all, and the IoU expected of each
+            box in the order of the text.
     """
 
     text: str
@@ -54,3 +59,5 @@ class Reply:
     seconds: float
     stop_reason: Literal["end", "length"]
     probabilities: dict[str, float] | None = None
+    presence: float | None = None
+    expected_iou: tuple[float, ...] | None = None
