@@ -59,7 +59,9 @@ class ServedCheckpoint:
         """
         for _, text in question.turns:
             if mark := next((mark for mark in self._marks if mark in text), None):
-                raise ModelInputError(f"a message holds {mark!r}, which has a meaning of its own to the model; remove it")
+                raise ModelInputError(
+                    f"a message holds {mark!r}, which has a meaning of its own to the model; remove it"
+                )
         with self._lock:
             self._processor.regions(question.turns)
             return len(self._processor.encode_prompt(question.turns, question.original_wh))

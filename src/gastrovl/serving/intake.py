@@ -93,7 +93,9 @@ class Intake:
         room = engine.model.room(length)
         if room < 1:
             raise RefusedError(
-                400, "context_length_exceeded", f"the prompt has {length} tokens, which leaves no room for a reply",
+                400,
+                "context_length_exceeded",
+                f"the prompt has {length} tokens, which leaves no room for a reply",
                 param="messages",
             )
         usual = MAX_NEW_TOKENS[question.task] if question.task else self.settings.max_new_tokens

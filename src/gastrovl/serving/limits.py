@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gastrovl.core.endpoint import is_loopback
-from gastrovl.core.errors import ConfigError, MissingExtraError
+from gastrovl.core.errors import ConfigError
 from gastrovl.serving.refusals import RefusedError
 
 Message = MutableMapping[str, Any]
@@ -51,20 +51,19 @@ class Rates:
 
     Raises:
         ConfigError: The rate cannot be read.
-        MissingExtraError: The library limits is not installed.
     """
 
     def __init__(self, rate: str) -> None:
-        try:
-            from limits import parse
-            from limits.storage import MemoryStorage
-            from limits.strategies import MovingWindowRateLimiter
-        except ImportError as error:
-            raise MissingExtraError('limits is not installed; serving needs it: pip install "gastrovl[serve]"') from error
+        from limits import parse
+        from limits.storage import MemoryStorage
+        from limits.strategies import MovingWindowRateLimiter
+
         try:
             self._rate = parse(rate)
         except ValueError as error:
-            raise ConfigError(f"rate {rate!r}: cannot be read; expected NUMBER/UNIT, e.g. 120/minute or 5/second") from error
+            raise ConfigError(
+                f"rate {rate!r}: cannot be read; expected NUMBER/UNIT, e.g. 120/minute or 5/second"
+            ) from error
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
 
     def count(self, client: str) -> None:
@@ -99,8 +98,10 @@ def check_local(headers: dict[str, str]) -> None:
         named = [None]
     if not all(name and is_loopback(name) for name in named):
         raise RefusedError(
-            403, "foreign_host", "this server answers requests from its own machine only, by the name localhost or an "
-            "address of it; behind a proxy, give it an API key"
+            403,
+            "foreign_host",
+            "this server answers requests from its own machine only, by the name localhost or an "
+            "address of it; behind a proxy, give it an API key",
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 import traceback
 from datetime import UTC, datetime
 from pathlib import PurePath
@@ -56,3 +57,8 @@ def write_to_stderr() -> None:
         logger.handlers = [handler] if name != "uvicorn.error" else []
         if name == "uvicorn.error":
             logger.propagate = True
+
+
+def now() -> int:
+    """Unix time in whole seconds, as answers carry it."""
+    return int(time.time())

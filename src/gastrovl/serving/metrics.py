@@ -21,7 +21,11 @@ class Metrics:
             "gastrovl_requests", "Requests by route and status.", ["route", "status"], registry=self._registry
         )
         self._request_seconds = Histogram(
-            "gastrovl_request_seconds", "From a request to its end.", ["route"], buckets=_SECONDS, registry=self._registry
+            "gastrovl_request_seconds",
+            "From a request to its end.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=self._registry,
         )
         self._refused = Counter(
             "gastrovl_refused", "Requests that got no answer, by reason.", ["code"], registry=self._registry

@@ -70,7 +70,10 @@ def decode(content: bytes, param: str, max_pixels: int) -> Image.Image:
         raise _too_many(max_pixels, param) from None
     except Exception:  # Pillow's readers fail in many ways at broken files; what they say may quote memory
         raise RefusedError(
-            400, "invalid_image", f"the image cannot be decoded; expected a whole {', '.join(FORMATS)} file", param=param
+            400,
+            "invalid_image",
+            f"the image cannot be decoded; expected a whole {', '.join(FORMATS)} file",
+            param=param,
         ) from None
     raise _too_many(max_pixels, param)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from gastrovl.core.types import Task
 from gastrovl.inference.description import NOTICE
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1})]  # ours, checked where made
 
 
 class Asked(BaseModel):
@@ -93,7 +93,9 @@ class ChatRequest(Asked):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     response_format: ResponseFormat | None = None
-    task: Task | None = Field(default=None, description="Ours: CLS, REC or REG hold the reply to the form of that task.")
+    task: Task | None = Field(
+        default=None, description="Ours: CLS, REC or REG hold the reply to the form of that task."
+    )
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     n: Annotated[int, Field(ge=1)] | None = None
@@ -117,15 +119,15 @@ class Usage(Given):
 class PlacedBox(Given):
     """A box twice: as fractions of the image's width and height, and in pixels of the image that was sent."""
 
-    fractions: tuple[Fraction, Fraction, Fraction, Fraction] = Field(description="x0, y0, x1, y1 from the top left.")
+    fractions: tuple[Share, Share, Share, Share] = Field(description="x0, y0, x1, y1 from the top left.")
     pixels: tuple[float, float, float, float]
-    expected_iou: Fraction | None = Field(default=None, description="Overlap with the truth that the model expects.")
+    expected_iou: Share | None = Field(default=None, description="Overlap with the truth that the model expects.")
 
 
 class About(Given):
     """Ours, beside a chat completion: how sure the reply is, the boxes in it, and what it is not."""
 
-    confidence: Fraction
+    confidence: Share
     calibrated: bool
     boxes: list[PlacedBox]
     notice: str = NOTICE
@@ -224,7 +226,7 @@ class TypedAnswer(Given):
 
     model: str
     text: str
-    confidence: Fraction
+    confidence: Share
     calibrated: bool
     image: ImageSize
     unreadable: str | None = None
@@ -234,14 +236,14 @@ class TypedAnswer(Given):
 class Label(Given):
     id: str
     name: str
-    probability: Fraction | None
+    probability: Share | None
 
 
 class LabelsAnswer(TypedAnswer):
     """The labels given, likeliest first, and the probability of every term that the model has one for, by its id."""
 
     labels: list[Label]
-    probabilities: dict[str, Fraction] | None
+    probabilities: dict[str, Share] | None
 
 
 class RegionAnswer(LabelsAnswer):
@@ -255,7 +257,7 @@ class BoxesAnswer(TypedAnswer):
 
     what: str
     present: bool | None
-    presence: Fraction | None = Field(default=None, description="Probability that it is there, where the model has one.")
+    presence: Share | None = Field(default=None, description="Probability that it is there, where the model has one.")
     boxes: list[PlacedBox]
 
 
