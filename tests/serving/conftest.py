@@ -136,7 +136,7 @@ class Site:
 
 @contextmanager
 def listening(models, **settings) -> Iterator[Site]:
-    """Serve models until the block ends."""
+    """Serve models until the block ends; needs the marker `allow_hosts(["127.0.0.1"])`."""
     chosen = ServerSettings(**{"port": 0, "grace_s": 2.0, **settings})
     engines = [make_engine(model, chosen) for model in models]
     with bind(chosen) as socket:
@@ -152,16 +152,6 @@ def listening(models, **settings) -> Iterator[Site]:
             server.should_exit = True
             thread.join(10)
     assert not thread.is_alive()
-
-
-@pytest.fixture
-def serve() -> Callable[..., object]:
-    """`with serve(model, ..., rate="2/minute") as site:`; needs the marker `allow_hosts(["127.0.0.1"])`."""
-
-    def begin(*models, **settings):
-        return listening(models, **settings)
-
-    return begin
 
 
 def until(holds: Callable[[], bool], complaint: str, seconds: float = 10.0) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import anyio.to_thread
@@ -64,18 +64,17 @@ class Intake:
         self.engines[name].check_room()
         return self.engines[name]
 
-    async def image(self, content: bytes | str, param: str) -> Image.Image:
-        """The image in the bytes of a file, or in base64 text.
+    async def image(self, read: Callable[[], bytes], param: str) -> Image.Image:
+        """The image in the bytes that `read` finds in a request.
 
         Raises:
             RefusedError: It cannot be had from there.
         """
 
-        def read() -> Image.Image:
-            found = pictures.from_base64(content, param) if isinstance(content, str) else content
-            return pictures.decode(found, param, self.settings.max_pixels)
+        def work() -> Image.Image:
+            return pictures.decode(read(), param, self.settings.max_pixels)
 
-        return await anyio.to_thread.run_sync(read, limiter=self._decoders)
+        return await anyio.to_thread.run_sync(work, limiter=self._decoders)
 
     async def measure(self, engine: Engine, question: Question, wanted: int | None) -> tuple[int, int]:
         """Tokens of the prompt, and how many the reply may have.

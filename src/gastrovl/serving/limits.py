@@ -90,10 +90,9 @@ def check_local(headers: dict[str, str]) -> None:
     Raises:
         RefusedError: The request was meant for, or comes from, a host that is not this machine (DNS rebinding).
     """
-    host = urlsplit(f"//{headers.get('host', '')}")
     origin = headers.get("origin")
     try:
-        named = [host.hostname, *([urlsplit(origin).hostname] if origin else [])]
+        named = [urlsplit(f"//{headers.get('host', '')}").hostname, *([urlsplit(origin).hostname] if origin else [])]
     except ValueError:
         named = [None]
     if not all(name and is_loopback(name) for name in named):

@@ -48,6 +48,7 @@ def say(event: str, level: int = logging.INFO, **fields: object) -> None:
 
 def write_to_stderr() -> None:
     """Let our own lines, and warnings of the web server, go to standard error as JSON."""
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # warns of every broken form, with bytes of it
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     for name, level in ((LOGGER.name, logging.INFO), ("uvicorn", logging.WARNING), ("uvicorn.error", logging.WARNING)):

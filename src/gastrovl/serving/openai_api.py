@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -20,6 +21,7 @@ from gastrovl.serving.formats import Form, form_of
 from gastrovl.serving.gate import LOG
 from gastrovl.serving.intake import Intake, note, parse
 from gastrovl.serving.openapi import request_body
+from gastrovl.serving.pictures import from_data_url
 from gastrovl.serving.refusals import RefusedError, broken
 from gastrovl.serving.schemas import (
     About,
@@ -79,9 +81,8 @@ def openai_routes(intake: Intake, started: int) -> APIRouter:
         engine = intake.engine(asked.model)
         form = form_of(asked)
         turns, url = dialogue(asked.messages, intake.settings.max_characters)
-        question = Question(
-            await intake.image(url, "messages"), turns, form.task, wants_probabilities=form.wants_probabilities
-        )
+        image = await intake.image(partial(from_data_url, url, "messages"), "messages")
+        question = Question(image, turns, form.task, wants_probabilities=form.wants_probabilities)
         form.check(question)
         length, limit = await intake.measure(engine, question, asked.max_completion_tokens or asked.max_tokens)
         writer = _Writer(engine, question, form, length)

@@ -58,7 +58,7 @@ class ServerSettings(Config):
     @model_validator(mode="after")
     def _guarded(self) -> Self:
         if not self.is_local and not self.keys:
-            raise ConfigError(
+            raise ValueError(
                 f"host {self.host!r} lets other machines ask, and no API key is set; put one into an environment "
                 "variable and pass --api-key-env NAME (or --api-key-file FILE), or listen on 127.0.0.1"
             )

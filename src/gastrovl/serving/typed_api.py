@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
@@ -20,6 +21,7 @@ from gastrovl.inference.typed import BoxAnswer, LabelAnswer
 from gastrovl.serving.engine import Answered, Engine
 from gastrovl.serving.intake import Intake, parse
 from gastrovl.serving.openapi import request_body
+from gastrovl.serving.pictures import from_base64
 from gastrovl.serving.refusals import RefusedError
 from gastrovl.serving.schemas import (
     BoxesAnswer,
@@ -169,7 +171,8 @@ async def _read(intake: Intake, request: Request, kind: type[A]) -> tuple[A, Eng
     else:
         raise RefusedError(415, "unsupported_media_type", "expected application/json or multipart/form-data")
     engine = intake.engine(asked.model)
-    return asked, engine, await intake.image(content, "image")
+    read = partial(from_base64, content, "image") if isinstance(content, str) else partial(bytes, content)
+    return asked, engine, await intake.image(read, "image")
 
 
 async def _form(request: Request) -> tuple[dict[str, Any], bytes | str]:
