@@ -45,7 +45,7 @@ LIBRARIES: dict[str, set[str]] = {
     | {"PIL", "torch", "transformers", "accelerate", "safetensors", "wandb", "mlflow", "huggingface_hub"},
     "inference": FOUNDATION | {"PIL", "torch", "transformers"},
     "serving": FOUNDATION
-    | {"PIL", "fastapi", "starlette", "anyio", "uvicorn", "prometheus_client", "limits"},
+    | {"PIL", "fastapi", "starlette", "anyio", "uvicorn", "prometheus_client", "python_multipart", "limits"},
     "pipeline": FOUNDATION,
     "cli": {"typer", "rich"},
 }
@@ -70,6 +70,7 @@ HOME_OF: dict[str, tuple[str, ...]] = {
     "uvicorn": ("serving/run.py",),
     "prometheus_client": ("serving/metrics.py",),
     "limits": ("serving/limits.py",),
+    "python_multipart": ("serving/forms.py",),
 }
 # The one file of a torch-free layer that runs a model, in a function.
 RUNS_A_MODEL = {"evaluation": "evaluation/measures/bertscore.py"}
@@ -208,7 +209,7 @@ def test_torch_free_layers_import_on_a_machine_without_torch():
         "for heavy in ('torch', 'transformers', 'tokenizers', 'accelerate', 'peft', 'safetensors', 'matplotlib',\n"
         "              'jinja2', 'ray', 'sacrebleu', 'rouge_score', 'openpyxl', 'defusedxml', 'av', 'pydicom',\n"
         "              'pyarrow', 'bitsandbytes', 'wandb', 'mlflow', 'huggingface_hub', 'bert_score',\n"
-        "              'fastapi', 'starlette', 'uvicorn', 'prometheus_client', 'limits'):\n"
+        "              'fastapi', 'starlette', 'uvicorn', 'prometheus_client', 'python_multipart', 'limits'):\n"
         "    sys.modules[heavy] = None  # an import of it now raises ImportError\n"
         f"for name in {names!r}:\n"
         "    importlib.import_module(name)\n"

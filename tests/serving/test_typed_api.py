@@ -147,3 +147,18 @@ def test_a_form_with_two_files_or_another_body_is_refused(client):
         (400, "invalid_form"),
         (400, "invalid_form"),
     ]
+
+
+def test_an_image_in_a_form_never_lies_in_a_file(client, monkeypatch):
+    import tempfile
+
+    def forbidden(*_, **__):
+        raise AssertionError("a temporary file")
+
+    for name in ("SpooledTemporaryFile", "TemporaryFile", "NamedTemporaryFile", "mkstemp"):
+        monkeypatch.setattr(tempfile, name, forbidden)
+    large = picture(1, (900, 600))  # 1.6 MB, which Starlette would put on the disk
+
+    answer = client.post("/v1/classify", files={"image": ("x.png", png(large))})
+
+    assert answer.json()["image"] == {"width_px": 900, "height_px": 600}

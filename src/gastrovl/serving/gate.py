@@ -62,7 +62,7 @@ class Gate:
                 fields |= logs.places(error)
             fields["code"] = refusal.code
             if status == 0:
-                if not fields.pop("is_read", False):
+                if not fields.pop("is_read", False) and refusal.code not in ("too_slow", "client_gone"):
                     await drain(receive, DRAINED * self.settings.max_body_bytes, DRAIN_S)
                 await JSONResponse(refusal.body, refusal.status, refusal.headers)(scope, receive, answer)
         finally:

@@ -6,6 +6,7 @@ import json
 import logging
 import time
 import traceback
+import warnings
 from datetime import UTC, datetime
 from pathlib import PurePath
 
@@ -49,6 +50,7 @@ def say(event: str, level: int = logging.INFO, **fields: object) -> None:
 def write_to_stderr() -> None:
     """Let our own lines, and warnings of the web server, go to standard error as JSON."""
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # warns of every broken form, with bytes of it
+    warnings.filterwarnings("ignore", module="PIL")  # of odd metadata in images
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     for name, level in ((LOGGER.name, logging.INFO), ("uvicorn", logging.WARNING), ("uvicorn.error", logging.WARNING)):

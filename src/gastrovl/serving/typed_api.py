@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
 from PIL import Image
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
 
 from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.errors import GastroVLError
@@ -19,6 +17,7 @@ from gastrovl.inference import asking
 from gastrovl.inference.question import Question
 from gastrovl.inference.typed import BoxAnswer, LabelAnswer
 from gastrovl.serving.engine import Answered, Engine
+from gastrovl.serving.forms import read_form
 from gastrovl.serving.intake import Intake, parse
 from gastrovl.serving.openapi import request_body
 from gastrovl.serving.pictures import from_base64
@@ -163,7 +162,7 @@ async def _read(intake: Intake, request: Request, kind: type[A]) -> tuple[A, Eng
     """
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media == "multipart/form-data":
-        fields, content = await _form(request)
+        fields, content = _form(await request.body(), request.headers["content-type"])
         asked = parse(kind, fields)
     elif media == "application/json":
         asked = parse(kind, await request.body())
@@ -175,20 +174,13 @@ async def _read(intake: Intake, request: Request, kind: type[A]) -> tuple[A, Eng
     return asked, engine, await intake.image(read, "image")
 
 
-async def _form(request: Request) -> tuple[dict[str, Any], bytes | str]:
+def _form(body: bytes, content_type: str) -> tuple[dict[str, Any], bytes | str]:
     """The fields of a form, with a box given as x0,y0,x1,y1, and the file of the image (or its base64)."""
-    try:
-        async with request.form(max_files=1, max_fields=8, max_part_size=2**25) as form:
-            found: Mapping[str, Any] = dict(form)
-            fields = {name: value for name, value in found.items() if isinstance(value, str)}
-            files = {name: await value.read() for name, value in found.items() if isinstance(value, UploadFile)}
-    except HTTPException:  # of Starlette's reader of forms; what it says may quote the request
-        raise RefusedError(400, "invalid_form", "the form cannot be read; expected at most one file") from None
-    if unknown := sorted(set(files) - {"image"}):
+    found = read_form(body, content_type)
+    if unknown := [name for name, value in found.items() if isinstance(value, bytes) and name != "image"]:
         raise RefusedError(400, "unknown_parameter", "only `image` may be a file", param=unknown[0][:200])
-    if "box" in fields:
-        fields["box"] = fields["box"].strip("[]() ").split(",")  # type: ignore[assignment]
-    content: bytes | str = files.get("image", fields.get("image", ""))
-    if "image" in files:
-        fields["image"] = "a file"
+    content = found.get("image", "")
+    fields: dict[str, Any] = found | ({"image": "a file"} if isinstance(content, bytes) else {})
+    if isinstance(box := fields.get("box"), str):
+        fields["box"] = box.strip("[]() ").split(",")
     return fields, content
