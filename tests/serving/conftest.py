@@ -91,8 +91,8 @@ class Echo:
             raise ModelInputError("a message holds '<image>', which has a meaning of its own to the model; remove it")
         return 16 + sum(len(text.split()) for _, text in question.turns)
 
-    def reply_length(self, reply):
-        return len(reply.text.split())
+    def reply_length(self, reply, limit):
+        return min(len(reply.text.split()), limit)
 
     def room(self, prompt_length):
         return 512 - prompt_length

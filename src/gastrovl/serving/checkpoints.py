@@ -66,11 +66,13 @@ class ServedCheckpoint:
             self._processor.regions(question.turns)
             return len(self._processor.encode_prompt(question.turns, question.original_wh))
 
-    def reply_length(self, reply: Reply) -> int:
-        """Tokens of the reply's text and its end."""
+    def reply_length(self, reply: Reply, limit: int) -> int:
+        """Tokens of a reply: all it might have where it was cut, else those of its text and its end, told again."""
+        if reply.stop_reason == "length":
+            return limit
         with self._lock:
             written = len(self._processor.tokenizer.encode(reply.text, add_special_tokens=False))
-        return written + (reply.stop_reason == "end")
+        return min(written + 1, limit)
 
     def room(self, prompt_length: int) -> int:
         return self._context - prompt_length

@@ -45,8 +45,8 @@ class Model(Protocol):
         """
         ...
 
-    def reply_length(self, reply: Reply) -> int:
-        """Tokens that the language model wrote for a reply; called by any thread."""
+    def reply_length(self, reply: Reply, limit: int) -> int:
+        """Tokens of a reply that might have `limit`; called by any thread."""
         ...
 
     def room(self, prompt_length: int) -> int:

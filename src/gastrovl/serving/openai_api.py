@@ -85,7 +85,7 @@ def openai_routes(intake: Intake, started: int) -> APIRouter:
         question = Question(image, turns, form.task, wants_probabilities=form.wants_probabilities)
         form.check(question)
         length, limit = await intake.measure(engine, question, asked.max_completion_tokens or asked.max_tokens)
-        writer = _Writer(engine, question, form, length)
+        writer = _Writer(engine, question, form, length, limit)
         if asked.stream:
             first, pieces = await intake.stream(request, engine, question, limit)
             is_counted = bool(asked.stream_options and asked.stream_options.include_usage)
@@ -171,8 +171,9 @@ def boxes_in(reply: Reply, size_wh: tuple[int, int]) -> list[PlacedBox]:
 class _Writer:
     """Writes one completion, whole or in chunks."""
 
-    def __init__(self, engine: Engine, question: Question, form: Form, prompt_length: int) -> None:
+    def __init__(self, engine: Engine, question: Question, form: Form, prompt_length: int, limit: int) -> None:
         self.engine, self.question, self.form, self.prompt_length = engine, question, form, prompt_length
+        self.limit = limit
         self.id, self.created = f"chatcmpl-{uuid.uuid4().hex}", logs.now()
 
     def about(self, reply: Reply) -> About:
@@ -180,7 +181,7 @@ class _Writer:
 
     def usage(self, reply: Reply) -> Usage:
         """Tokens of the prompt, the image among them, and of the reply's text."""
-        written = self.engine.model.reply_length(reply)
+        written = self.engine.model.reply_length(reply, self.limit)
         return Usage(
             prompt_tokens=self.prompt_length, completion_tokens=written, total_tokens=self.prompt_length + written
         )
