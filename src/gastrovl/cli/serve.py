@@ -31,6 +31,7 @@ def serve(
         str | None, typer.Option(help="Requests of one key (or address), e.g. 120/minute; any number when left out.")
     ] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds from a question to its whole answer.")] = 60.0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Of a reply, whatever is asked for.")] = 768,
     max_megabytes: Annotated[float, typer.Option(min=0.01, help="Of a request.")] = 16.0,
     max_megapixels: Annotated[float, typer.Option(min=0.001, max=100, help="Of an image.")] = 25.0,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; the best there is when left out.")] = None,
@@ -47,6 +48,7 @@ def serve(
         "keys": read_keys(api_key_env, api_key_file),
         "max_queue": max_queue,
         "max_batch": max_batch,
+        "max_new_tokens": max_tokens,
         "rate": rate,
         "timeout_s": timeout,
         "max_body_bytes": round(max_megabytes * 2**20),
