@@ -118,6 +118,22 @@ def test_absent_questions_come_at_the_rate_that_was_set():
     assert 90 <= len(asked) <= 150  # 120 expected, standard deviation 9
 
 
+def test_hard_absent_questions_are_about_the_likest_terms():
+    known = ("gastric_ulcer", "early_gastric_cancer", "esophageal_varices", "esophagitis")  # two here, two elsewhere
+    samples = [sample_of(Finding(term="gastric_polyp", boxes=(LARGE,)), name=f"own/{number}") for number in range(200)]
+
+    def asked(hard):
+        options = InstructionOptions(tasks=(Task.REC,), absent_per_image=1, hard_absent=hard)
+        found = [c for s in samples for c in conversations_of(s, TAXONOMY, PHRASING, options, 7, known)]
+        return [one.target.terms[0] for one in found if not one.target.boxes]
+
+    assert set(asked(1.0)) == {"gastric_ulcer", "early_gastric_cancer"}
+    assert len(asked(1.0)) == 200
+    near = sum(term in known[:2] for term in asked(0.0)), sum(term in known[:2] for term in asked(0.5))
+    assert 75 <= near[0] <= 125  # one half
+    assert 130 <= near[1] <= 170  # three quarters
+
+
 def test_absent_and_uncertain_findings_are_no_labels():
     asked = ask(
         Finding(term="antrum"),

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from gastrovl.core.errors import ImageError
-from gastrovl.inference.drawing import draw_reply
+from gastrovl.core.types import Box
+from gastrovl.inference.drawing import COLOURS, Mark, draw_reply, marked
 
 
 @pytest.fixture
@@ -41,3 +42,13 @@ def test_a_missing_image_leaves_nothing_behind(tmp_path):
     with pytest.raises(ImageError, match="no such image"):
         draw_reply(tmp_path / "none.png", "absent", tmp_path / "out.png")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_words_stand_on_a_plate_of_their_colour_and_stay_inside():
+    picture = Image.new("RGB", (200, 100), (20, 20, 20))
+
+    drawn = np.asarray(marked(picture, [Mark(Box(x0=0.5, y0=0.0, x1=1.0, y1=0.9), "polyp", 1)]))
+
+    is_plate = (drawn == COLOURS[1]).all(axis=-1)
+    assert is_plate[2:14, 104:130].mean() > 0.5  # at the upper left of the box, inside where there is no room above
+    assert (np.asarray(picture) == 20).all()  # the picture itself stays

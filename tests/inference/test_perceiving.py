@@ -128,7 +128,7 @@ def test_what_was_learnt_is_answered_by_the_head(perceived, asked):
         assert reply.seconds > 0
 
 
-def test_the_language_model_runs_once_for_boxes_and_never_for_labels(perceived, asked):
+def test_the_language_model_reads_images_and_questions_once_for_boxes_and_nothing_for_labels(perceived, asked):
     predictor = Predictor.load(perceived[0], "cpu")
     calls = []
     predictor.model.model.language_model.register_forward_pre_hook(lambda *_: calls.append(1))
@@ -140,7 +140,7 @@ def test_the_language_model_runs_once_for_boxes_and_never_for_labels(perceived, 
         predictor.answer(questions, max_new_tokens=8)
         counts[task] = len(calls)
 
-    assert counts == {Task.REC: 1, Task.CLS: 0, Task.REG: 0}
+    assert counts == {Task.REC: 2, Task.CLS: 0, Task.REG: 0}
 
 
 def test_without_the_head_the_words_come_back_and_the_fingerprint_tells(perceived, asked):

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from gastrovl.cli.ask import ask
+from gastrovl.cli.chat import chat
 from gastrovl.cli.compare import compare
 from gastrovl.cli.data import app as data_app
 from gastrovl.cli.demo import demo
@@ -44,6 +45,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     draw,
     predict,
     ask,
+    chat,
     serve,
     evaluate,
     compare,

@@ -17,11 +17,20 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    predictions: Annotated[Path, typer.Argument(help="JSONL of replies, as `gastrovl predict` writes it.")],
-    conversations: Annotated[Path, typer.Option(help="JSONL of the questions they answer, in its dataset folder.")],
+    predictions: Annotated[
+        list[Path],
+        typer.Argument(
+            help="JSONL of replies, as `gastrovl predict` writes it. Several are the folds of a cross-validation, each "
+            "with its own --conversations."
+        ),
+    ],
+    conversations: Annotated[
+        list[Path], typer.Option(help="JSONL of the questions they answer, in its dataset folder; once a fold.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
     train: Annotated[
-        Path | None, typer.Option(help="Training split for the baselines.  [default: train.jsonl beside CONVERSATIONS]")
+        list[Path] | None,
+        typer.Option(help="Training split for the baselines.  [default: train.jsonl beside CONVERSATIONS]"),
     ] = None,
     resamples: Annotated[int, typer.Option(min=0, help="Draws of the bootstrap behind the intervals.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 7,

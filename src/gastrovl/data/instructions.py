@@ -22,6 +22,7 @@ from gastrovl.data.exchanges import (
     label_exchange,
     largest_first,
     place_exchange,
+    present_terms,
     region_exchange,
     terms_by_box,
 )
@@ -37,6 +38,8 @@ class InstructionOptions(Config):
     Attributes:
         tasks: Of CLS, REC, REG, CAP and VQA. What a source asks itself is asked as VQA word by word, `kinds` besides.
         absent_per_image: How many absent terms an image is asked to locate, on average; 0.3 asks three images in ten.
+        hard_absent: Share of these that are the likest to what is there, by their place in the taxonomy: cancer where
+            there is dysplasia, and not an ulcer of the stomach. 0 draws them all at random.
         max_reg_per_image: At most this many boxes of an image are asked about; which ones, the seed decides.
         captions_per_image: Different wordings of a training caption, the first one included.
         captions: File that `gastrovl data caption` wrote: a model's captions, checked against the records again, are
@@ -55,6 +58,7 @@ class InstructionOptions(Config):
         Task.VQA,
     )
     absent_per_image: float = Field(default=0.3, ge=0, le=2)
+    hard_absent: float = Field(default=0, ge=0, le=1)
     max_reg_per_image: int = Field(default=4, ge=1)
     captions_per_image: int = Field(default=3, ge=1)
     captions: str | None = None
@@ -173,7 +177,7 @@ def _exchanges(
         boxes_of = boxes_by_term(sample)
         count = int(options.absent_per_image)
         count += int(rng.random() < options.absent_per_image - count)
-        absent = drawn(rng, absent_terms(sample, taxonomy, labels_in_source), count)
+        absent = _absent(count, options.hard_absent, sample, taxonomy, rng, labels_in_source)
         asked = [*sorted(boxes_of, key=taxonomy.order), *absent]
         return [place_exchange(term, sample, taxonomy) for term in asked]
     if task is Task.REG:
@@ -186,3 +190,25 @@ def _exchanges(
     else:
         one = caption_exchange(sample, taxonomy, rng, options.captions_per_image, caption)
     return [one] if one else []
+
+
+def _absent(
+    count: int,
+    hard: float,
+    sample: Sample,
+    taxonomy: Taxonomy,
+    rng: np.random.Generator,
+    labels_in_source: Sequence[str],
+) -> list[str]:
+    """Up to `count` terms to ask for in vain, the share `hard` of them next to what is there."""
+    terms = absent_terms(sample, taxonomy, labels_in_source)
+    left = drawn(rng, terms, len(terms))
+    there = present_terms(sample)
+    if not (hard and there):
+        return left[:count]
+    found: list[str] = []
+    while left and len(found) < count:
+        is_hard = rng.random() < hard
+        far = [min(taxonomy.distance(term, other) for other in there) if is_hard else 0 for term in left]
+        found.append(left.pop(far.index(min(far))))
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,21 +12,22 @@ from pathlib import Path
 import numpy as np
 
 from gastrovl.clinical.taxonomy import Taxonomy
-from gastrovl.core.errors import ConfigError, RecordError
+from gastrovl.core.errors import ConfigError
 from gastrovl.core.files import sha256_file, whole_folder
 from gastrovl.core.manifest import write_manifest
 from gastrovl.core.parallel import in_order
 from gastrovl.core.types import Split, Task
 from gastrovl.evaluation import tasks
 from gastrovl.evaluation.baselines.thumbnails import Progress, Thumbnails, read_thumbnails
-from gastrovl.evaluation.baselines.trivial import ALWAYS_ABSENT, Baseline, baselines
-from gastrovl.evaluation.items import Answer, Item, parse_failures, read_items
+from gastrovl.evaluation.baselines.trivial import ALWAYS_ABSENT, Baseline
+from gastrovl.evaluation.folds import Fold, read_folds, rivals
+from gastrovl.evaluation.items import Answer, Item, parse_failures
 from gastrovl.evaluation.measures import classification, localisation
 from gastrovl.evaluation.measures.bertscore import open_scorer
 from gastrovl.evaluation.measures.factcounts import processes
 from gastrovl.evaluation.measures.language import bleu_signature
 from gastrovl.evaluation.measures.texts import WORDS_AND_FACTS, TextScoring
-from gastrovl.evaluation.questions import Question, read_questions
+from gastrovl.evaluation.questions import Question
 from gastrovl.evaluation.results import (
     ALL,
     ClassScore,
@@ -48,11 +49,11 @@ _REASONS = 10  # commonest reasons for unread replies that are kept
 
 
 def evaluate(
-    predictions: Path,
-    conversations: Path,
+    predictions: Path | Sequence[Path],
+    conversations: Path | Sequence[Path],
     output: Path,
     *,
-    train: Path | None = None,
+    train: Path | Sequence[Path] | None = None,
     resamples: int = 1000,
     seed: int = 7,
     uses_images: bool = True,
@@ -67,8 +68,10 @@ def evaluate(
     """Score replies and write report.html, results.json, tables.*, paper.*, plots/*.png and manifest.json.
 
     Args:
-        predictions: JSONL of Prediction, exactly one for each conversation.
-        conversations: JSONL of Conversation, in the folder of the dataset.
+        predictions: JSONL of Prediction, exactly one for each conversation. Several are the folds of a
+            cross-validation: their questions are scored together, beside baselines that learn from each fold's own
+            training split.
+        conversations: JSONL of Conversation, in the folder of the dataset; as many as predictions.
         output: Folder to make.
         train: The training split the baselines learn from; train.jsonl beside `conversations` when not given.
         resamples: Draws of the bootstrap; 0 leaves the intervals out.
@@ -85,38 +88,37 @@ def evaluate(
     Raises:
         RecordError: A file is missing or broken.
         CheckpointError, ConfigError: The model of BERTScore cannot be opened, or has no such layer.
-        PredictionError: A reply is missing, double, or answers no known conversation.
+        ConfigError: There are more files of one kind than of another.
+        PredictionError: A reply is missing, double, or answers no known conversation; or folds share a question.
         ImageError: An image is missing or broken.
         MissingExtraError: A library of the extra "evaluate" is not installed.
         OutputError: `output` cannot be written or holds something else.
     """
-    predictions, conversations, output = Path(predictions), Path(conversations), Path(output)
-    train = _training_file(train, conversations)
-    taxonomy = Taxonomy.load()
+    files = {"predictions": _paths(predictions), "conversations": _paths(conversations), "train": _paths(train)}
+    output, taxonomy = Path(output), Taxonomy.load()
     with (
         whole_folder(output, is_replaced=is_replaced) as folder,
         _no_garbage_search(),
         _text_scoring(by_facts, bertscore, bertscore_layer, workers) as how,
     ):
-        items = read_items(predictions, conversations, taxonomy)
-        known = read_questions(train)
+        files["train"] = files["train"] or [path.parent / "train.jsonl" for path in files["conversations"]]
+        folds = read_folds(files["predictions"], files["conversations"], files["train"], taxonomy)
         thumbnails = None
         if uses_images:
-            asked = [item.question for item in items]
-            thumbnails = read_thumbnails([(asked, conversations.parent), (known, train.parent)], progress)
-        results = score_items(
-            items, known, thumbnails, taxonomy, resamples=resamples, seed=seed, how=how, progress=progress
-        )
+            asked = [([item.question for item in fold.items], fold.folder) for fold in folds]
+            known = [(fold.train, path.parent) for fold, path in zip(folds, files["train"], strict=True)]
+            thumbnails = read_thumbnails([*asked, *known], progress)
+        results = score_folds(folds, thumbnails, taxonomy, resamples=resamples, seed=seed, how=how, progress=progress)
+        items = [item for fold in folds for item in fold.items]
         write_results(folder / "results.json", results)
         write_tables(folder, results)
         save_plots(folder / "plots", results, taxonomy)
         save_confidence_plots(folder / "plots", items)
-        files = {"predictions": predictions, "conversations": conversations, "train": train}
         write_manifest(
             folder,
             stage="evaluate",
             config={
-                **{role: path.name for role, path in files.items()},
+                **{role: [path.name for path in paths] for role, paths in files.items()},
                 "resamples": resamples,
                 "images": uses_images,
                 "facts": by_facts,
@@ -124,10 +126,14 @@ def evaluate(
                 "bertscore_layer": bertscore_layer,
             },
             seed=seed,
-            inputs={f"{role}: {path.name}": sha256_file(path) for role, path in files.items()},
+            inputs={
+                f"{role}{f' {number}' if len(paths) > 1 else ''}: {path.name}": sha256_file(path)
+                for role, paths in files.items()
+                for number, path in enumerate(paths, start=1)
+            },
             now=now,
         )
-        write_report(folder, results, items, conversations.parent if uses_images else None, seed=seed)
+        write_report(folder, results, items, _folders(folds) if uses_images else None, seed=seed)
     return results
 
 
@@ -142,17 +148,34 @@ def score_items(
     how: TextScoring = WORDS_AND_FACTS,
     progress: Progress | None = None,
 ) -> Results:
-    """Everything an evaluation says about joined items, in memory.
+    """Everything an evaluation says about joined items, in memory; arguments are those of `score_folds`."""
+    fold = Fold(items, train)
+    return score_folds([fold], thumbnails, taxonomy, resamples=resamples, seed=seed, how=how, progress=progress)
+
+
+def score_folds(
+    folds: Sequence[Fold],
+    thumbnails: Thumbnails | None,
+    taxonomy: Taxonomy,
+    *,
+    resamples: int,
+    seed: int,
+    how: TextScoring = WORDS_AND_FACTS,
+    progress: Progress | None = None,
+) -> Results:
+    """Everything an evaluation says about the questions of all folds together, in memory.
 
     Args:
         how: By what captions and reports are scored.
-        thumbnails: Of the images of `items` and `train`, or None to leave the nearest neighbour out.
+        thumbnails: Of the images of questions and training splits, or None to leave the nearest neighbour out.
     """
+    items = [item for fold in folds for item in fold.items]
     blocks = _blocks(items)
 
     def scored(block: tuple[Split, Task]) -> _Part:
         split, task = block
-        return _part(task, split, blocks[block], train, thumbnails, taxonomy, how, resamples=resamples, seed=seed)
+        beside = rivals(folds, split, task, thumbnails, seed=seed)
+        return _part(task, split, blocks[block], beside, taxonomy, how, resamples=resamples, seed=seed)
 
     longest_first = sorted(blocks, key=lambda block: (block[1] not in tasks.TEXT_TASKS, -len(blocks[block])))
     found: dict[tuple[Split, Task], _Part] = {}
@@ -176,7 +199,7 @@ def score_items(
         per_class=tuple(one for part in parts for one in part.per_class),
         confusion=tuple(part.confusion for part in parts if part.confusion),
         iou_curves=tuple(curve for part in parts for curve in part.curves),
-        notes=tuple(_notes(items, train, parts, has_neighbour=thumbnails is not None)),
+        notes=tuple(_notes(folds, parts, has_neighbour=thumbnails is not None)),
     )
 
 
@@ -195,8 +218,7 @@ def _part(
     task: Task,
     split: Split,
     items: Sequence[Item],
-    train: Sequence[Question],
-    thumbnails: Thumbnails | None,
+    rivals: Sequence[Baseline],
     taxonomy: Taxonomy,
     how: TextScoring,
     *,
@@ -204,7 +226,6 @@ def _part(
     seed: int,
 ) -> _Part:
     asked, answers = [item.question for item in items], [item.answer for item in items]
-    rivals = baselines(task, asked, train, thumbnails, seed=seed)
     is_labels = task in tasks.LABEL_TASKS
     return _Part(
         scored=score_task(task, split, items, rivals, resamples=resamples, seed=seed, how=how),
@@ -279,9 +300,7 @@ def _replies(task: Task, split: Split, items: Sequence[Item]) -> Replies:
     )
 
 
-def _notes(
-    items: Sequence[Item], train: Sequence[Question], parts: Sequence[_Part], *, has_neighbour: bool
-) -> list[str]:
+def _notes(folds: Sequence[Fold], parts: Sequence[_Part], *, has_neighbour: bool) -> list[str]:
     """What a reader must know before quoting a number."""
     notes = [
         f"{part.replies.task} {part.replies.split}: no baseline, for the training file holds no such conversation."
@@ -290,8 +309,13 @@ def _notes(
     ]
     if not has_neighbour:
         notes.append("The nearest-neighbour baseline was left out on request, so scores lack their strongest rival.")
-    trained_on = {one.group for one in train}
-    shared = {item.question.group for item in items} & trained_on
+    if len(folds) > 1:
+        notes.append(
+            f"{len(folds)} folds of a cross-validation: as many models, each asked what it was not trained on."
+        )
+    shared = frozenset[str]().union(
+        *({item.question.group for item in fold.items} & {one.group for one in fold.train} for fold in folds)
+    )
     if shared:
         notes.append(
             f"{len(shared)} groups (patients, exams or videos) stand in the training file as well, e.g. "
@@ -336,11 +360,12 @@ def _no_garbage_search() -> Iterator[None]:
             gc.enable()
 
 
-def _training_file(train: Path | None, conversations: Path) -> Path:
-    path = Path(train) if train else conversations.parent / "train.jsonl"
-    if not path.is_file():
-        raise RecordError(
-            f"{path}: no such file; every score stands beside trivial baselines, which are measured with the training "
-            "split. Name it with --train FILE"
-        )
-    return path
+def _paths(given: Path | Sequence[Path] | None) -> list[Path]:
+    if given is None:
+        return []
+    return [Path(given)] if isinstance(given, (str, Path)) else [Path(one) for one in given]
+
+
+def _folders(folds: Sequence[Fold]) -> Callable[[Item], Path]:
+    """Where the image of an item lies: the folder of its fold."""
+    return lambda item: next(one.folder for one in folds if len(folds) == 1 or item.question.id in one.ids)

@@ -206,6 +206,7 @@ def answer_batch(predictor: Predictor, batch: Sequence[Conversation], folder: Pa
             tuple((turn.role, turn.text) for turn in conversation.turns[:-1]),
             conversation.task,
             conversation.image.size_wh,
+            wants_probabilities=True,
         )
         for conversation in batch
     ]

@@ -9,6 +9,7 @@ else stays greedy.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,8 +28,9 @@ class BoxDigits:
         vocabulary = tokenizer.get_vocab()
         self._brackets = {number for token, number in vocabulary.items() if "[" in token}
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+    def __call__(self, input_ids: Tensor, scores: Tensor, rows: Sequence[int] | None = None) -> Tensor:
         """New scores, (replies, vocabulary); only one digit is left where a digit of a box comes next."""
+        del rows  # every reply is treated alike
         digit_ids = self.digit_ids.to(scores.device)
         is_digit = torch.isin(scores.argmax(dim=-1), digit_ids)
         if not bool(is_digit.any()):

@@ -8,7 +8,7 @@ begun is ended, and its second corner lies behind its first, so that no reply is
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -26,8 +26,12 @@ class BoxLocations:
         self.locations, self.reading = locations, reading
         self._places: list[dict[int, float]] = []  # of each step, by reply
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """New scores, (replies, vocabulary); only one token is left where a location comes next."""
+    def __call__(self, input_ids: Tensor, scores: Tensor, numbers: Sequence[int] | None = None) -> Tensor:
+        """New scores, (replies, vocabulary); only one token is left where a location comes next.
+
+        Args:
+            numbers: Of the replies; all of them when left out.
+        """
         self._places.append({})
         begun = self._begun(input_ids)
         is_next = self.locations.holds(scores.argmax(dim=-1)) | (begun > 0)
@@ -47,7 +51,8 @@ class BoxLocations:
         places = places.clamp(lowest, highest).squeeze(1)
         changed[rows] = float("-inf")
         changed[rows, first + (places + 0.5).floor().long()] = 0.0
-        self._places[-1] = dict(zip(rows.tolist(), places.tolist(), strict=True))
+        named = [row if numbers is None else numbers[row] for row in rows.tolist()]
+        self._places[-1] = dict(zip(named, places.tolist(), strict=True))
         return changed
 
     def of_reply(self, row: int, length: int) -> list[float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -37,14 +37,21 @@ class HeadAnswers:
             return bool(self.card.recognised) and len(question.regions) == 1
         return question.task is Task.CLS and bool(self.card.recognised)
 
-    def replies(self, questions: Sequence[Question], task: Task, inputs: Mapping[str, Tensor]) -> list[Reply]:
-        """Replies to questions of one task, with the model's inputs for them: one forward pass, no decoding."""
+    def replies(
+        self, questions: Sequence[Question], task: Task, features: Tensor, states: Tensor | None = None
+    ) -> list[Reply]:
+        """Replies to questions of one task, without decoding.
+
+        Args:
+            features: What the tower says of each question's image, (questions, cells, tower width).
+            states: Of REC, the state in which each answer would begin, (questions, text width).
+        """
         started = time.perf_counter()
+        seen = self.head.look(features)
         if task is Task.REC:
-            seen, states = self.model.perceive(**inputs)
+            assert states is not None
             found = [located(said) for said in sightings(self.head, seen, states)]
         else:
-            seen = self.head.look(self.model.model.tower_features(inputs["pixel_values"]))
             names = self._names.to(seen.cells.dtype)
             if task is Task.CLS:
                 found = [self._labelled(row) for row in presence_of(self.head, seen, names).tolist()]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 
@@ -17,17 +17,19 @@ from gastrovl.core.errors import ConfigError
 from gastrovl.core.images import open_image
 from gastrovl.core.types import Box, Task
 from gastrovl.inference import asking
-from gastrovl.inference.boxdigits import BoxDigits
-from gastrovl.inference.boxlocations import BoxLocations
-from gastrovl.inference.confidence import Chooser, ReplyConfidence
-from gastrovl.inference.description import LABEL_TASKS, MAX_NEW_TOKENS
+from gastrovl.inference.description import MAX_NEW_TOKENS
+from gastrovl.inference.generated import generated, inputs_of
 from gastrovl.inference.headanswers import HeadAnswers
-from gastrovl.inference.labelnames import HeldToNames, LabelNames
+from gastrovl.inference.holding import Forms
+from gastrovl.inference.prefix import SharedImages
 from gastrovl.inference.question import Question, Reply
 from gastrovl.inference.typed import BoxAnswer, LabelAnswer, TextAnswer
+from gastrovl.inference.words import Words, shares_prefixes
 from gastrovl.model.checkpoint import CheckpointCard, load_checkpoint
 from gastrovl.model.gastrovl import GastroVLForConditionalGeneration
-from gastrovl.model.processor import GastroVLProcessor, region_boxes
+from gastrovl.model.processor import GastroVLProcessor
+
+_GREY = (124, 116, 104)  # the mean colour of ImageNet, which most towers see as nothing
 
 
 class Predictor:
@@ -49,8 +51,15 @@ class Predictor:
         self.model, self.processor, self.card, self.uses_head = model, processor, card, uses_head
 
     @cached_property
-    def _label_names(self) -> LabelNames:
-        return LabelNames(self.processor, [term.name for term in Taxonomy.load().terms])
+    def _forms(self) -> Forms:
+        return Forms(self.processor)
+
+    @cached_property
+    def _words(self) -> Words | None:
+        """None where `generate` has to answer."""
+        if not shares_prefixes(self.model, self.processor):
+            return None
+        return Words(SharedImages(self.model, self.processor), self._forms)
 
     @cached_property
     def _head(self) -> HeadAnswers | None:
@@ -120,12 +129,30 @@ class Predictor:
         """
         return asking.text_answer(self._one(asking.chat(image, turns)))
 
+    def prior(self, task: Task, box: Box | None = None) -> dict[str, float]:
+        """The probability of every term where nothing can be seen: of a grey image, asked as CLS or REG is.
+
+        `chances.without_prior` takes it out of an answer's probabilities.
+
+        Args:
+            box: Of REG; the whole image when left out.
+        """
+        blank = Image.new("RGB", (64, 64), _GREY)
+        if task is Task.CLS:
+            return dict(self.classify(blank).probabilities)
+        return dict(self.name_region(blank, box or Box(x0=0, y0=0, x1=1, y1=1)).probabilities)
+
     def _one(self, question: Question) -> Reply:
-        return self.answer([question], MAX_NEW_TOKENS[question.task or Task.VQA])[0]
+        return self.answer([question])[0]
 
     @torch.inference_mode()
-    def answer(self, questions: Sequence[Question], max_new_tokens: int) -> list[Reply]:
-        """Replies to a batch of questions, in their order."""
+    def answer(self, questions: Sequence[Question], max_new_tokens: int | None = None) -> list[Reply]:
+        """Replies to a batch of questions, in their order; what is known of an image serves all questions about it.
+
+        Args:
+            max_new_tokens: Of each reply in words; what its task needs when left out.
+        """
+        started = time.perf_counter()
         head = self._head
         ways = {place: one.task if head and head.answers(one) else None for place, one in enumerate(questions)}
         replies: dict[int, Reply] = {}
@@ -135,74 +162,47 @@ class Predictor:
             if head is None or way is None:
                 found = self._written(batch, max_new_tokens)
             else:
-                found = head.replies(batch, way, self._inputs(batch))
+                found = self._headed(head, way, batch)
             replies.update(zip(places, found, strict=True))
-        return [replies[place] for place in range(len(questions))]
+        if self._words:
+            self._words.shared.forget()
+        seconds = (time.perf_counter() - started) / max(len(questions), 1)
+        return [replace(replies[place], seconds=seconds) for place in range(len(questions))]
 
-    def _written(self, questions: Sequence[Question], max_new_tokens: int) -> list[Reply]:
+    @torch.inference_mode()
+    def stream(self, question: Question, max_new_tokens: int | None = None) -> Iterator[str]:
+        """The pieces of a reply as they are said, which joined are the text that `answer` gives.
+
+        A list of labels and boxes come in one piece, and so does what a perception head or a model of another's making
+        says.
+        """
+        words = self._words
+        if words is None or (self._head and self._head.answers(question)):
+            yield self.answer([question], max_new_tokens)[0].text
+            return
+        yield from words.stream(question, _limit(question, max_new_tokens))
+        words.shared.forget()
+
+    def _headed(self, head: HeadAnswers, task: Task, questions: Sequence[Question]) -> list[Reply]:
+        """What the perception head says; a model that has one is one of ours."""
+        assert self._words is not None
+        shared = self._words.shared
+        features = shared.features(shared.keys([question.image for question in questions]))
+        return head.replies(questions, task, features, self._words.states(questions) if task is Task.REC else None)
+
+    def _written(self, questions: Sequence[Question], max_new_tokens: int | None) -> list[Reply]:
         """Greedy replies in the language model's words."""
-        started = time.perf_counter()
-        inputs = self._inputs(questions)
-        known, reading = self.processor.locations, self.processor.coding.config.reading
-        locations = BoxLocations(known, reading) if known else None
-        confidence = ReplyConfidence(self._choosers(questions, inputs["input_ids"].shape[1], locations))
-        generated = self.model.generate(
-            **inputs,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            logits_processor=[confidence],
-            pad_token_id=self.processor.tokenizer.pad_token_id,
-            eos_token_id=self.processor.tokenizer.eos_token_id,
-        )
-        rows = generated[:, inputs["input_ids"].shape[1] :].tolist()
-        end = self.processor.tokenizer.eos_token_id
-        lengths = [row.index(end) + 1 if end in row else len(row) for row in rows]
-        seconds = (time.perf_counter() - started) / len(questions)
-        return [
-            Reply(
-                text=self._text(question, row[:length], locations.of_reply(number, length) if locations else None),
-                confidence=sure,
-                seconds=seconds,
-                stop_reason="end" if end in row else "length",
-            )
-            for number, (question, row, length, sure) in enumerate(
-                zip(questions, rows, lengths, confidence.of_replies(lengths), strict=True)
-            )
-        ]
-
-    def _text(self, question: Question, ids: list[int], places: list[float] | None) -> str:
-        if question.task in LABEL_TASKS:
-            return self._label_names.text(ids)
-        return self.processor.decode(ids, question.original_wh, places)
-
-    def _choosers(
-        self, questions: Sequence[Question], prompt_length: int, locations: BoxLocations | None
-    ) -> list[Chooser]:
-        has_digits = self.processor.coding.config.kind == "digits"
-        choosers: list[Chooser] = [BoxDigits(self.processor.tokenizer)] if has_digits else []
-        is_held = [question.task in LABEL_TASKS for question in questions]
-        if any(is_held):
-            choosers.append(HeldToNames(self._label_names, prompt_length, is_held))
-        if locations:
-            choosers.append(locations)  # behind what holds replies to names, so that it leaves those alone
-        return choosers
+        limits = [_limit(question, max_new_tokens) for question in questions]
+        if self._words:
+            return self._words.replies(questions, limits)
+        return generated(self.model, self.processor, self._forms, questions, max(limits))
 
     def _inputs(self, questions: Sequence[Question]) -> dict[str, torch.Tensor]:
-        prompts = [self.processor.encode_prompt(question.turns, question.original_wh) for question in questions]
-        length = max(len(prompt) for prompt in prompts)
-        pad = int(self.processor.tokenizer.pad_token_id)
-        squares = np.stack([self.processor.square(question.image) for question in questions])
-        tensors = {
-            "input_ids": torch.tensor([[pad] * (length - len(prompt)) + prompt for prompt in prompts]),
-            "attention_mask": torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts]),
-            "pixel_values": self.processor.pixels(squares),
-        }
-        regions = region_boxes([self.processor.regions(question.turns) for question in questions])
-        if regions is not None:
-            tensors["region_boxes"] = regions
-        tensors |= self.processor.beside(tensors["input_ids"])
-        return {name: tensor.to(self.model.device) for name, tensor in tensors.items()}
+        return inputs_of(self.processor, questions, self.model.device)
+
+
+def _limit(question: Question, max_new_tokens: int | None) -> int:
+    return max_new_tokens or MAX_NEW_TOKENS[question.task or Task.VQA]
 
 
 def pick_device(name: str | None) -> torch.device:

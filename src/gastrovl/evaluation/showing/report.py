@@ -7,7 +7,7 @@ import hashlib
 import math
 import random
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gastrovl.core.files import write_text
@@ -28,11 +28,13 @@ CASES = 300  # at about 20 kB each
 _UNREAD, _SURELY_WRONG = 0.25, 0.4  # most of the cases that may be of these kinds
 
 
-def write_report(folder: Path, results: Results, items: Sequence[Item], images: Path | None, *, seed: int = 7) -> Path:
+def write_report(
+    folder: Path, results: Results, items: Sequence[Item], images: Callable[[Item], Path] | None, *, seed: int = 7
+) -> Path:
     """Write `folder/report.html` from what an evaluation found; plots/ and manifest.json lie in the folder already.
 
     Args:
-        images: Folder that image paths are relative to; None leaves the cases out.
+        images: Of an item, the folder that its image's path is relative to; None leaves the cases out.
         seed: Of the choice among cases that are alike.
 
     Raises:
@@ -105,8 +107,10 @@ def meanings(scores: Sequence[Score]) -> list[tuple[str, str]]:
 def command_of(manifest: Manifest) -> str:
     """The command that made an evaluation, with names of files but not their folders."""
     config = manifest.config
-    words = ["gastrovl", manifest.stage, config["predictions"], "--conversations", config["conversations"]]
-    words += ["--train", config["train"], "--resamples", str(config["resamples"]), "--seed", str(manifest.seed)]
+    words = ["gastrovl", manifest.stage, *config["predictions"]]
+    for role in ("conversations", "train"):
+        words += [word for name in config[role] for word in (f"--{role}", name)]
+    words += ["--resamples", str(config["resamples"]), "--seed", str(manifest.seed)]
     words += [] if config["images"] else ["--no-images"]
     words += [] if config["facts"] else ["--no-facts"]
     words += ["--bertscore", config["bertscore"]] if config["bertscore"] else []
@@ -140,8 +144,8 @@ def _beside(score: Score) -> str:
     return f"{gap:.1f} points above {rival}"
 
 
-def _cards(chosen: Sequence[Item], images: Path | None) -> list[Card]:
-    return [] if images is None else [card(item, images, number) for number, item in enumerate(chosen)]
+def _cards(chosen: Sequence[Item], images: Callable[[Item], Path] | None) -> list[Card]:
+    return [] if images is None else [card(item, images(item), number) for number, item in enumerate(chosen)]
 
 
 def _unread(results: Results) -> Table | None:
