@@ -43,7 +43,7 @@ LIBRARIES: dict[str, set[str]] = {
     "model": FOUNDATION | {"PIL", "torch", "transformers", "tokenizers", "peft", "safetensors", "bitsandbytes"},
     "training": FOUNDATION
     | {"PIL", "torch", "transformers", "accelerate", "safetensors", "wandb", "mlflow", "huggingface_hub"},
-    "inference": FOUNDATION | {"PIL", "torch", "transformers"},
+    "inference": FOUNDATION | {"PIL", "torch", "transformers", "llguidance"},
     "serving": FOUNDATION
     | {"PIL", "fastapi", "starlette", "anyio", "uvicorn", "prometheus_client", "python_multipart", "limits"},
     "pipeline": FOUNDATION,
@@ -57,6 +57,7 @@ HOME_OF: dict[str, tuple[str, ...]] = {
     "pydicom": ("data/frames/dicom.py",),
     "matplotlib": ("core/figures.py",),
     "bitsandbytes": ("model/quantise.py",),
+    "llguidance": ("inference/jsonreply.py",),
     "pyarrow": ("data/exporters/parquet.py",),
     "ray": ("data/rayengine.py",),
     "jinja2": ("evaluation/showing/templating.py", "data/audit/page.py"),
@@ -209,7 +210,7 @@ def test_torch_free_layers_import_on_a_machine_without_torch():
         "for heavy in ('torch', 'transformers', 'tokenizers', 'accelerate', 'peft', 'safetensors', 'matplotlib',\n"
         "              'jinja2', 'ray', 'sacrebleu', 'rouge_score', 'openpyxl', 'defusedxml', 'av', 'pydicom',\n"
         "              'pyarrow', 'bitsandbytes', 'wandb', 'mlflow', 'huggingface_hub', 'bert_score',\n"
-        "              'fastapi', 'starlette', 'uvicorn', 'prometheus_client', 'python_multipart', 'limits'):\n"
+        "              'fastapi', 'starlette', 'uvicorn', 'prometheus_client', 'python_multipart', 'limits', 'llguidance'):\n"
         "    sys.modules[heavy] = None  # an import of it now raises ImportError\n"
         f"for name in {names!r}:\n"
         "    importlib.import_module(name)\n"

@@ -45,7 +45,7 @@ def slow_log(predictor, question, said):
 
 def trie_of(predictor, names):
     labels = LabelNames(predictor.processor, names)
-    return labels, LabelTrie(predictor._words.shared, labels)
+    return labels, LabelTrie(predictor.words.shared, labels)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_every_name_of_the_taxonomy_is_as_likely_as_the_product_of_its_tokens(ti
     questions = [asking.classify(picture(0)), asking.name_region(picture(1), Box(x0=0.1, y0=0.2, x1=0.5, y1=0.9))]
 
     with torch.no_grad():
-        logs = trie.logs(predictor._words.prompts(questions), trie.first)
+        logs = trie.logs(predictor.words.prompts(questions), trie.first)
 
     for row, question in enumerate(questions):
         for place, name in list(enumerate(trie.first.names))[:: 1 if row == 0 else 9]:
@@ -73,7 +73,7 @@ def test_the_names_of_a_region_sum_to_one_and_keep_their_proportions(tiny_model)
     labels, trie = trie_of(predictor, NAMES)
 
     with torch.no_grad():
-        (chances,) = trie.whole(predictor._words.prompts([question]))
+        (chances,) = trie.whole(predictor.words.prompts([question]))
 
     raw = [math.exp(slow_log(predictor, question, [*labels.ids(name, 0), labels.end])) for name in NAMES]
     assert [chances[name] for name in NAMES] == pytest.approx([one / sum(raw) for one in raw], rel=1e-5)
@@ -106,8 +106,8 @@ def test_a_label_counts_in_every_list_that_begins_with_it_or_goes_on_from_the_re
             wanted[name] += goes_on[reply] / total * second[reply, name] / after
 
     with torch.no_grad():
-        (given,) = trie.given(predictor._words.prompts([question]), [[reply, "polyp"]])
-        (alone,) = trie.given(predictor._words.prompts([question]), [[reply]])
+        (given,) = trie.given(predictor.words.prompts([question]), [[reply, "polyp"]])
+        (alone,) = trie.given(predictor.words.prompts([question]), [[reply]])
 
     assert given == pytest.approx(wanted, rel=1e-4)
     assert alone == pytest.approx({name: begun[name] / total for name in NAMES}, rel=1e-4)
@@ -128,7 +128,7 @@ def test_a_tree_has_each_shared_beginning_once(tiny_model):
 def test_many_prompts_at_once_get_what_each_gets_alone(tiny_model):
     predictor = untrained(tiny_model)
     _, trie = trie_of(predictor, NAMES)
-    prompts = predictor._words.prompts(
+    prompts = predictor.words.prompts(
         [Question(picture(seed), (("user", "What is it? " * (1 + seed % 3)),)) for seed in range(10)]
     )
 

@@ -111,7 +111,7 @@ def test_an_image_is_encoded_once_for_all_its_questions_and_remembered(tiny_mode
     first, second = picture(0), picture(1)
 
     predictor.answer(asked(first, second, first.copy()), 3)
-    shared = predictor._words.shared.length
+    shared = predictor.words.shared.length
 
     assert images == [2]
     assert passes[0] == (2, shared)
@@ -127,7 +127,7 @@ def test_an_image_is_encoded_once_for_all_its_questions_and_remembered(tiny_mode
 
 def test_old_images_are_forgotten(tiny_model, counted):
     predictor = predictor_of(build_model(tiny_model("mlp"), seed=5))
-    predictor._words.shared.remembered = 2
+    predictor.words.shared.remembered = 2
     _, images = counted(predictor)
 
     for seed in (0, 1, 2, 1, 0):
@@ -141,7 +141,7 @@ def test_a_row_that_has_ended_is_left_out_of_later_passes(tiny_model, counted):
     passes, _ = counted(predictor)
     questions = asked(picture(0))
 
-    words = predictor._words
+    words = predictor.words
     limits = [2, 3, 3, 6, 6]
     with torch.inference_mode():
         mixed = words.replies(questions, limits)

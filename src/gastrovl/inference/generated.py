@@ -25,7 +25,7 @@ def generated(
     confidence = ReplyConfidence([held])
     made = model.generate(
         **inputs,
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=max(forms.limit(question, max_new_tokens) for question in questions),
         do_sample=False,
         num_beams=1,
         logits_processor=[confidence],

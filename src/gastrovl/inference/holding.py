@@ -1,4 +1,4 @@
-"""Questions of a batch to what holds their replies to a form: names, whole boxes, location tokens."""
+"""Questions of a batch to what holds their replies to a form: names, whole boxes, location tokens, a JSON schema."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from functools import cached_property
 from torch import Tensor
 
 from gastrovl.clinical.taxonomy import Taxonomy
+from gastrovl.core.boxtext import ABSENT
+from gastrovl.core.types import Task
 from gastrovl.inference.boxdigits import BoxDigits
+from gastrovl.inference.boxgrammar import BoxGrammar, HeldToBoxes
 from gastrovl.inference.boxlocations import BoxLocations
 from gastrovl.inference.description import LABEL_TASKS
+from gastrovl.inference.jsonreply import HeldToJson, JsonGrammars
 from gastrovl.inference.labelnames import HeldToNames, LabelNames
 from gastrovl.inference.question import Question
 from gastrovl.model.processor import GastroVLProcessor
@@ -30,6 +34,20 @@ class Forms:
         """The names of the taxonomy, as tokens."""
         return LabelNames(self.processor, [term.name for term in Taxonomy.load().terms])
 
+    @cached_property
+    def boxes(self) -> BoxGrammar:
+        """How lists of boxes are written."""
+        return BoxGrammar(self.processor)
+
+    @cached_property
+    def json(self) -> JsonGrammars:
+        """How JSON of a schema is written."""
+        return JsonGrammars(self.processor.tokenizer)
+
+    def limit(self, question: Question, most: int) -> int:
+        """Tokens that a reply may have: `most`, or what one box takes where it has to be one."""
+        return max(most, self.boxes.room(question.original_wh)) if question.task is Task.REC else most
+
     def hold(self, questions: Sequence[Question], prompt_length: int) -> Held:
         """What holds the replies to these questions; ids handed to it begin with `prompt_length` of the prompts."""
         return Held(self, questions, prompt_length)
@@ -44,6 +62,12 @@ class Held:
         coding = processor.coding.config
         self._choosers: list[RowChooser] = []
         is_label = [question.task in LABEL_TASKS for question in questions]
+        sizes = [question.original_wh if question.task is Task.REC else None for question in questions]
+        schemas = [question.schema for question in questions]
+        if any(schema is not None for schema in schemas):
+            self._choosers.append(HeldToJson(forms.json, prompt_length, schemas))
+        if any(sizes):
+            self._choosers.append(HeldToBoxes(forms.boxes, prompt_length, sizes))
         if coding.kind == "digits":
             self._choosers.append(BoxDigits(processor.tokenizer))
         if any(is_label):
@@ -65,4 +89,14 @@ class Held:
         if question.task in LABEL_TASKS:
             return self._forms.names.text(ids)
         places = self._locations.of_reply(row, len(ids)) if self._locations else None
+        if question.task is Task.REC:
+            return self._boxes(question, ids, places)
         return self._forms.processor.decode(ids, question.original_wh, places)
+
+    def _boxes(self, question: Question, ids: list[int], places: list[float] | None) -> str:
+        grammar = self._forms.boxes
+        text = grammar.whole(grammar.said(ids), grammar.far(question.original_wh))
+        if grammar.coding.is_plain or text == ABSENT:
+            return text
+        written = len(grammar.coding.pattern.findall(text))
+        return grammar.coding.decode_text(text, question.original_wh, places and places[: 4 * written])

@@ -55,7 +55,7 @@ class Predictor:
         return Forms(self.processor)
 
     @cached_property
-    def _words(self) -> Words | None:
+    def words(self) -> Words | None:
         """None where `generate` has to answer."""
         if not shares_prefixes(self.model, self.processor):
             return None
@@ -164,8 +164,8 @@ class Predictor:
             else:
                 found = self._headed(head, way, batch)
             replies.update(zip(places, found, strict=True))
-        if self._words:
-            self._words.shared.forget()
+        if self.words:
+            self.words.shared.forget()
         seconds = (time.perf_counter() - started) / max(len(questions), 1)
         return [replace(replies[place], seconds=seconds) for place in range(len(questions))]
 
@@ -176,7 +176,7 @@ class Predictor:
         A list of labels and boxes come in one piece, and so does what a perception head or a model of another's making
         says.
         """
-        words = self._words
+        words = self.words
         if words is None or (self._head and self._head.answers(question)):
             yield self.answer([question], max_new_tokens)[0].text
             return
@@ -185,16 +185,16 @@ class Predictor:
 
     def _headed(self, head: HeadAnswers, task: Task, questions: Sequence[Question]) -> list[Reply]:
         """What the perception head says; a model that has one is one of ours."""
-        assert self._words is not None
-        shared = self._words.shared
+        assert self.words is not None
+        shared = self.words.shared
         features = shared.features(shared.keys([question.image for question in questions]))
-        return head.replies(questions, task, features, self._words.states(questions) if task is Task.REC else None)
+        return head.replies(questions, task, features, self.words.states(questions) if task is Task.REC else None)
 
     def _written(self, questions: Sequence[Question], max_new_tokens: int | None) -> list[Reply]:
         """Greedy replies in the language model's words."""
         limits = [_limit(question, max_new_tokens) for question in questions]
-        if self._words:
-            return self._words.replies(questions, limits)
+        if self.words:
+            return self.words.replies(questions, limits)
         return generated(self.model, self.processor, self._forms, questions, max(limits))
 
     def _inputs(self, questions: Sequence[Question]) -> dict[str, torch.Tensor]:

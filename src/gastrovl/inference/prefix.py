@@ -72,6 +72,10 @@ class SharedImages:
             if one.layers is not None and one.layers[0][0]._is_view():
                 one.layers = [(keys.clone(), values.clone()) for keys, values in one.layers]
 
+    def clear(self) -> None:
+        """Forget every image, as has to be done when the model's weights have changed."""
+        self._known.clear()
+
     def suffix(self, prompt: Sequence[int]) -> list[int]:
         """What of a prompt's tokens follows the shared ones.
 

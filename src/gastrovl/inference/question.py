@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from PIL import Image
 
 from gastrovl.core import boxtext
+from gastrovl.core.errors import ModelInputError
 from gastrovl.core.types import Box, Task
+
+HELD_TASKS = (Task.CLS, Task.REC, Task.REG)  # replies to these have a form of their own
 
 
 @dataclass(frozen=True)
 class Question:
     """An image and a dialogue about it that ends with a user turn; `turns` are (role, text).
 
-    `task` holds a reply of CLS or REG to the taxonomy's names, and lets a perception head answer CLS, REC and REG;
-    without one, and for the others, decoding is free.
+    `task` holds a reply of CLS or REG to the taxonomy's names and one of REC to boxes, and lets a perception head
+    answer the three; without one, and for the others, decoding is free.
     `size_wh` is that of the original in pixels, where `image` is a smaller copy. Boxes in `turns` are written as in
     datasets, and so are those of the reply, however the model writes them.
     `wants_probabilities` asks for those of all names beside a reply of CLS or REG in words, which costs one more pass
     of the language model; a perception head always gives them.
+    `schema`, of a free question, is a JSON schema that the reply is held to (extra `structured`).
     """
 
     image: Image.Image
@@ -28,6 +33,13 @@ class Question:
     task: Task | None = None
     size_wh: tuple[int, int] | None = None
     wants_probabilities: bool = False
+    schema: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.schema is not None and self.task in HELD_TASKS:
+            raise ModelInputError(
+                f"a question of {self.task} has a form of its own; expected no task, CAP, VQA or REPORT with a schema"
+            )
 
     @property
     def original_wh(self) -> tuple[int, int]:

@@ -19,13 +19,12 @@ from gastrovl.inference.description import LABEL_TASKS
 from gastrovl.inference.holding import Forms, Held
 from gastrovl.inference.labeltrie import LabelTrie
 from gastrovl.inference.prefix import SharedImages
-from gastrovl.inference.question import Question, Reply
+from gastrovl.inference.question import HELD_TASKS, Question, Reply
 from gastrovl.model.packed.shared_prefix import supports
 from gastrovl.model.processor import GastroVLProcessor
 from gastrovl.model.published.processor import ForeignProcessor
 
 _ROWS = 128  # in one pass; more would only take more memory
-_IN_ONE_PIECE = (Task.CLS, Task.REC, Task.REG)  # what is said of these can change until it is whole
 
 
 def shares_prefixes(model: object, processor: GastroVLProcessor) -> bool:
@@ -60,6 +59,7 @@ class Words:
         """Greedy replies, each of so many tokens at most."""
         started = time.perf_counter()
         prompts = self.prompts(questions)
+        limits = [self.forms.limit(question, most) for question, most in zip(questions, limits, strict=True)]
         # Rows of one pass should end alike: those of one limit together, then those of one image.
         order = sorted(range(len(questions)), key=lambda place: (-limits[place], prompts[place].key))
         found: dict[int, Reply] = {}
@@ -96,6 +96,7 @@ class Words:
 
     def stream(self, question: Question, limit: int) -> Iterator[str]:
         """The pieces of a reply as they are said; joined they are its text."""
+        limit = self.forms.limit(question, limit)
         begun = Begun(self.shared, self.prompts([question]), limit)
         held = self.forms.hold([question], CONTEXT)
         ids: list[int] = []
@@ -103,7 +104,7 @@ class Words:
         for step in greedy(begun, held, [limit], self.end):
             ids += step.tokens
             text = held.text(0, ids)
-            if question.task not in _IN_ONE_PIECE and self._stays(text) and text.startswith(given):
+            if question.task not in HELD_TASKS and self._stays(text) and text.startswith(given):
                 if text != given:
                     yield text[len(given) :]
                 given = text
