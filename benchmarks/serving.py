@@ -3,7 +3,7 @@
     python benchmarks/serving.py --json benchmarks/results/serving.json
 
 A checkpoint of preset `nano` with random weights, widened so that its replies differ, answers in a process of its own.
-Every request has its own image and question, whose right reply was computed before, alone, without a server: text and
+Every request has its own image and question, whose right reply was computed before, without a server: text and
 confidence together tell it from all others. Then clients abort, crawl, send bombs and wrong keys, and requests made at
 random from the OpenAPI schema arrive; a server's fault (5xx), a leak of a path or a traceback, or another form of error
 than OpenAI's counts. CPU time is of the server's process alone.
@@ -40,6 +40,7 @@ from fuzzed_bodies import Fuzzer, complaint
 
 SIZE_WH = (160, 120)
 TOKENS = 4
+OFFLINE = 16  # questions answered together before the server is started
 WIDER = 4.0  # than the usual initialisation
 SAME = 1e-4  # relative difference of confidences that another batch makes at most
 FLAT = 1.1  # most that memory may grow over a phase of load
@@ -76,7 +77,7 @@ def drawn(number: int) -> Image.Image:
 
 
 def make_requests(folder: Path, count: int) -> list[Asked]:
-    """Requests with an image and a question of their own, answered one by one without a server."""
+    """Requests with an image and a question of their own, answered before without a server."""
     import torch
 
     from gastrovl.inference.predictor import Predictor
@@ -84,17 +85,26 @@ def make_requests(folder: Path, count: int) -> list[Asked]:
 
     torch.set_num_threads(1)
     predictor = Predictor.load(folder, "cpu")
-    found = []
-    for number in range(count):
-        stream = io.BytesIO()
-        drawn(number).save(stream, "PNG")
-        url = "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
-        text = f"Question {number}: what lies in the lower half?"
-        reply = predictor.answer([Question(Image.open(stream).convert("RGB"), (("user", text),))], TOKENS)[0]
-        parts = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": text}]
-        body = {"model": "nano", "messages": [{"role": "user", "content": parts}], "max_tokens": TOKENS}
-        found.append(Asked(json.dumps(body).encode(), reply.text, reply.confidence))
+    found: list[Asked] = []
+    while len(found) < count:
+        numbers = range(len(found), min(count, len(found) + OFFLINE))
+        pictures = [drawn(number) for number in numbers]
+        texts = [f"Question {number}: what lies in the lower half?" for number in numbers]
+        asked = [Question(picture, (("user", text),)) for picture, text in zip(pictures, texts, strict=True)]
+        replies = predictor.answer(asked, TOKENS)
+        for picture, text, reply in zip(pictures, texts, replies, strict=True):
+            parts = [image_part(picture), {"type": "text", "text": text}]
+            body = {"model": "nano", "messages": [{"role": "user", "content": parts}], "max_tokens": TOKENS}
+            found.append(Asked(json.dumps(body).encode(), reply.text, reply.confidence))
     return found
+
+
+def image_part(picture: Image.Image) -> dict[str, Any]:
+    """A picture in OpenAI's form, without loss."""
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    url = "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+    return {"type": "image_url", "image_url": {"url": url}}
 
 
 class Served:

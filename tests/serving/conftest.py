@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -68,7 +69,7 @@ class Echo:
         size = -(-len(reply.text) // self.pieces)
         for start in range(0, len(reply.text), size):
             if not say(reply.text[start : start + size]):
-                break
+                return None
             self.said += 1
             time.sleep(self.pause_s)
         return reply
@@ -83,6 +84,8 @@ class Echo:
             return Reply("[100,200,300,400]", 0.5, 0.0, "end", presence=0.9, expected_iou=(0.625,))
         if question.task is Task.REG:
             return Reply("gastric ulcer", 0.625, 0.0, "end", {"polyp_unspecified": 0.25, "gastric_ulcer": 0.625})
+        if question.schema is not None:
+            return Reply(json.dumps({"schema": question.schema}), 0.25, 0.0, "end")
         words = f"{seen(question.image)} {text}".split()
         return Reply(" ".join(words[:limit]), 0.25, 0.0, "length" if len(words) > limit else "end")
 

@@ -122,6 +122,15 @@ def test_a_typed_answer_is_streamed_in_one_valid_piece(client):
     assert [json.loads(piece) for piece in pieces] == [{"text": "gastric ulcer"}]
 
 
+def test_any_other_schema_steers_the_words(client):
+    wanted = as_json("findings", text={"type": "string"})
+    reply = ask(client, response_format=wanted)
+    any_json = ask(client, response_format={"type": "json_object"})
+
+    assert json.loads(reply.choices[0].message.content) == {"schema": wanted["json_schema"]["schema"]}
+    assert json.loads(any_json.choices[0].message.content) == {"schema": {"type": "object"}}
+
+
 def test_a_description_can_be_asked_for_as_json(client):
     reply = ask(
         client,
@@ -139,9 +148,8 @@ REFUSED = {
     "log-probabilities": ({"logprobs": True}, openai.BadRequestError, "unsupported_parameter"),
     "tools": ({"tools": []}, openai.BadRequestError, "unknown_parameter"),
     "no tokens": ({"max_tokens": 0}, openai.BadRequestError, "invalid_value"),
-    "any JSON": ({"response_format": {"type": "json_object"}}, openai.BadRequestError, "unsupported_response_format"),
-    "a schema by another name": (
-        {"response_format": as_json("diagnosis", text={"type": "string"})},
+    "any JSON of a task with a form": (
+        {"response_format": {"type": "json_object"}, "extra_body": {"task": "CLS"}},
         openai.BadRequestError,
         "unsupported_response_format",
     ),

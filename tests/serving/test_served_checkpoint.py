@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import openai
@@ -40,7 +41,7 @@ def predictor(folder):
 
 @pytest.fixture(scope="module")
 def site(folder):
-    with listening([ServedCheckpoint.load(folder, device="cpu")], max_batch=4, max_new_tokens=8) as site:
+    with listening([ServedCheckpoint.load(folder, device="cpu")], max_batch=4, max_new_tokens=24) as site:
         yield site
 
 
@@ -63,7 +64,7 @@ def test_typed_answers_are_those_of_the_predictor(site, predictor):
     said = {"image": data_url(image)}
 
     expected = [
-        predictor.answer([question], 8)[0]
+        predictor.answer([question], 24)[0]
         for question in (asking.classify(image), asking.name_region(image, box), asking.locate(image, "polyp"))
     ]
 
@@ -152,3 +153,34 @@ def _card():
     from gastrovl.model.checkpoint import CheckpointCard
 
     return CheckpointCard(name="tiny", image_tokens=17, image_size_px=32)
+
+
+def test_a_reply_in_json_of_any_schema_is_valid_json(site):
+    pytest.importorskip("llguidance")
+    schema = {
+        "type": "object",
+        "properties": {"ok": {"type": "boolean"}},
+        "required": ["ok"],
+        "additionalProperties": False,
+    }
+    wanted = {"type": "json_schema", "json_schema": {"name": "verdict", "schema": schema}}
+    body = {"model": "tiny", "messages": messages(IMAGES[0]), "response_format": wanted}
+
+    answer = site.client.post("/v1/chat/completions", json=body).json()
+    broken = wanted | {"json_schema": {"name": "verdict", "schema": {"type": "strange"}}}
+    refused = site.client.post("/v1/chat/completions", json=body | {"response_format": broken})
+
+    assert answer["choices"][0]["finish_reason"] == "stop"
+    assert isinstance(json.loads(answer["choices"][0]["message"]["content"])["ok"], bool)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_prompt")
+
+
+def test_a_stream_of_a_real_model_stops_when_nobody_listens(predictor):
+    heard = []
+
+    def say(piece):
+        heard.append(piece)
+        return False
+
+    assert ServedCheckpoint(predictor).stream(Question(IMAGES[0], (("user", "What is it?"),)), 40, say) is None
+    assert len(heard) == 1

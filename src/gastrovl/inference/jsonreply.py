@@ -1,4 +1,4 @@
-"""Free replies held to a JSON schema: only tokens may follow with which the reply can still become valid (llguidance)."""
+"""Free replies held to a JSON schema by llguidance: at each step only tokens that can still lead to valid JSON.
 
 A reply that ends is valid JSON of the schema; one that the length limit cuts is not, and its `stop_reason` says so.
 """

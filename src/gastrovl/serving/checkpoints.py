@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,11 +45,18 @@ class ServedCheckpoint:
     def answer(self, questions: Sequence[Question], max_new_tokens: int) -> Sequence[Reply]:
         return self._predictor.answer(questions, max_new_tokens)
 
-    def stream(self, question: Question, max_new_tokens: int, say: Say) -> Reply:
-        """The reply in one piece: it is computed as a whole."""
-        reply = self._predictor.answer([question], max_new_tokens)[0]
-        say(reply.text)
-        return reply
+    def stream(self, question: Question, max_new_tokens: int, say: Say) -> Reply | None:
+        """The reply after its pieces; None when nobody listens any more."""
+        pieces = self._predictor.stream(question, max_new_tokens)
+        with closing(pieces):
+            while True:
+                try:
+                    piece = next(pieces)
+                except StopIteration as end:
+                    reply: Reply = end.value
+                    return reply
+                if not say(piece):
+                    return None
 
     def prompt_length(self, question: Question) -> int:
         """Tokens of the question with its image.

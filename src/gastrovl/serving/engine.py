@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from gastrovl.inference.question import Question, Reply
-from gastrovl.serving.refusals import RefusedError, closing, queue_full, timed_out
+from gastrovl.serving.refusals import RefusedError, client_gone, closing, queue_full, timed_out
 
 Say = Callable[[str], bool]  # takes a piece of a reply; False: nobody listens any more
 
@@ -33,8 +33,8 @@ class Model(Protocol):
         """Replies in the order of the questions."""
         ...
 
-    def stream(self, question: Question, max_new_tokens: int, say: Say) -> Reply:
-        """The reply, after `say` was given its pieces; may end early once `say` returns False."""
+    def stream(self, question: Question, max_new_tokens: int, say: Say) -> Reply | None:
+        """The reply, after `say` was given its pieces; None, and soon, once `say` has returned False."""
         ...
 
     def prompt_length(self, question: Question) -> int:
@@ -262,9 +262,12 @@ class Engine:
         first = jobs[0]
         try:
             if first.say is not None:
-                replies: Sequence[Reply] = [self.model.stream(first.question, first.limit, first.say)]
+                reply = self.model.stream(first.question, first.limit, first.say)
+                replies: Sequence[Reply] = [] if reply is None else [reply]
             else:
                 replies = self.model.answer([job.question for job in jobs], first.limit)
+            if first.is_abandoned and not replies:
+                raise client_gone()
             for job, reply in zip(jobs, replies, strict=True):
                 job.future.set_result(Answered(reply, begin - job.since, len(jobs)))
         except BaseException as error:  # whatever it is, the thread must live on and nobody may wait for ever

@@ -1,4 +1,7 @@
-"""What form a chat reply is asked in: free words, or the JSON of one of our typed answers."""
+"""What form a chat reply is asked in: free words, the JSON of one of our typed answers, or JSON of any schema.
+
+A typed answer fits its schema by what it is; another schema steers the decoding of free words (`Question.schema`).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.errors import GastroVLError
 from gastrovl.core.types import Task
 from gastrovl.inference import asking
-from gastrovl.inference.question import Question, Reply
+from gastrovl.inference.question import HELD_TASKS, Question, Reply
 from gastrovl.serving import shapes
 from gastrovl.serving.refusals import RefusedError
 from gastrovl.serving.schemas import (
@@ -37,12 +40,14 @@ class Form:
     Attributes:
         task: What holds the reply to its form; None: free words.
         fill: The typed answer of a model's name, a question and its reply; None: the reply's own words.
-        schema: What the client asked for, to which the answer is cut.
+        schema: What the client asked for, to which a typed answer is cut.
+        held_to: The schema that free words are held to while they are decoded.
     """
 
     task: Task | None = None
     fill: Fill | None = None
     schema: Mapping[str, Any] = field(default_factory=dict)
+    held_to: Mapping[str, Any] | None = None
 
     @property
     def is_typed(self) -> bool:
@@ -86,23 +91,13 @@ def form_of(asked: ChatRequest) -> Form:
     """
     wanted = asked.response_format
     if isinstance(wanted, JsonObjectFormat):
-        raise RefusedError(
-            400,
-            "unsupported_response_format",
-            f"json_object says of no form; ask for json_schema named {_names()}",
-            param="response_format",
-        )
+        return _held(asked, {"type": "object"})
     if not isinstance(wanted, JsonSchemaFormat):
         return Form(asked.task)
     name, schema = wanted.json_schema.name, wanted.json_schema.schema_
-    name = name if name in _TYPED or asked.task is None else _OF_TASK.get(asked.task, "")
-    if name not in _TYPED:
-        raise RefusedError(
-            400,
-            "unsupported_response_format",
-            f"only schemas of our typed answers can be kept to: named {_names()}, or with `task` CLS, REC, REG or CAP",
-            param="response_format.json_schema.name",
-        )
+    if name not in _TYPED and asked.task not in HELD_TASKS:
+        return _held(asked, schema)
+    name = name if name in _TYPED or asked.task is None else _OF_TASK[asked.task]
     task, kind, fill = _TYPED[name]
     if asked.task not in (None, task):
         raise RefusedError(400, "invalid_value", f"task: {name} answers {task.value}", param="task")
@@ -118,8 +113,20 @@ def form_of(asked: ChatRequest) -> Form:
     return Form(task, fill, schema)
 
 
-def _names() -> str:
-    return ", ".join(_TYPED)
+def _held(asked: ChatRequest, schema: Mapping[str, Any]) -> Form:
+    """Free words held to a schema.
+
+    Raises:
+        RefusedError: The task has a form of its own.
+    """
+    if asked.task in HELD_TASKS:
+        raise RefusedError(
+            400,
+            "unsupported_response_format",
+            f"a reply of {asked.task} has a form of its own; ask for a json_schema of it",
+            param="response_format",
+        )
+    return Form(asked.task, held_to=schema)
 
 
 def _labels(model: str, question: Question, reply: Reply) -> LabelsAnswer:

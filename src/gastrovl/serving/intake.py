@@ -17,7 +17,7 @@ from gastrovl.inference.question import Question
 from gastrovl.serving import pictures
 from gastrovl.serving.engine import Answered, Engine
 from gastrovl.serving.gate import LOG
-from gastrovl.serving.refusals import RefusedError
+from gastrovl.serving.refusals import RefusedError, client_gone, of_our_own
 from gastrovl.serving.settings import ServerSettings
 
 M = TypeVar("M", bound=BaseModel)
@@ -88,7 +88,7 @@ class Intake:
         try:
             length = await anyio.to_thread.run_sync(engine.model.prompt_length, question)
         except GastroVLError as error:
-            raise RefusedError(400, "invalid_prompt", str(error)[:500], param="messages") from None
+            raise of_our_own(error) from None
         room = engine.model.room(length)
         if room < 1:
             raise RefusedError(
@@ -143,8 +143,10 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, T] | Any)
     try:
         await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise RefusedError(400, "client_gone", "the client went away before its answer was there")
+            raise client_gone()
         return working.result()
+    except GastroVLError as error:
+        raise of_our_own(error) from None
     finally:
         for task in (working, watching):
             task.cancel()

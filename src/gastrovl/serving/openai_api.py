@@ -82,7 +82,7 @@ def openai_routes(intake: Intake, started: int) -> APIRouter:
         form = form_of(asked)
         turns, url = dialogue(asked.messages, intake.settings.max_characters)
         image = await intake.image(partial(from_data_url, url, "messages"), "messages")
-        question = Question(image, turns, form.task, wants_probabilities=form.wants_probabilities)
+        question = Question(image, turns, form.task, wants_probabilities=form.wants_probabilities, schema=form.held_to)
         form.check(question)
         length, limit = await intake.measure(engine, question, asked.max_completion_tokens or asked.max_tokens)
         writer = _Writer(engine, question, form, length, limit)

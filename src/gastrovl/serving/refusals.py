@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from gastrovl.core.errors import GastroVLError, MissingExtraError
+
 _KINDS = {
     401: "authentication_error",
     403: "permission_error",
@@ -61,3 +63,15 @@ def timed_out(seconds: float) -> RefusedError:
 
 def broken() -> RefusedError:
     return RefusedError(500, "internal_error", "the server failed at this question; its log says where, by request id")
+
+
+def client_gone() -> RefusedError:
+    return RefusedError(400, "client_gone", "the client went away before its answer was there")
+
+
+def of_our_own(error: GastroVLError) -> RefusedError:
+    """A question that a model cannot be asked, found out while it is asked."""
+    is_missing = isinstance(error, MissingExtraError)
+    code = "unsupported_response_format" if is_missing else "invalid_prompt"
+    said = "replies held to a JSON schema need a library that is not installed here" if is_missing else str(error)
+    return RefusedError(400, code, said[:500])

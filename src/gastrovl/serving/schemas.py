@@ -56,7 +56,10 @@ class Message(BaseModel):
 
 
 class SchemaOfReply(Asked):
-    name: str = Field(pattern="^[A-Za-z0-9_-]{1,64}$", description="classify, locate, name_region or describe.")
+    name: str = Field(
+        pattern="^[A-Za-z0-9_-]{1,64}$",
+        description="classify, locate, name_region, describe: our typed answers; any other: words in that form.",
+    )
     description: str | None = None
     schema_: dict[str, Any] = Field(default_factory=dict, alias="schema")
     strict: bool | None = None
