@@ -2,7 +2,8 @@
 
     python benchmarks/serving.py --json benchmarks/results/serving.json
 
-A checkpoint of preset `nano` with random weights, widened so that its replies differ, answers in a process of its own.
+A checkpoint with random weights, widened so that its replies differ, answers in a process of its own: preset `nano`, or
+with `--preset tiny` one so small that the server's own work is what takes the time.
 Every request has its own image and question, whose right reply was computed before, without a server: text and
 confidence together tell it from all others. Then clients abort, crawl, send bombs and wrong keys, and requests made at
 random from the OpenAPI schema arrive; a server's fault (5xx), a leak of a path or a traceback, or another form of error
@@ -43,6 +44,8 @@ TOKENS = 4
 OFFLINE = 16  # questions answered together before the server is started
 WIDER = 4.0  # than the usual initialisation
 SAME = 1e-4  # relative difference of confidences that another batch makes at most
+MODEL = "served"
+SHAPE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 FLAT = 1.1  # most that memory may grow over a phase of load
 
 
@@ -55,19 +58,30 @@ class Asked:
     confidence: float
 
 
-def make_checkpoint(folder: Path) -> None:
-    """Write a nano checkpoint of random weights."""
+TINY: dict[str, Any] = {
+    "vision": {"config": {"model_type": "siglip_vision_model", "image_size": 32, "patch_size": 8, **SHAPE}},
+    "language": {"config": {"model_type": "llama", "max_position_embeddings": 2048, **SHAPE}},
+    "connector": {"kind": "mlp"},
+    "feature_layer": -1,
+    "tokenizer": "gastrovl",
+    "chat_template": "gastrovl",
+    "image_size_px": 32,
+}
+
+
+def make_checkpoint(folder: Path, preset: str) -> None:
+    """Write a checkpoint of random weights."""
     import torch
 
     from gastrovl.model.checkpoint import build_model, save_checkpoint
     from gastrovl.model.config import ModelConfig
 
-    model, processor = build_model(ModelConfig(preset="nano"), seed=1)
+    model, processor = build_model(ModelConfig.model_validate(TINY if preset == "tiny" else {"preset": preset}), seed=1)
     with torch.no_grad():
         for parameter in model.model.language_model.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(WIDER)
-    save_checkpoint(folder, model, processor, "nano")
+    save_checkpoint(folder, model, processor, MODEL)
 
 
 def drawn(number: int) -> Image.Image:
@@ -94,7 +108,7 @@ def make_requests(folder: Path, count: int) -> list[Asked]:
         replies = predictor.answer(asked, TOKENS)
         for picture, text, reply in zip(pictures, texts, replies, strict=True):
             parts = [image_part(picture), {"type": "text", "text": text}]
-            body = {"model": "nano", "messages": [{"role": "user", "content": parts}], "max_tokens": TOKENS}
+            body = {"model": MODEL, "messages": [{"role": "user", "content": parts}], "max_tokens": TOKENS}
             found.append(Asked(json.dumps(body).encode(), reply.text, reply.confidence))
     return found
 
@@ -257,7 +271,7 @@ def unfolding() -> bytes:
     return stream.getvalue()
 
 
-async def fuzz(served: Served, count: int, clients: int) -> dict[str, Any]:
+async def fuzz(served: Served, count: int, clients: int, seed: int) -> dict[str, Any]:
     """Requests made at random from the server's own schema."""
     before, begin = served.resident_bytes, time.perf_counter()
     async with client_of(served.url, clients) as client:
@@ -273,7 +287,7 @@ async def fuzz(served: Served, count: int, clients: int) -> dict[str, Any]:
             is_events = answer.headers["content-type"].startswith("text/event-stream")
             return sent.way, answer.status_code, complaint(answer.status_code, answer.text, is_events)
 
-        requests = list(Fuzzer(schema, ["nano"], seed=7).requests(count))
+        requests = list(Fuzzer(schema, [MODEL], seed).requests(count))
         results = await at_once([lambda sent=sent: send(sent) for sent in requests], clients)
         is_ready = (await client.get("/readyz")).status_code == 200
     return {
@@ -316,12 +330,14 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--clients", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--fuzzed", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=7, help="of the fuzzed requests")
+    parser.add_argument("--preset", default="nano", help="nano, small or tiny")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        folder, log = Path(name) / "nano", Path(name) / "log"
-        make_checkpoint(folder)
+        folder, log = Path(name) / MODEL, Path(name) / "log"
+        make_checkpoint(folder, options.preset)
         found = {part: PARTS[part](folder, log, options) for part in options.parts}
     if options.json:
         about = {
@@ -330,7 +346,7 @@ def main() -> None:
             "nice": os.nice(0),
             "load_average": [round(value, 1) for value in os.getloadavg()],
             "command": f"python benchmarks/serving.py {' '.join(sys.argv[1:])}",
-            "model": f"preset nano, random weights {WIDER:g} times as wide, images of {SIZE_WH[0]} x {SIZE_WH[1]} px",
+            "model": f"{options.preset}, random weights {WIDER:g} times as wide; images of {SIZE_WH} px",
         }
         rows = {part: about | row for part, row in found.items()}
         before = json.loads(options.json.read_text(encoding="utf-8")) if options.json.is_file() else {}
@@ -361,7 +377,7 @@ def run_load(folder: Path, log: Path, options: argparse.Namespace) -> dict[str, 
 def run_fuzz(folder: Path, log: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Fuzzed requests; replies are kept short, since nothing of them matters here."""
     with server(folder, "--max-tokens", "2", "--timeout", "300", log=log) as served:
-        found = asyncio.run(fuzz(served, options.fuzzed, 16))
+        found = asyncio.run(fuzz(served, options.fuzzed, 16, options.seed))
     found |= {"log": check_log(log)}
     tell("fuzzed", found)
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import anyio.to_thread
@@ -136,7 +136,7 @@ def note(request: Request, engine: Engine, question: Question, answered: Answere
     )
 
 
-async def _while_connected(request: Request, work: Coroutine[Any, Any, T] | Any) -> T:
+async def _while_connected(request: Request, work: Awaitable[T]) -> T:
     """The result of `work`, which is cancelled when the client goes away."""
     working = asyncio.ensure_future(work)
     watching = asyncio.ensure_future(_gone(request))

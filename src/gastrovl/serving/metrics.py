@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from gastrovl.serving.engine import Engine
 
@@ -61,8 +62,8 @@ class Metrics:
     def watch(self, engines: Sequence[Engine]) -> None:
         """Show how many questions wait and run."""
         for engine in engines:
-            self._waiting.labels(engine.name).set_function(lambda engine=engine: engine.waiting)
-            self._running.labels(engine.name).set_function(lambda engine=engine: engine.running)
+            self._waiting.labels(engine.name).set_function(partial(getattr, engine, "waiting"))
+            self._running.labels(engine.name).set_function(partial(getattr, engine, "running"))
 
     def text(self) -> tuple[bytes, str]:
         """All numbers in Prometheus' text form, and its media type."""

@@ -11,7 +11,8 @@ from typing import Any
 Schema = Mapping[str, Any]
 _SAYS_NOTHING = {"title", "description", "default", "examples", "$defs", "definitions", "$schema", "$id", "strict"}
 _READ = {"type", "properties", "required", "additionalProperties", "items", "prefixItems", "anyOf", "oneOf", "enum"}
-_READ |= {"const", "minimum", "maximum", "minItems", "maxItems", "$ref"}
+_BOUNDS = {"minimum", "maximum", "minItems", "maxItems"}
+_READ |= {"const", "$ref"} | _BOUNDS
 _DEEPEST = 16
 
 
@@ -117,16 +118,12 @@ def _fit_values(theirs: Schema, ours: Schema, where: str) -> None:
         given = [ours["const"]] if "const" in ours else ours.get("enum")
         if not isinstance(listed, list) or given is None or any(one not in listed for one in given):
             raise MisfitError(f"{where}: ours takes other values than those listed")
-    for bound, is_looser in (
-        ("minimum", lambda a, b: a <= b),
-        ("maximum", lambda a, b: a >= b),
-        ("minItems", lambda a, b: a <= b),
-        ("maxItems", lambda a, b: a >= b),
-    ):
-        if bound in theirs:
-            wanted, kept = theirs[bound], ours.get(bound, 0 if bound == "minItems" else None)
-            if not isinstance(wanted, int | float) or kept is None or not is_looser(wanted, kept):
-                raise MisfitError(f"{where}: ours does not keep that {bound}")
+    for bound in sorted(_BOUNDS & set(theirs)):
+        wanted, kept = theirs[bound], ours.get(bound, 0 if bound == "minItems" else None)
+        if not isinstance(wanted, int | float) or kept is None:
+            raise MisfitError(f"{where}: ours keeps no {bound}")
+        if wanted > kept if bound.startswith("min") else wanted < kept:
+            raise MisfitError(f"{where}: ours does not keep that {bound}")
 
 
 def _fit_object(theirs: Schema, ours: Schema, root: Schema, our_root: Schema, where: str, depth: int) -> None:
