@@ -276,11 +276,18 @@ async def fuzz(served: Served, count: int, clients: int, seed: int) -> dict[str,
     before, begin = served.resident_bytes, time.perf_counter()
     async with client_of(served.url, clients) as client:
         schema = (await client.get("/openapi.json")).json()
+        cut: list[str] = []
 
         async def send(sent: Any) -> tuple[str, int, str | None]:
             media = {"content-type": sent.media.encode()} if sent.media else {}
             while True:
-                answer = await client.request(sent.method, sent.path, content=sent.body, headers=media)
+                try:
+                    answer = await client.request(sent.method, sent.path, content=sent.body, headers=media)
+                except httpx.TransportError:  # e.g. a kept connection that the server has just closed
+                    if served.process.poll() is not None:
+                        raise
+                    cut.append(sent.way)
+                    continue
                 if answer.status_code != 429:
                     break
                 await asyncio.sleep(1)
@@ -295,6 +302,7 @@ async def fuzz(served: Served, count: int, clients: int, seed: int) -> dict[str,
         "statuses": dict(sorted(Counter(str(status) for _, status, _ in results).items())),
         "answered_by_way": dict(sorted(Counter(way for way, status, _ in results if status == 200).items())),
         "complaints": dict(Counter(found for _, _, found in results if found)),
+        "sent_again_after_a_cut_connection": len(cut),
         "is_ready_after": is_ready,
         "seconds": round(time.perf_counter() - begin, 1),
         "resident_mib_before": before >> 20,

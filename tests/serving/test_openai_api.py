@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import contextmanager
 
+import httpx
 import openai
 import pytest
 
@@ -129,6 +130,21 @@ def test_any_other_schema_steers_the_words(client):
 
     assert json.loads(reply.choices[0].message.content) == {"schema": wanted["json_schema"]["schema"]}
     assert json.loads(any_json.choices[0].message.content) == {"schema": {"type": "object"}}
+
+
+DEEP: dict = {}
+for _ in range(100):
+    DEEP = {"items": DEEP}
+
+
+@pytest.mark.parametrize("schema", ['{"minimum": NaN}', json.dumps(DEEP), json.dumps({"title": "a" * 30_000})])
+def test_a_schema_that_would_choke_the_decoder_is_refused(client, schema):
+    body = {"model": "echo", "messages": messages(IMAGE), "response_format": as_json("mine")}
+    text = json.dumps(body).replace(json.dumps(body["response_format"]["json_schema"]["schema"]), schema)
+
+    answer = httpx.post(f"{client.base_url}chat/completions", content=text, timeout=20, trust_env=False)
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unsupported_response_format")
 
 
 def test_a_description_can_be_asked_for_as_json(client):

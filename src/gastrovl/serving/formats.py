@@ -30,6 +30,7 @@ from gastrovl.serving.schemas import (
 )
 from gastrovl.serving.typed_api import boxes_answer, labels_answer, placed
 
+LONGEST_SCHEMA, DEEPEST_SCHEMA = 20_000, 64  # of a schema that steers decoding
 Fill = Callable[[str, Question, Reply], TypedAnswer]
 
 
@@ -126,7 +127,28 @@ def _held(asked: ChatRequest, schema: Mapping[str, Any]) -> Form:
             f"a reply of {asked.task} has a form of its own; ask for a json_schema of it",
             param="response_format",
         )
+    try:
+        text = json.dumps(schema, ensure_ascii=False, allow_nan=False)
+        text.encode("utf-8")
+    except (ValueError, RecursionError):  # NaN, half a letter, or nested without end
+        text = ""
+    if not 0 < len(text) <= LONGEST_SCHEMA or _depth(text) > DEEPEST_SCHEMA:
+        raise RefusedError(
+            400,
+            "unsupported_response_format",
+            f"expected a schema of plain JSON with {LONGEST_SCHEMA:,} characters and {DEEPEST_SCHEMA} levels at most",
+            param="response_format.json_schema.schema",
+        )
     return Form(asked.task, held_to=schema)
+
+
+def _depth(text: str) -> int:
+    """How deeply brackets are nested in JSON, those within its strings counted too."""
+    depth = deepest = 0
+    for sign in text:
+        depth += (sign in "{[") - (sign in "}]")
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _labels(model: str, question: Question, reply: Reply) -> LabelsAnswer:
