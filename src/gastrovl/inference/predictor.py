@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -186,7 +186,7 @@ class Predictor:
         return [replace(replies[place], seconds=seconds) for place in range(len(questions))]
 
     @torch.inference_mode()
-    def stream(self, question: Question, max_new_tokens: int | None = None) -> Iterator[str]:
+    def stream(self, question: Question, max_new_tokens: int | None = None) -> Generator[str, None, Reply]:
         """The pieces of a reply as they are said, which joined are the text that `answer` gives.
 
         A list of labels and boxes come in one piece, and so does what a perception head or a model of another's making
@@ -194,10 +194,13 @@ class Predictor:
         """
         words = self.words
         if words is None or (self._head and self._head.answers(question)):
-            yield self.answer([question], max_new_tokens)[0].text
-            return
-        yield from words.stream(question, _limit(question, max_new_tokens))
-        words.shared.forget()
+            reply = self.answer([question], max_new_tokens)[0]
+            yield reply.text
+            return reply
+        try:
+            return (yield from words.stream(question, _limit(question, max_new_tokens)))
+        finally:  # also where nobody listens any more
+            words.shared.forget()
 
     def forget(self) -> None:
         """Know nothing of any image any more; to be called when weights have changed."""

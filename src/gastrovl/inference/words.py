@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -94,15 +94,17 @@ class Words:
     def _trie(self) -> LabelTrie:
         return LabelTrie(self.shared, self.forms.names)
 
-    def stream(self, question: Question, limit: int) -> Iterator[str]:
-        """The pieces of a reply as they are said; joined they are its text."""
+    def stream(self, question: Question, limit: int) -> Generator[str, None, Reply]:
+        """The pieces of a reply as they are said, which joined are its text; returns the reply."""
         limit = self.forms.limit(question, limit)
         begun = Begun(self.shared, self.prompts([question]), limit)
         held = self.forms.hold([question], CONTEXT)
         ids: list[int] = []
+        logs: list[float] = []
         given = ""
         for step in greedy(begun, held, [limit], self.end):
             ids += step.tokens
+            logs += step.logs
             text = held.text(0, ids)
             if question.task not in HELD_TASKS and self._stays(text) and text.startswith(given):
                 if text != given:
@@ -110,6 +112,7 @@ class Words:
                 given = text
         if (text := held.text(0, ids)) != given:
             yield text[len(given) :]
+        return self._reply(held, 0, ids, logs)
 
     def _stays(self, text: str) -> bool:
         """Whether what follows cannot change a text: no part of a letter at its end, no box in another coding."""
