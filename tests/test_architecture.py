@@ -18,7 +18,7 @@ CODE = sorted(
     path for folder in ("src", "tests", "benchmarks", "examples") for path in (REPOSITORY / folder).rglob("*.py")
 )
 
-STAGES = {"core", "clinical", "data", "model", "training", "inference", "evaluation"}
+STAGES = {"core", "clinical", "data", "model", "training", "inference", "evaluation", "serving"}
 # Besides itself, a layer may import these layers. "pipeline" is the one module that chains all stages.
 MAY_IMPORT: dict[str, set[str]] = {
     "core": set(),
@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model": {"core"},
     "training": {"core", "model"},
     "inference": {"core", "clinical", "model"},
+    "serving": {"core", "clinical", "inference"},
     "pipeline": STAGES,
     "cli": STAGES | {"pipeline"},
     "__main__": {"cli"},
@@ -43,6 +44,8 @@ LIBRARIES: dict[str, set[str]] = {
     "training": FOUNDATION
     | {"PIL", "torch", "transformers", "accelerate", "safetensors", "wandb", "mlflow", "huggingface_hub"},
     "inference": FOUNDATION | {"PIL", "torch", "transformers"},
+    "serving": FOUNDATION
+    | {"PIL", "fastapi", "starlette", "anyio", "uvicorn", "prometheus_client", "python_multipart", "limits"},
     "pipeline": FOUNDATION,
     "cli": {"typer", "rich"},
 }
@@ -64,6 +67,10 @@ HOME_OF: dict[str, tuple[str, ...]] = {
     "wandb": ("training/watching/trackers.py",),
     "mlflow": ("training/watching/trackers.py",),
     "huggingface_hub": ("training/publishing/hub.py",),
+    "uvicorn": ("serving/run.py",),
+    "prometheus_client": ("serving/metrics.py",),
+    "limits": ("serving/limits.py",),
+    "python_multipart": ("serving/forms.py",),
 }
 # The one file of a torch-free layer that runs a model, in a function.
 RUNS_A_MODEL = {"evaluation": "evaluation/measures/bertscore.py"}
@@ -201,7 +208,8 @@ def test_torch_free_layers_import_on_a_machine_without_torch():
         "import importlib, sys\n"
         "for heavy in ('torch', 'transformers', 'tokenizers', 'accelerate', 'peft', 'safetensors', 'matplotlib',\n"
         "              'jinja2', 'ray', 'sacrebleu', 'rouge_score', 'openpyxl', 'defusedxml', 'av', 'pydicom',\n"
-        "              'pyarrow', 'bitsandbytes', 'wandb', 'mlflow', 'huggingface_hub', 'bert_score'):\n"
+        "              'pyarrow', 'bitsandbytes', 'wandb', 'mlflow', 'huggingface_hub', 'bert_score',\n"
+        "              'fastapi', 'starlette', 'uvicorn', 'prometheus_client', 'python_multipart', 'limits'):\n"
         "    sys.modules[heavy] = None  # an import of it now raises ImportError\n"
         f"for name in {names!r}:\n"
         "    importlib.import_module(name)\n"

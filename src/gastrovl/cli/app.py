@@ -30,6 +30,7 @@ from gastrovl.cli.push import push
 from gastrovl.cli.rate import app as rate_app
 from gastrovl.cli.robustness import robustness
 from gastrovl.cli.run import run
+from gastrovl.cli.serve import serve
 from gastrovl.cli.shift import app as shift_app
 from gastrovl.cli.tokenizer import tokenizer
 from gastrovl.cli.train import train
@@ -45,6 +46,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     predict,
     ask,
     chat,
+    serve,
     evaluate,
     compare,
     gate,

@@ -1,0 +1,78 @@
+"""A loaded checkpoint to what an engine runs: replies, their pieces, and how long prompts and replies are."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gastrovl.core.errors import ModelInputError
+from gastrovl.inference.question import Question, Reply
+from gastrovl.serving.engine import Say
+
+if TYPE_CHECKING:
+    from gastrovl.inference.predictor import Predictor
+
+
+class ServedCheckpoint:
+    """A predictor under the name that requests choose it by; an `engine.Model`.
+
+    Prompts are counted by a copy of the tokenizer: the worker thread uses the other one meanwhile.
+    """
+
+    def __init__(self, predictor: Predictor, name: str | None = None) -> None:
+        self.name = name or predictor.card.name
+        self._predictor, self._processor = predictor, copy.deepcopy(predictor.processor)
+        self._lock = threading.Lock()
+        added = self._processor.tokenizer.added_tokens_decoder.values()
+        self._marks = [token.content for token in added if token.special and token.content]
+        self._context = int(predictor.model.config.get_text_config().max_position_embeddings)
+
+    @classmethod
+    def load(cls, folder: Path, name: str | None = None, device: str | None = None) -> ServedCheckpoint:
+        """Read a checkpoint folder.
+
+        Raises:
+            CheckpointError, ConfigError: As `Predictor.load`.
+        """
+        from gastrovl.inference.predictor import Predictor
+
+        return cls(Predictor.load(folder, device), name)
+
+    def answer(self, questions: Sequence[Question], max_new_tokens: int) -> Sequence[Reply]:
+        return self._predictor.answer(questions, max_new_tokens)
+
+    def stream(self, question: Question, max_new_tokens: int, say: Say) -> Reply:
+        """The reply in one piece: it is computed as a whole."""
+        reply = self._predictor.answer([question], max_new_tokens)[0]
+        say(reply.text)
+        return reply
+
+    def prompt_length(self, question: Question) -> int:
+        """Tokens of the question with its image.
+
+        Raises:
+            ModelInputError: A turn holds a mark of the chat template, which would forge a turn or an image.
+            BoxTextError: A box in a question is reversed or leaves the image.
+        """
+        for _, text in question.turns:
+            if mark := next((mark for mark in self._marks if mark in text), None):
+                raise ModelInputError(
+                    f"a message holds {mark!r}, which has a meaning of its own to the model; remove it"
+                )
+        with self._lock:
+            self._processor.regions(question.turns)
+            return len(self._processor.encode_prompt(question.turns, question.original_wh))
+
+    def reply_length(self, reply: Reply, limit: int) -> int:
+        """Tokens of a reply: all it might have where it was cut, else those of its text and its end, told again."""
+        if reply.stop_reason == "length":
+            return limit
+        with self._lock:
+            written = len(self._processor.tokenizer.encode(reply.text, add_special_tokens=False))
+        return min(written + 1, limit)
+
+    def room(self, prompt_length: int) -> int:
+        return self._context - prompt_length
