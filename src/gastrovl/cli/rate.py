@@ -91,6 +91,29 @@ def take_back(
     Console().print(said, markup=False, highlight=False, soft_wrap=True)
 
 
+@app.command("import-session")
+def take_sessions(
+    sessions: Annotated[list[Path], typer.Argument(help="Sessions saved as JSON, by `gastrovl chat` for instance.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
+    rater: Annotated[str, typer.Option(help="A pseudonym for who rated these sessions.")],
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Folder with the images of the sessions; corrections then become training conversations."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier import in OUTPUT.")] = False,
+) -> None:
+    """Write what people said of answers: ratings for `rate summary`, and corrections as training conversations."""
+    from gastrovl.inference.rated import CORRECTIONS, RATINGS, import_sessions
+
+    found = import_sessions(sessions, output, rater=rater, images=images, is_replaced=overwrite)
+    lines = [f"{found.ratings:,} ratings: {output / RATINGS} ({found.unrated:,} answers not rated)"]
+    if images is not None:
+        lines.append(f"{found.corrected:,} corrections to train on, with copies of images: {output / CORRECTIONS}")
+        lines += [f"{count:,} corrections left out: {why}" for why, count in sorted(found.skipped.items())]
+    for line in lines:
+        Console().print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 @app.command("summary")
 def summary(
     conversations: Annotated[Path, typer.Option(help="JSONL of the questions that were rated.")],

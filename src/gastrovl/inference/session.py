@@ -108,6 +108,11 @@ def answers(model: Answering, image: Image.Image, wishes: Sequence[Wish]) -> lis
     return [(wish.answer(reply), reply.seconds) for wish, reply in zip(wishes, replies, strict=True)]
 
 
+def pixel_digest(image: Image.Image) -> str:
+    """SHA-256 of an image's mode and pixels, lower-case hex: the same for any file that holds the same picture."""
+    return hashlib.sha256(image.mode.encode() + image.tobytes()).hexdigest()
+
+
 class ShownImage(Config):
     """An image by its name, without a folder, and what it holds."""
 
@@ -216,9 +221,10 @@ class Session:
 
     def show(self, image: Image.Image, name: str) -> None:
         """Ask about this image from now on; what was said about another one is no part of the dialogue any more."""
-        digest = hashlib.sha256(image.mode.encode() + image.tobytes()).hexdigest()
         self._image = image
-        self._shown = ShownImage(name=Path(name).name, sha256=digest, width_px=image.width, height_px=image.height)
+        self._shown = ShownImage(
+            name=Path(name).name, sha256=pixel_digest(image), width_px=image.width, height_px=image.height
+        )
         self._turns = []
 
     def forget(self) -> None:
