@@ -17,6 +17,7 @@ from gastrovl.core.files import sha256_file
 from gastrovl.core.images import open_image
 from gastrovl.core.types import Conversation, Prediction, Task
 from gastrovl.inference import scope
+from gastrovl.inference.belief import Check
 from gastrovl.inference.calibration import (
     FILE,
     Calibration,
@@ -26,7 +27,7 @@ from gastrovl.inference.calibration import (
     weights_hash,
     write_calibration,
 )
-from gastrovl.inference.checks import Check, check_replies
+from gastrovl.inference.checks import check_replies
 from gastrovl.inference.fitting import FITTED_TASKS, Case, fit_task
 from gastrovl.inference.predictor import Predictor
 from gastrovl.inference.question import Question, Reply

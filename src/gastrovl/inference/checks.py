@@ -7,7 +7,6 @@ that `follow_ups` asks; how much a disagreement lowers the confidence is fitted 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from gastrovl.clinical.answers import BoxAnswer, LabelAnswer, ParseFailure, parse_answer
 from gastrovl.clinical.implication import is_view
@@ -16,6 +15,7 @@ from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core import boxtext
 from gastrovl.core.geometry import iou
 from gastrovl.core.types import Box, Status, Task
+from gastrovl.inference.belief import Check
 from gastrovl.inference.question import Question, Reply
 
 SINGLE, NAMED, IN_FRAME, FOUND_AGAIN, CAPTION = "single", "named", "in_frame", "found_again", "caption"
@@ -24,23 +24,6 @@ _LABELS = "Name the anatomical site and every finding in this frame."
 _CAPTION = "Describe the image."
 _CAPTION_TOKENS = 96
 _Asks = Callable[[Sequence[Question], int], list[Reply]]
-
-
-@dataclass(frozen=True)
-class Check:
-    """One comparison of an answer with another of the same model.
-
-    Attributes:
-        name: "single": one place is given, not several, each of which has to be right. "named": every box is named as
-            what was looked for. "in_frame": the labels of the whole frame hold the term, or lack what is said to be
-            absent. "found_again": the name of a region is located where the region is. "caption": a caption names the
-            same findings.
-        detail: What was found, for a person.
-    """
-
-    name: str
-    passed: bool
-    detail: str
 
 
 def term_asked(text: str, taxonomy: Taxonomy) -> str | None:
