@@ -25,8 +25,8 @@ def talk(learnt):
 def test_a_session_is_answered_drawn_rated_and_saved(talk, tmp_path):
     lines = [
         "Where is the polyp?",
-        "/locate polyp",
         f"/draw {tmp_path / 'boxes.png'}",
+        "/locate polyp",
         "/rate 1 wrong it lies in the antrum",
         f"/save {tmp_path / 'session.json'}",
         "/quit",

@@ -36,7 +36,7 @@ def print_answers(
         typer.echo(answer.text)
         cut = " (cut at the length limit)" if getattr(answer, "stop_reason", "end") == "length" else ""
         typer.echo(f"confidence {answer.confidence:.2f}, {_calibration(answer)}{cut}", err=True)
-        for line in (scope_line(_scope(found)), _withheld(answer), *_set_and_checks(wishes[0], answer)):
+        for line in (scope_line(_scope(found)), _withheld(answer), *_set_and_checks(answer)):
             if line:
                 typer.echo(line, err=True)
         return
@@ -58,7 +58,7 @@ def lines_of(wish: Wish, answer: Answer) -> list[str]:
     withheld = _withheld(answer)
     if isinstance(answer, LabelAnswer):
         where = f"in {_place(wish.box)}: " if wish.box else ""
-        return [f"{where}{withheld or answer.text}  ({sure})", *_others(answer), *_set_and_checks(wish, answer)]
+        return [f"{where}{withheld or answer.text}  ({sure})", *_others(answer), *_set_and_checks(answer)]
     if isinstance(answer, BoxAnswer):
         there = "" if answer.presence is None else f"there with probability {answer.presence:.2f}; "
         said = withheld or ("" if answer.boxes else "absent")
@@ -68,7 +68,7 @@ def lines_of(wish: Wish, answer: Answer) -> list[str]:
             _place(box) + ("" if iou is None else f", expected IoU {iou:.2f}")
             for box, iou in zip(answer.boxes, ious, strict=True)
         ]
-        return [heading, *boxes, *_set_and_checks(wish, answer)]
+        return [heading, *boxes, *_set_and_checks(answer)]
     return [f"{answer.text}  ({sure})"]
 
 
@@ -77,8 +77,8 @@ def scope_line(scope: ScopeAnswer | None) -> str | None:
     if scope is None or scope.verdict == "in_scope":
         return None
     if scope.verdict == "unreadable":
-        return f"hard to see, {scope.reason}: do not rely on answers about it"
-    return f"perhaps out of scope, {scope.reason}: do not rely on answers about it"
+        return f"unreadable ({scope.reason}): do not rely on answers about it"
+    return f"perhaps out of scope ({scope.reason}): be careful with answers about it"
 
 
 def _withheld(answer: Answer) -> str | None:
@@ -90,28 +90,23 @@ def _withheld(answer: Answer) -> str | None:
         return None
     if isinstance(answer, BoxAnswer):
         places = "this place" if len(answer.boxes) == 1 else "these places"
-        return f"withheld, too unsure {f'of {places}' if answer.boxes else 'that it is absent'}"
-    instead = ", ".join(f"{_name(one.term)} {one.probability:.2f}" for one in belief.fallback)
-    return f"withheld, too unsure of {answer.text}; " + (f"surely {instead}" if instead else "no wider term is sure")
+        return f"withheld: too unsure {f'of {places}' if answer.boxes else 'that it is absent'}"
+    instead = ", ".join(f"{_name(one.term)} ({one.probability:.2f})" for one in belief.fallback)
+    sure = f", but sure of {instead}" if instead else " and of anything wider"
+    return f'withheld: too unsure of "{answer.text}"{sure}'
 
 
-def _set_and_checks(wish: Wish, answer: Answer) -> list[str]:
-    from gastrovl.core.types import Task
-    from gastrovl.inference.session import TASK_OF
-
+def _set_and_checks(answer: Answer) -> list[str]:
     belief, lines = answer.belief, list[str]()
     if belief is None:
         return lines
     if belief.label_set is not None and belief.level is not None:
-        is_one = TASK_OF.get(wish.kind, wish.task) is Task.REG
-        if len(belief.label_set) == len(getattr(answer, "probabilities", ())) > 1:
-            lines.append(f"to be {belief.level:.0%} sure, no label can be ruled out")
-        else:
-            what = "it is one of" if is_one else "what is there is among"
-            lines.append(f"{belief.level:.0%} sure: {what} {', '.join(map(_name, belief.label_set))}")
-    for is_passed, word in ((True, "agrees"), (False, "disagrees")):
+        is_all = len(belief.label_set) == len(getattr(answer, "probabilities", ())) > 1
+        names = "every label; none can be left out" if is_all else ", ".join(map(_name, belief.label_set))
+        lines.append(f"label set at {belief.level:.0%}: {names}")
+    for is_passed, word in ((True, "for"), (False, "against")):
         if found := [one.detail for one in belief.checks if one.passed is is_passed]:
-            lines.append(f"asked the other way round, it {word}: {'; '.join(found)}")
+            lines.append(f"{word} it: {'; '.join(found)}")
     return lines
 
 

@@ -98,7 +98,11 @@ def _key(question: Question) -> tuple[object, ...]:
 
 
 def _single(boxes: Sequence[Box]) -> tuple[Check, ...]:
-    return (Check(SINGLE, len(boxes) < 2, f"{len(boxes)} places"),) if boxes else ()
+    if not boxes:
+        return ()
+    count = len(boxes)
+    said = "one place is given" if count == 1 else f"{count} places are given, and each has to be right"
+    return (Check(SINGLE, count == 1, said),)
 
 
 def _of_boxes(
@@ -111,7 +115,7 @@ def _of_boxes(
     found = [_in_frame(term, frame, taxonomy, is_said=bool(boxes))]
     if named:
         same = all(_is_among(term, one, Task.REG, taxonomy) for one in named)
-        found.append(Check(NAMED, same, f"named {', '.join(repr(one.text) for one in named)}"))
+        found.append(Check(NAMED, same, f"named {', '.join(dict.fromkeys(repr(one.text) for one in named))}"))
     return tuple(found)
 
 
