@@ -34,7 +34,7 @@ REPLIES = {
 class Sure:
     """Answers labels and places with one belief."""
 
-    def answer(self, questions, max_new_tokens):
+    def answer(self, questions, _):
         return [REPLIES[one.task] for one in questions]
 
 
@@ -89,7 +89,7 @@ def test_boxes_of_a_withheld_answer_are_drawn_as_such(session):
 
     [mark] = session.marks()
 
-    assert mark.text == "esophagitis (withheld)"
+    assert mark.words == "esophagitis (withheld)"
     assert mark.box == Box(x0=125 / 999, y0=250 / 999, x1=500 / 999, y1=749 / 999)
 
 
