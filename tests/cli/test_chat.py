@@ -26,8 +26,8 @@ def talk(learnt):
 def test_a_session_is_answered_drawn_rated_and_saved(talk, tmp_path):
     lines = [
         "Where is the polyp?",
-        f"/draw {tmp_path / 'boxes.png'}",
         "/locate polyp",
+        f"/draw {tmp_path / 'boxes.png'}",
         "/rate 1 wrong it lies in the antrum",
         f"/save {tmp_path / 'session.json'}",
         "/quit",
