@@ -15,7 +15,6 @@ from gastrovl.core.images import open_image
 from gastrovl.core.types import Box, Task
 from gastrovl.inference import asking
 from gastrovl.inference.abstention import Abstention, Fallback
-from gastrovl.inference.belief import Belief, Check, ScopeAnswer
 from gastrovl.inference.believing import Trust
 from gastrovl.inference.calibration import Calibration, Confidence, TaskCalibration, Ways, weights_hash
 from gastrovl.inference.calibration import write_calibration as write
@@ -26,6 +25,7 @@ from gastrovl.inference.predictor import Predictor
 from gastrovl.inference.question import Question, Reply
 from gastrovl.inference.scaling import FittedScaling, Scaling
 from gastrovl.inference.scope import Scope, ScopeLimits, save_scope
+from gastrovl.inference.verdicts import Belief, Check, ScopeAnswer
 
 BOX = Box(x0=0.125, y0=0.25, x1=0.5, y1=0.75)
 

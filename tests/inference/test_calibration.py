@@ -14,7 +14,6 @@ from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.errors import CheckpointError, ConfigError
 from gastrovl.core.types import Task
 from gastrovl.inference.abstention import Abstention
-from gastrovl.inference.belief import Belief, Check
 from gastrovl.inference.believing import load_believer
 from gastrovl.inference.calibration import (
     FILE,
@@ -32,6 +31,7 @@ from gastrovl.inference.conformal import LabelSets
 from gastrovl.inference.fitting import Case, fit_task, presence_cut
 from gastrovl.inference.question import Question, Reply
 from gastrovl.inference.scaling import FittedScaling, FittedTemperature, Scaling
+from gastrovl.inference.verdicts import Belief, Check
 
 TAXONOMY = Taxonomy.load()
 PICTURE = Image.new("RGB", (8, 8))

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from gastrovl.inference.abstention import Fallback
-from gastrovl.inference.belief import Belief, Check, ScopeAnswer
 from gastrovl.inference.description import NOTICE
+from gastrovl.inference.verdicts import Belief, Check, ScopeAnswer
 
 from .conftest import Echo, data_url, listening, messages, picture, png, seen
 

@@ -12,11 +12,11 @@ from PIL import Image
 
 from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.errors import ConfigError
-from gastrovl.inference.belief import Belief, ScopeAnswer
 from gastrovl.inference.calibration import Calibration, believed, read_calibration
 from gastrovl.inference.checks import check_replies
 from gastrovl.inference.question import Question, Reply
 from gastrovl.inference.scope import Floats, Scope, load_scope, unreadable
+from gastrovl.inference.verdicts import Belief, ScopeAnswer
 
 Asks = Callable[[Sequence[Question], int], list[Reply]]
 Summarises = Callable[[Sequence[Image.Image]], Floats]

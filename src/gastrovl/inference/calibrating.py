@@ -17,7 +17,6 @@ from gastrovl.core.files import sha256_file
 from gastrovl.core.images import open_image
 from gastrovl.core.types import Conversation, Prediction, Task
 from gastrovl.inference import scope
-from gastrovl.inference.belief import Check
 from gastrovl.inference.calibration import (
     FILE,
     Calibration,
@@ -32,6 +31,7 @@ from gastrovl.inference.fitting import FITTED_TASKS, Case, fit_task
 from gastrovl.inference.predictor import Predictor
 from gastrovl.inference.question import Question, Reply
 from gastrovl.inference.runrecord import read_run
+from gastrovl.inference.verdicts import Check
 
 Judge = Callable[[Path, Path], Mapping[str, tuple[bool, list[float]]]]
 Progress = Callable[[str, int, int], None]

@@ -21,13 +21,13 @@ from gastrovl.core.errors import CheckpointError
 from gastrovl.core.files import sha256_file, write_text
 from gastrovl.core.types import Task
 from gastrovl.inference.abstention import Abstention, Fallback, wider_term
-from gastrovl.inference.belief import Belief, Check
 from gastrovl.inference.checks import term_asked
 from gastrovl.inference.conformal import LabelSets
 from gastrovl.inference.question import Question, Reply
 from gastrovl.inference.scaling import FittedScaling, FittedTemperature
 from gastrovl.inference.scope import FILE as SCOPE_FILE
 from gastrovl.inference.scope import ScopeLimits
+from gastrovl.inference.verdicts import Belief, Check
 
 FILE = "calibration.json"
 SCHEMA = "gastrovl/calibration/1"

@@ -15,8 +15,8 @@ from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core import boxtext
 from gastrovl.core.geometry import iou
 from gastrovl.core.types import Box, Status, Task
-from gastrovl.inference.belief import Check
 from gastrovl.inference.question import Question, Reply
+from gastrovl.inference.verdicts import Check
 
 SINGLE, NAMED, IN_FRAME, FOUND_AGAIN, CAPTION = "single", "named", "in_frame", "found_again", "caption"
 OVERLAP = 0.5  # IoU from which a region counts as found again

@@ -18,7 +18,6 @@ from gastrovl.core.errors import ConfigError
 from gastrovl.core.images import open_image
 from gastrovl.core.types import Box, Task
 from gastrovl.inference import asking
-from gastrovl.inference.belief import ScopeAnswer
 from gastrovl.inference.believing import Trust, load_trust
 from gastrovl.inference.description import MAX_NEW_TOKENS
 from gastrovl.inference.generated import generated, inputs_of
@@ -30,6 +29,7 @@ from gastrovl.inference.prefix import SharedImages
 from gastrovl.inference.question import Question, Reply
 from gastrovl.inference.scope import Floats, summary_of, tower_summary
 from gastrovl.inference.typed import BoxAnswer, LabelAnswer, TextAnswer
+from gastrovl.inference.verdicts import ScopeAnswer
 from gastrovl.inference.words import Words, shares_prefixes
 from gastrovl.model.checkpoint import CheckpointCard
 from gastrovl.model.gastrovl import GastroVLForConditionalGeneration

@@ -11,7 +11,7 @@ from PIL import Image
 from gastrovl.core import boxtext
 from gastrovl.core.errors import ModelInputError
 from gastrovl.core.types import Box, Task
-from gastrovl.inference.belief import Belief
+from gastrovl.inference.verdicts import Belief
 
 HELD_TASKS = (Task.CLS, Task.REC, Task.REG)  # replies to these have a form of their own
 

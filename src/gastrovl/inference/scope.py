@@ -24,8 +24,8 @@ from gastrovl.core.config import Config
 from gastrovl.core.errors import CheckpointError, ModelInputError
 from gastrovl.core.files import atomic_path
 from gastrovl.core.sharpness import sharpness
-from gastrovl.inference.belief import ScopeAnswer
 from gastrovl.inference.conformal import hierarchical_quantile
+from gastrovl.inference.verdicts import ScopeAnswer
 from gastrovl.model.gastrovl import GastroVLForConditionalGeneration
 from gastrovl.model.processor import GastroVLProcessor
 
