@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from gastrovl.serving.settings import ServerSettings
 
 CONNECTIONS_BESIDE = 64  # open at once beside those that wait in a queue; more are told that the server is busy
+# Longer than clients and proxies keep an unused connection (httpx 5 s, nginx and load balancers 60 s): who closes it must
+# not be the server, for a request that is just on its way then is lost without an answer.
+KEEP_ALIVE_S = 75
 LIBRARIES = ("fastapi", "uvicorn", "prometheus_client", "python_multipart", "limits")
 
 
@@ -47,6 +50,7 @@ def make_server(app: FastAPI, settings: ServerSettings, models: int = 1) -> Serv
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
         limit_concurrency=2 * models * (settings.max_queue + settings.max_batch) + CONNECTIONS_BESIDE,
         timeout_graceful_shutdown=max(1, round(settings.grace_s)),
     )
