@@ -18,7 +18,6 @@ import base64
 import io
 import json
 import os
-import platform
 import secrets
 import statistics
 import subprocess
@@ -283,7 +282,7 @@ async def fuzz(served: Served, count: int, clients: int, seed: int) -> dict[str,
             while True:
                 try:
                     answer = await client.request(sent.method, sent.path, content=sent.body, headers=media)
-                except httpx.TransportError:  # e.g. a kept connection that the server has just closed
+                except httpx.TransportError:  # a kept connection that the server has just closed; counted
                     if served.process.poll() is not None:
                         raise
                     cut.append(sent.way)
@@ -341,6 +340,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7, help="of the fuzzed requests")
     parser.add_argument("--preset", default="nano", help="nano, small or tiny")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--hardware", default="2-core CPU (Intel Xeon, shared)")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -350,7 +350,7 @@ def main() -> None:
     if options.json:
         about = {
             "date": datetime.now(UTC).date().isoformat(),
-            "hardware": f"{os.cpu_count()}-core CPU ({platform.machine()}), shared with other heavy work",
+            "hardware": options.hardware,
             "nice": os.nice(0),
             "load_average": [round(value, 1) for value in os.getloadavg()],
             "command": f"python benchmarks/serving.py {' '.join(sys.argv[1:])}",

@@ -44,12 +44,12 @@ def test_what_is_served_is_what_is_said_and_a_refused_question_is_no_answer(fold
 
 
 @LOOPBACK
-def test_the_command_asks_over_http_too(folder, monkeypatch, tmp_path):
+def test_the_command_asks_over_http_too(folder, monkeypatch):
     from gastrovl.inference import parity
 
     asked = []
 
-    def check(checkpoint, questions, *, device, most_tokens, rounded, more):
+    def check(checkpoint, questions, *, most_tokens, more, **_):
         asked.extend(more["served"](questions, most_tokens))
         return [compare("served", "one at a time", asked, Predictor.load(checkpoint, "cpu").answer(questions, 3))]
 

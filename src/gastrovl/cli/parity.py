@@ -37,7 +37,7 @@ def parity(
     output: Annotated[Path | None, typer.Option("--json", help="Also write the table to this file.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; the best there is when left out.")] = None,
 ) -> None:
-    """Ask alone, in a batch, again, without caches, merged, reloaded, served and rounded; exit 1 where answers differ."""
+    """Ask alone, batched, again, without caches, merged, reloaded, served and rounded; exit 1 where answers differ."""
     from gastrovl.inference.parity import Tolerance, check_parity, probe_questions
 
     served, missing = _served(checkpoint, device)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from gastrovl.serving.settings import ServerSettings
 
 CONNECTIONS_BESIDE = 64  # open at once beside those that wait in a queue; more are told that the server is busy
-# Longer than clients and proxies keep an unused connection (httpx 5 s, nginx and load balancers 60 s): who closes it must
-# not be the server, for a request that is just on its way then is lost without an answer.
+# Longer than clients and proxies keep an unused connection (httpx 5 s, nginx and load balancers 60 s): where the server
+# closes it first, a request that is just on its way is lost without an answer.
 KEEP_ALIVE_S = 75
 LIBRARIES = ("fastapi", "uvicorn", "prometheus_client", "python_multipart", "limits")
 
