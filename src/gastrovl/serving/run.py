@@ -21,6 +21,7 @@ CONNECTIONS_BESIDE = 64  # open at once beside those that wait in a queue; more 
 # Longer than clients and proxies keep an unused connection (httpx 5 s, nginx and load balancers 60 s): where the server
 # closes it first, a request that is just on its way is lost without an answer.
 KEEP_ALIVE_S = 75
+BACKLOG = 2048  # connections that wait to be accepted, as many as uvicorn lets wait
 LIBRARIES = ("fastapi", "uvicorn", "prometheus_client", "python_multipart", "limits")
 
 
@@ -101,6 +102,7 @@ def serve_checkpoints(
         engines = load_engines(folders, settings, device)
         server = make_server(create_app(engines, settings), settings, len(engines))
         write_to_stderr()
+        listening.listen(BACKLOG)  # whoever reads the line below may connect at once
         host, port = listening.getsockname()[:2]
         names = ", ".join(engine.name for engine in engines)
         say(f"serving {names} at http://{f'[{host}]' if ':' in host else host}:{port}\n{NOTICE}")
