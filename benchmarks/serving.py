@@ -276,8 +276,11 @@ async def fuzz(served: Served, count: int, clients: int, seed: int) -> dict[str,
     async with client_of(served.url, clients) as client:
         schema = (await client.get("/openapi.json")).json()
         cut: list[str] = []
+        resident: list[int] = []
 
-        async def send(sent: Any) -> tuple[str, int, str | None]:
+        async def send(number: int, sent: Any) -> tuple[str, int, str | None]:
+            if number % -(-count // 10) == 0:
+                resident.append(served.resident_bytes >> 20)
             media = {"content-type": sent.media.encode()} if sent.media else {}
             while True:
                 try:
@@ -294,7 +297,7 @@ async def fuzz(served: Served, count: int, clients: int, seed: int) -> dict[str,
             return sent.way, answer.status_code, complaint(answer.status_code, answer.text, is_events)
 
         requests = list(Fuzzer(schema, [MODEL], seed).requests(count))
-        results = await at_once([lambda sent=sent: send(sent) for sent in requests], clients)
+        results = await at_once([lambda one=one: send(*one) for one in enumerate(requests)], clients)
         is_ready = (await client.get("/readyz")).status_code == 200
     return {
         "requests": count,
@@ -305,6 +308,7 @@ async def fuzz(served: Served, count: int, clients: int, seed: int) -> dict[str,
         "is_ready_after": is_ready,
         "seconds": round(time.perf_counter() - begin, 1),
         "resident_mib_before": before >> 20,
+        "resident_mib_at_each_tenth": resident,
         "resident_mib_after": served.resident_bytes >> 20,
     }
 
