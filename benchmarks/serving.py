@@ -18,7 +18,6 @@ import base64
 import io
 import json
 import os
-import platform
 import secrets
 import statistics
 import subprocess
@@ -277,13 +276,16 @@ async def fuzz(served: Served, count: int, clients: int, seed: int) -> dict[str,
     async with client_of(served.url, clients) as client:
         schema = (await client.get("/openapi.json")).json()
         cut: list[str] = []
+        resident: list[int] = []
 
-        async def send(sent: Any) -> tuple[str, int, str | None]:
+        async def send(number: int, sent: Any) -> tuple[str, int, str | None]:
+            if number % -(-count // 10) == 0:
+                resident.append(served.resident_bytes >> 20)
             media = {"content-type": sent.media.encode()} if sent.media else {}
             while True:
                 try:
                     answer = await client.request(sent.method, sent.path, content=sent.body, headers=media)
-                except httpx.TransportError:  # e.g. a kept connection that the server has just closed
+                except httpx.TransportError:  # a kept connection that the server has just closed; counted
                     if served.process.poll() is not None:
                         raise
                     cut.append(sent.way)
@@ -295,7 +297,7 @@ async def fuzz(served: Served, count: int, clients: int, seed: int) -> dict[str,
             return sent.way, answer.status_code, complaint(answer.status_code, answer.text, is_events)
 
         requests = list(Fuzzer(schema, [MODEL], seed).requests(count))
-        results = await at_once([lambda sent=sent: send(sent) for sent in requests], clients)
+        results = await at_once([lambda one=one: send(*one) for one in enumerate(requests)], clients)
         is_ready = (await client.get("/readyz")).status_code == 200
     return {
         "requests": count,
@@ -306,6 +308,7 @@ async def fuzz(served: Served, count: int, clients: int, seed: int) -> dict[str,
         "is_ready_after": is_ready,
         "seconds": round(time.perf_counter() - begin, 1),
         "resident_mib_before": before >> 20,
+        "resident_mib_at_each_tenth": resident,
         "resident_mib_after": served.resident_bytes >> 20,
     }
 
@@ -341,6 +344,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7, help="of the fuzzed requests")
     parser.add_argument("--preset", default="nano", help="nano, small or tiny")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--hardware", default="2-core CPU (Intel Xeon, shared)")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -350,7 +354,7 @@ def main() -> None:
     if options.json:
         about = {
             "date": datetime.now(UTC).date().isoformat(),
-            "hardware": f"{os.cpu_count()}-core CPU ({platform.machine()}), shared with other heavy work",
+            "hardware": options.hardware,
             "nice": os.nice(0),
             "load_average": [round(value, 1) for value in os.getloadavg()],
             "command": f"python benchmarks/serving.py {' '.join(sys.argv[1:])}",

@@ -72,6 +72,40 @@ def test_what_is_no_schema_and_what_has_a_form_already_is_refused(predictor, ima
         predictor.answer([Question(image, TURNS, schema={"type": "nonsense"})], 4)
 
 
+ENDLESS: dict = {"type": "object"}
+for _ in range(3000):
+    ENDLESS = {"type": "object", "properties": {"deeper": ENDLESS}}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "number", "minimum": float("nan")},
+        {"enum": ["\ud800"]},
+        {"enum": {1, 2}},
+        ENDLESS,
+        ["no schema"],
+    ],
+    ids=["not a number", "half a letter", "a set", "nested without end", "a list"],
+)
+def test_what_is_no_json_is_refused_as_a_schema(predictor, image, schema):
+    pytest.importorskip("llguidance")
+
+    with pytest.raises(ModelInputError, match="JSON schema cannot be used"):
+        predictor.answer([Question(image, TURNS, schema=schema)], 4)
+
+
+def test_a_schema_that_no_reply_can_end_is_refused_while_it_is_followed(predictor, image, capfd):
+    pytest.importorskip("llguidance")
+    itself = {"type": "object", "properties": {"it": {"$ref": "#"}}, "required": ["it"], "additionalProperties": False}
+
+    with pytest.raises(ModelInputError, match="cannot be used") as refused:
+        predictor.answer([Question(image, TURNS, schema=itself)], 20)
+
+    assert "state" not in str(refused.value)  # llguidance adds what was said so far
+    assert capfd.readouterr().err == ""
+
+
 def test_without_llguidance_the_extra_is_named(predictor, image, monkeypatch):
     monkeypatch.setitem(sys.modules, "llguidance", None)
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import re
 import shutil
 import subprocess
 import sys
 
+import httpx
 import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from gastrovl.cli.app import app
 from gastrovl.core.errors import CheckpointError, ConfigError, MissingExtraError
-from gastrovl.serving.run import LIBRARIES, check_extra
+from gastrovl.serving.app import create_app, make_engine
+from gastrovl.serving.logs import write_to_stderr
+from gastrovl.serving.run import LIBRARIES, check_extra, make_server
+from gastrovl.serving.settings import ServerSettings
 
 from .conftest import Echo, listening, picture
 
@@ -63,6 +68,27 @@ def test_a_missing_library_names_the_extra(monkeypatch, library):
 
     with pytest.raises(MissingExtraError, match=rf"serving needs {library}, .*gastrovl\[serve\]"):
         check_extra()
+
+
+def test_an_unused_connection_is_closed_by_the_client_first():
+    """A server that closes it at the same moment cuts the request that is on its way."""
+    settings = ServerSettings()
+    server = make_server(create_app([make_engine(Echo(), settings)], settings), settings)
+
+    assert server.config.timeout_keep_alive > max(60, httpx.Limits().keepalive_expiry)  # nginx: 60 s
+
+
+def test_broken_images_write_no_line_that_is_no_json():
+    names = ("PIL", "python_multipart", "uvicorn", "gastrovl.serving")
+    before = {name: (logging.getLogger(name).level, logging.getLogger(name).handlers) for name in names}
+    try:
+        write_to_stderr()
+        assert not logging.getLogger("PIL.TiffImagePlugin").isEnabledFor(logging.ERROR)
+    finally:
+        for name, (level, handlers) in before.items():
+            logging.getLogger(name).setLevel(level)
+            logging.getLogger(name).handlers = handlers
+            logging.getLogger(name).propagate = True
 
 
 @pytest.mark.allow_hosts(["127.0.0.1"])

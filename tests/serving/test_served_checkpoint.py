@@ -184,3 +184,17 @@ def test_a_stream_of_a_real_model_stops_when_nobody_listens(predictor):
 
     assert ServedCheckpoint(predictor).stream(Question(IMAGES[0], (("user", "What is it?"),)), 40, say) is None
     assert len(heard) == 1
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_schema_that_no_reply_can_end_is_the_clients_fault(site, is_stream):
+    pytest.importorskip("llguidance")
+    itself = {"type": "object", "properties": {"it": {"$ref": "#"}}, "required": ["it"]}
+    wanted = {"type": "json_schema", "json_schema": {"name": "itself", "schema": itself}}
+    body = {"model": "tiny", "messages": messages(IMAGES[0]), "response_format": wanted, "stream": is_stream}
+
+    answer = site.client.post("/v1/chat/completions", json=body)
+
+    assert '"invalid_prompt"' in answer.text.replace(" ", "")
+    assert "internal_error" not in answer.text
+    assert is_stream or answer.status_code == 400

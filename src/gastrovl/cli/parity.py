@@ -11,10 +11,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from gastrovl.core.errors import MissingExtraError
 from gastrovl.core.files import write_text
 
 if TYPE_CHECKING:
-    from gastrovl.inference.parity import Row
+    from gastrovl.inference.parity import Row, Way
 
 _FAILED = 1
 
@@ -36,21 +37,35 @@ def parity(
     output: Annotated[Path | None, typer.Option("--json", help="Also write the table to this file.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; the best there is when left out.")] = None,
 ) -> None:
-    """Ask alone, in a batch, again, without caches, merged, reloaded and rounded; exit 1 where answers differ."""
+    """Ask alone, batched, again, without caches, merged, reloaded, served and rounded; exit 1 where answers differ."""
     from gastrovl.inference.parity import Tolerance, check_parity, probe_questions
 
+    served, missing = _served(checkpoint, device)
     rows = check_parity(
         checkpoint,
         probe_questions(conversations, most),
         device=device,
         most_tokens=tokens,
         rounded=Tolerance(least_equal, most_difference),
+        more=served,
     )
+    rows += missing
     if output is not None:
         write_text(output, json.dumps([asdict(row) | {"passes": row.passes} for row in rows], indent=2) + "\n")
     Console().print(_table(rows))
     if not all(row.passes for row in rows):
         raise typer.Exit(_FAILED)
+
+
+def _served(checkpoint: Path, device: str | None) -> tuple[dict[str, Way], list[Row]]:
+    """The way over HTTP, or the row that says why it is not tried."""
+    from gastrovl.inference.parity import Row
+    from gastrovl.serving.loopback import ask_over_http
+
+    try:
+        return {"served": ask_over_http(checkpoint, device)}, []
+    except MissingExtraError as error:
+        return {}, [Row("served", "one at a time", left_out=str(error))]
 
 
 def _table(rows: list[Row]) -> Table:

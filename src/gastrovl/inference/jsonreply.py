@@ -34,15 +34,17 @@ class JsonGrammars:
         """What follows one reply.
 
         Raises:
-            ModelInputError: The schema is none, or needs what llguidance does not know.
+            ModelInputError: The schema is none, is no JSON (NaN, half a letter, nested without end), or needs what
+                llguidance does not know.
         """
         matcher = self._library.LLMatcher
-        said = matcher.grammar_from_json_schema(json.dumps(schema), defaults={"whitespace_flexible": False})
-        found = matcher(self._tokenizer, said)
-        if found.is_error():
-            raise ModelInputError(
-                f"the JSON schema cannot be used ({found.get_error().strip()}); expected one of JSON Schema 2020-12"
-            )
+        try:
+            text = json.dumps(schema, allow_nan=False)
+            said = matcher.grammar_from_json_schema(text, defaults={"whitespace_flexible": False})
+        except (ValueError, TypeError, RecursionError) as error:
+            raise _unusable(str(error)) from error
+        found = matcher(self._tokenizer, said, log_level=0)  # it would write to standard error
+        check(found)
         return found
 
 
@@ -55,7 +57,11 @@ class HeldToJson:
         self._read = [0] * len(schemas)  # tokens that each matcher has been told of
 
     def __call__(self, input_ids: Tensor, scores: Tensor, rows: Sequence[int] | None = None) -> Tensor:
-        """New scores, (replies, vocabulary), minus infinity where a token may not follow."""
+        """New scores, (replies, vocabulary), minus infinity where a token may not follow.
+
+        Raises:
+            ModelInputError: A schema turns out to have no end, or to be too large to follow.
+        """
         changed = scores.clone()
         for row, number in enumerate(range(len(scores)) if rows is None else rows):
             matcher = self._matchers[number]
@@ -72,11 +78,25 @@ class HeldToJson:
         for token in ids[self._read[number] :]:
             matcher.consume_token(token)
         self._read[number] = len(ids)
+        check(matcher)
         if matcher.is_stopped():
             return np.array([self.end])
         bits = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8), bitorder="little")
+        check(matcher)
         allowed = np.flatnonzero(bits)
         return allowed if len(allowed) else np.array([self.end])
+
+
+def check(matcher: Any) -> None:
+    """Raises:
+    ModelInputError: A matcher has given up: its schema is none, or has no end. The reply so far is no JSON then.
+    """
+    if matcher.is_error():
+        raise _unusable(matcher.get_error().partition("\n<state>")[0])  # behind it stands the reply so far
+
+
+def _unusable(why: str) -> ModelInputError:
+    return ModelInputError(f"the JSON schema cannot be used ({why.strip()}); expected one of JSON Schema 2020-12")
 
 
 def _llguidance() -> Any:

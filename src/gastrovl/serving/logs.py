@@ -50,6 +50,7 @@ def say(event: str, level: int = logging.INFO, **fields: object) -> None:
 def write_to_stderr() -> None:
     """Let our own lines, and warnings of the web server, go to standard error as JSON."""
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # warns of every broken form, with bytes of it
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # tells of broken images, which we refuse ourselves
     warnings.filterwarnings("ignore", module="PIL")  # of odd metadata in images
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())

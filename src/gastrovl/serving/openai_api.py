@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from starlette.responses import JSONResponse, StreamingResponse
 
 from gastrovl.core.boxtext import BOX_PATTERN, decode_box
-from gastrovl.core.errors import BoxTextError
+from gastrovl.core.errors import BoxTextError, GastroVLError
 from gastrovl.inference.question import Question, Reply
 from gastrovl.serving import logs
 from gastrovl.serving.beliefs import belief_given, scope_given
@@ -23,7 +23,7 @@ from gastrovl.serving.gate import LOG
 from gastrovl.serving.intake import Intake, note, parse
 from gastrovl.serving.openapi import request_body
 from gastrovl.serving.pictures import from_data_url
-from gastrovl.serving.refusals import RefusedError, broken
+from gastrovl.serving.refusals import RefusedError, broken, of_our_own
 from gastrovl.serving.schemas import (
     About,
     ChatRequest,
@@ -249,8 +249,11 @@ async def _events(
                 yield _event(writer.counts(piece.reply))
             yield "data: [DONE]\n\n"
     except Exception as error:  # the answer has begun with 200, so that the rest has to say it
-        refusal = error if isinstance(error, RefusedError) else broken()
-        if refusal is not error:
+        if isinstance(error, GastroVLError):
+            refusal = of_our_own(error)
+        else:
+            refusal = error if isinstance(error, RefusedError) else broken()
+        if refusal.code == "internal_error":
             request.scope[LOG].update(logs.places(error))
         request.scope[LOG]["code"] = refusal.code
         yield _event(refusal.body)

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from gastrovl.serving.settings import ServerSettings
 
 CONNECTIONS_BESIDE = 64  # open at once beside those that wait in a queue; more are told that the server is busy
+# Longer than clients and proxies keep an unused connection (httpx 5 s, nginx and load balancers 60 s): where the server
+# closes it first, a request that is just on its way is lost without an answer.
+KEEP_ALIVE_S = 75
+BACKLOG = 2048  # connections that wait to be accepted, as many as uvicorn lets wait
 LIBRARIES = ("fastapi", "uvicorn", "prometheus_client", "python_multipart", "limits")
 
 
@@ -48,6 +52,7 @@ def make_server(app: FastAPI, settings: ServerSettings, models: int = 1) -> Serv
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
         limit_concurrency=2 * models * (settings.max_queue + settings.max_batch) + CONNECTIONS_BESIDE,
         timeout_graceful_shutdown=max(1, round(settings.grace_s)),
     )
@@ -100,6 +105,7 @@ def serve_checkpoints(
         engines = load_engines(folders, settings, device, manner)
         server = make_server(create_app(engines, settings), settings, len(engines))
         write_to_stderr()
+        listening.listen(BACKLOG)  # whoever reads the line below may connect at once
         host, port = listening.getsockname()[:2]
         names = ", ".join(engine.name for engine in engines)
         say(f"serving {names} at http://{f'[{host}]' if ':' in host else host}:{port}\n{NOTICE}")
