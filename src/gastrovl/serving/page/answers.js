@@ -130,9 +130,14 @@ function located(wish, answer) {
   const presence = typeof answer.presence === "number" ? ` Probability that it is there: ${percent(answer.presence)}.` : "";
   if (!answer.boxes.length) return [make("p", { class: "text" }, `No ${wish.words} found.${presence}`)];
   const rows = answer.boxes.map((box) => {
-    const edges = box.fractions.map((edge) => (edge * 100).toFixed(0));
-    const expected = overlap(box) ? `; expected overlap with the truth (${overlap(box)})` : "";
-    return make("li", { title: encodeBox(corners(box.fractions)) }, `${wish.words}: ${edges.join(", ")} %${expected}`);
+    const [left, top, right, bottom] = box.fractions.map((edge) => (edge * 100).toFixed(0));
+    const where = `left ${left}, top ${top}, right ${right}, bottom ${bottom} % of the image`;
+    return make(
+      "li",
+      { title: encodeBox(corners(box.fractions)) },
+      make("p", { class: "text" }, [wish.words, overlap(box)].filter(Boolean).join(" · ")),
+      make("p", { class: "quiet" }, overlap(box) ? `${where}; IoU: its expected overlap with the truth` : where),
+    );
   });
   return [make("ul", { class: "places" }, ...rows), presence ? make("p", { class: "quiet" }, presence.trim()) : null];
 }

@@ -11,7 +11,9 @@ export function make(tag, attributes = {}, ...children) {
   return element;
 }
 
+// A share in percent; what is not quite certain is not shown as certain.
 export function percent(share) {
   const value = share * 100;
-  return `${value >= 99.95 || value === 0 ? value.toFixed(0) : value.toFixed(value < 10 ? 1 : 0)} %`;
+  if (value >= 99.5 && value < 100) return "> 99 %";
+  return `${value > 0 && value < 9.95 ? value.toFixed(1) : value.toFixed(0)} %`;
 }
