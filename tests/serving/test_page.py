@@ -127,7 +127,7 @@ def test_without_a_page_its_addresses_are_as_any_other():
 @pytest.mark.parametrize(("option", "expected"), [([], True), (["--page"], True), (["--no-page"], False)])
 def test_no_page_switches_it_off(monkeypatch, option, expected):
     found = []
-    monkeypatch.setattr(run, "serve_checkpoints", lambda folders, settings, device, say: found.append(settings))
+    monkeypatch.setattr(run, "serve_checkpoints", lambda *given, **_: found.append(given[1]))
 
     CliRunner().invoke(app, ["serve", "model", *option], catch_exceptions=False)
 

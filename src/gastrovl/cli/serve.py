@@ -37,7 +37,7 @@ def serve(
     page: Annotated[bool, typer.Option("--page/--no-page", help="The web page at /, for people.")] = True,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; the best there is when left out.")] = None,
 ) -> None:
-    """Answer over HTTP: typed endpoints, OpenAI's chat interface, a web page. Stops at Ctrl-C, after what it has begun."""
+    """Answer over HTTP: typed endpoints, OpenAI's chat interface, a web page. Stops at Ctrl-C, after what it began."""
     folders = _folders(checkpoint, model or [])
     from gastrovl.core.config import parse_config
     from gastrovl.serving.run import serve_checkpoints

@@ -60,7 +60,7 @@ export class Card {
       this.head(place),
       ...this.said(answer),
       sure(answer),
-      ...believed(answer, this.nameOf),
+      ...believed(answer),
       rating(exchange, `answer ${this.number}${this.models.length > 1 ? ` of ${this.models[place]}` : ""}`),
     );
     this.toggle.hidden = !this.marks().length;
@@ -73,31 +73,38 @@ export class Card {
   }
 
   said(answer) {
-    if (answer.unreadable) return [make("p", { class: "text" }, answer.text), make("p", { class: "wrong" }, answer.unreadable)];
+    const text = make("p", { class: "text" }, answer.text);
+    if (answer.unreadable) return [text, make("p", { class: "wrong" }, answer.unreadable)];
     if (this.wish.kind === "locate") return located(this.wish, answer);
     if (answer.labels) return labelled(answer, this.nameOf);
     const isCut = answer.stop_reason === "length";
-    return [make("p", { class: "text" }, answer.text), isCut ? make("p", { class: "quiet" }, "Cut at the limit of its length.") : null];
+    return [text, isCut ? make("p", { class: "quiet" }, "Cut at the limit of its length.") : null];
+  }
+
+  named(box) {
+    return [this.wish.kind === "locate" ? this.wish.words : "", overlap(box)].filter(Boolean).join(" · ");
   }
 
   // What to draw of it; the second model's boxes are dashed.
   marks() {
     const style = (place) => ({ colour: this.number - 1, isDashed: place > 0 });
+    const [from, by] = this.models.length > 1 ? [this.models, ": "] : [[""], ""];
     return this.answers.flatMap((answer, place) => {
       if (!answer) return [];
       if (this.wish.kind === "name") {
         const { x0, y0, x1, y1 } = this.wish.box;
-        return [{ box: [x0, y0, x1, y1], words: place ? "" : answer.text, ...style(place) }];
+        return [{ box: [x0, y0, x1, y1], words: `${from[place]}${by}${answer.text}${unsure(answer)}`, ...style(place) }];
       }
       return (answer.boxes ?? []).map((box) => ({
         box: box.fractions,
-        words: [this.wish.kind === "locate" ? this.wish.words : "", overlap(box)].filter(Boolean).join(" · "),
+        words: `${from[place]}${by}${this.named(box)}${unsure(answer)}`,
         ...style(place),
       }));
     });
   }
 }
 
+const unsure = (answer) => (answer.belief?.withheld ? " (withheld)" : "");
 const fill = (element, ...children) => element.replaceChildren(...children.filter(Boolean));
 const overlap = (box) => (typeof box.expected_iou === "number" ? `IoU ≈ ${box.expected_iou.toFixed(2)}` : "");
 
@@ -120,15 +127,18 @@ function labelled(answer, nameOf) {
   const list = (some) => make("ul", { class: "bars" }, ...some.map(bar));
   const rest = rows.slice(first);
   return [
-    make("p", { class: "text" }, answer.text),
+    withheld(answer) ?? make("p", { class: "text" }, answer.text),
     rows.length ? list(rows.slice(0, first)) : make("p", { class: "quiet" }, "This model gives no probabilities."),
     rest.length ? make("details", {}, make("summary", {}, `${rest.length} more labels`), list(rest)) : null,
   ];
 }
 
 function located(wish, answer) {
-  const presence = typeof answer.presence === "number" ? ` Probability that it is there: ${percent(answer.presence)}.` : "";
-  if (!answer.boxes.length) return [make("p", { class: "text" }, `No ${wish.words} found.${presence}`)];
+  const share = answer.presence;
+  const isKnown = typeof share === "number";
+  const presence = isKnown ? make("p", { class: "quiet" }, `There with probability ${percent(share)}.`) : null;
+  const absent = make("p", { class: "text" }, `No ${wish.words} found.`);
+  if (!answer.boxes.length) return [withheld(answer) ?? absent, presence];
   const rows = answer.boxes.map((box) => {
     const [left, top, right, bottom] = box.fractions.map((edge) => (edge * 100).toFixed(0));
     const where = `left ${left}, top ${top}, right ${right}, bottom ${bottom} % of the image`;
@@ -139,7 +149,7 @@ function located(wish, answer) {
       make("p", { class: "quiet" }, overlap(box) ? `${where}; IoU: its expected overlap with the truth` : where),
     );
   });
-  return [make("ul", { class: "places" }, ...rows), presence ? make("p", { class: "quiet" }, presence.trim()) : null];
+  return [withheld(answer), make("ul", { class: "places" }, ...rows), presence];
 }
 
 function sure(answer) {
@@ -147,45 +157,58 @@ function sure(answer) {
   const explained = answer.calibrated
     ? "Fitted on held-out data: of answers with this confidence, about this share is right."
     : "Not fitted on held-out data: it orders answers, and is no probability of being right.";
-  return make(
-    "p",
-    { class: "sure" },
-    `Confidence ${percent(answer.confidence)} `,
-    make("span", { class: answer.calibrated ? "tag good" : "tag", title: explained }, answer.calibrated ? "calibrated" : "not calibrated"),
-  );
+  const [kind, words] = answer.calibrated ? ["tag good", "calibrated"] : ["tag", "not calibrated"];
+  const tag = make("span", { class: kind, title: explained }, words);
+  return make("p", { class: "sure" }, `Confidence ${percent(answer.confidence)} `, tag);
 }
 
-// What a calibrated checkpoint adds: whether the image is in scope, what it withholds, and how its checks went.
-function believed(answer, nameOf) {
+// What a calibrated checkpoint adds: whether the image is in scope, labels that may be true, and how its checks went.
+function believed({ belief, scope }) {
   const found = [];
-  const scope = typeof answer.scope === "string" ? answer.scope : answer.scope?.verdict;
-  if (scope && !["in_scope", "in scope", "in"].includes(scope)) found.push(make("p", { class: "wrong" }, `Image: ${scope.replaceAll("_", " ")}`));
-  if (answer.is_withheld) {
-    const surely = answer.fallback ? ` Surely: ${nameOf(answer.fallback)}.` : "";
-    found.push(make("p", { class: "wrong" }, `Too unsure to say it.${surely}`));
+  if (scope && scope.verdict !== "in_scope") {
+    const words = scope.verdict === "unreadable" ? "The image is unreadable" : "The image is perhaps out of scope";
+    found.push(make("p", { class: "wrong" }, `${words} (${scope.reason}): be careful with answers about it.`));
   }
-  if (answer.label_set?.length) found.push(make("p", { class: "quiet" }, `One of: ${answer.label_set.map(nameOf).join(", ")}`));
-  if (answer.checks?.length) {
-    const rows = answer.checks.map((check) =>
-      make("li", { class: check.passed ? "passed" : "failed" }, `${check.passed ? "✓" : "✗"} ${check.name.replaceAll("_", " ")}: ${check.detail}`),
+  if (belief?.label_set) {
+    const names = belief.label_set.map((label) => label.name).join(", ");
+    found.push(make("p", { class: "quiet" }, `Label set at ${percent(belief.level)}: ${names || "empty"}`));
+  }
+  if (belief?.checks.length) {
+    const rows = belief.checks.map(({ passed, detail }) =>
+      make("li", { class: passed ? "passed" : "failed" }, `${passed ? "✓ for it" : "✗ against it"}: ${detail}`),
     );
     found.push(make("ul", { class: "checks", "aria-label": "Checks" }, ...rows));
   }
   return found;
 }
 
+// What is said instead of an answer that is too unsure to be given.
+function withheld({ belief, labels, text }) {
+  if (!belief?.withheld) return null;
+  const sure = belief.fallback.map((label) => `${label.name} (${percent(label.probability)})`).join(", ");
+  const what = `too unsure ${labels ? `of “${text}”` : "of this place"}`;
+  return make("p", { class: "text wrong" }, `Withheld: ${what}${sure ? `, but sure of ${sure}` : ""}.`);
+}
+
 function rating(exchange, what) {
-  const field = make("input", { type: "text", maxlength: "500", "aria-label": `Correction of ${what}`, placeholder: "What would be right?" });
-  const buttons = VERDICTS.map((verdict) => make("button", { type: "button", "aria-pressed": "false", "data-verdict": verdict }, verdict));
-  field.hidden = true;
+  const field = make("input", {
+    type: "text",
+    maxlength: "500",
+    hidden: true,
+    "aria-label": `Correction of ${what}`,
+    placeholder: "What would be right?",
+  });
   const set = (verdict) => {
     buttons.forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.verdict === verdict)));
     field.hidden = !verdict || verdict === "right";
     rate(exchange, verdict, field.hidden ? "" : field.value);
   };
-  buttons.forEach((button) =>
-    button.addEventListener("click", () => set(exchange.rating === button.dataset.verdict ? null : button.dataset.verdict)),
-  );
+  const choose = (verdict) => set(exchange.rating === verdict ? null : verdict);
+  const buttons = VERDICTS.map((verdict) => {
+    const said = { "data-verdict": verdict, "aria-pressed": "false", onclick: () => choose(verdict) };
+    return make("button", { type: "button", ...said }, verdict);
+  });
   field.addEventListener("input", () => rate(exchange, exchange.rating, field.value));
-  return make("div", { class: "rating", role: "group", "aria-label": `Rate ${what}` }, make("span", { class: "quiet" }, "Is it right?"), ...buttons, field);
+  const question = make("span", { class: "quiet" }, "Is it right?");
+  return make("div", { class: "rating", role: "group", "aria-label": `Rate ${what}` }, question, ...buttons, field);
 }

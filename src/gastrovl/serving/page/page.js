@@ -26,6 +26,7 @@ const stage = new Stage(
 );
 const pictures = new Pictures(at("strip"), (picture) => {
   stage.show(picture);
+  at("box-fields").hidden = !picture;
   at("caption").textContent = picture ? `${picture.name} · ${picture.width_px} × ${picture.height_px} px` : "";
   paint();
   refresh();
@@ -102,6 +103,7 @@ async function ask(wish) {
   refresh();
   const answers = await Promise.all(models.map((model, place) => answered(card, place, model, asked)));
   state.aborting = null;
+  card.element.scrollIntoView({ block: "nearest" });
   if (answers.length === 2 && answers.every(Boolean)) {
     card.agree(agreement(wish.kind, answers[0], answers[1], (id) => state.vocabulary.nameOf(id)));
   }
@@ -137,8 +139,8 @@ async function said(card, place, model) {
   const messages = session(model).messages(card.picture, card.wish.words);
   const onPiece = (text) => card.pending(place, text);
   const { text, about, stopReason } = await api.chat(model, messages, onPiece, state.aborting.signal);
-  const { confidence = null, calibrated = false, boxes = [] } = about ?? {};
-  return { text, confidence, calibrated, boxes, stop_reason: stopReason };
+  const { confidence = null, calibrated = false, boxes = [], belief = null, scope = null } = about ?? {};
+  return { text, confidence, calibrated, boxes, belief, scope, stop_reason: stopReason };
 }
 
 // --- what is shown ---

@@ -91,6 +91,7 @@ export class Session {
       ...(wish.box ? { region: wish.box } : {}),
       ...content(wish.kind, answer),
       calibrated: answer.calibrated,
+      ...believed(answer),
       seconds,
     };
     this.exchanges.push(exchange);
@@ -119,6 +120,25 @@ function content(kind, answer) {
   }
   if (answer.stop_reason) found.stop_reason = answer.stop_reason;
   return found;
+}
+
+// What the server says may be believed of an answer, and of its picture, in the words of a session.
+function believed({ belief, scope }) {
+  if (!belief && !scope) return {};
+  const found = scope ? { scope: { verdict: scope.verdict, reason: scope.reason } } : {};
+  if (belief) {
+    Object.assign(found, {
+      is_calibrated: true,
+      label_set: belief.label_set?.map((label) => label.id) ?? null,
+      level: belief.level,
+      is_withheld: belief.withheld,
+      fallback: belief.fallback.map(({ id, probability }) => ({ term: id, probability })),
+      risk: belief.risk,
+      is_assured: belief.risk_is_shown,
+      checks: belief.checks,
+    });
+  }
+  return { belief: found };
 }
 
 // A person's word on an answer; none takes it back.

@@ -22,7 +22,10 @@ export class Stage {
     stage.addEventListener("pointerup", (event) => this.end(event));
     stage.addEventListener("pointercancel", () => this.cancel());
     stage.addEventListener("dragstart", (event) => event.preventDefault());
-    draw.addEventListener("click", () => this.setDrawing(!this.isDrawing));
+    draw.addEventListener("click", () => {
+      this.setDrawing(!this.isDrawing);
+      if (this.isDrawing) stage.scrollIntoView({ block: "nearest" });
+    });
     clear.addEventListener("click", () => this.setBox(null));
     edges.forEach((edge) => edge.addEventListener("input", () => this.readEdges()));
     // A finger that moves over the image scrolls the page, until drawing is switched on.
