@@ -18,7 +18,7 @@ export class Card {
     this.toggle = make(
       "label",
       { class: "toggle", hidden: true },
-      make("input", { type: "checkbox", checked: true, onchange: (event) => this.draw(event.target.checked, onMarks) }),
+      make("input", { type: "checkbox", checked: true, onchange: ({ target }) => this.draw(target.checked, onMarks) }),
       "boxes on the image",
     );
     const chip = make("span", { class: "chip" }, String(number));

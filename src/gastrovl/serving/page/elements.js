@@ -11,9 +11,10 @@ export function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-// A share in percent; what is not quite certain is not shown as certain.
+// A share in percent; what is almost certain or impossible is not shown as either.
 export function percent(share) {
   const value = share * 100;
   if (value >= 99.5 && value < 100) return "> 99 %";
+  if (value > 0 && value < 0.05) return "< 0.1 %";
   return `${value > 0 && value < 9.95 ? value.toFixed(1) : value.toFixed(0)} %`;
 }

@@ -103,7 +103,7 @@ async function ask(wish) {
   refresh();
   const answers = await Promise.all(models.map((model, place) => answered(card, place, model, asked)));
   state.aborting = null;
-  card.element.scrollIntoView({ block: "nearest" });
+  if (window.matchMedia("(max-width: 860px)").matches) card.element.scrollIntoView({ block: "nearest" });
   if (answers.length === 2 && answers.every(Boolean)) {
     card.agree(agreement(wish.kind, answers[0], answers[1], (id) => state.vocabulary.nameOf(id)));
   }
@@ -160,7 +160,8 @@ function refresh() {
   at("stop").hidden = !state.aborting;
   const turns = pictures.shown && at("model").value ? session(at("model").value).turns(pictures.shown).length / 2 : 0;
   at("forget").disabled = !turns || Boolean(state.aborting);
-  at("dialogue").textContent = turns ? `The dialogue about this image has ${turns} turn${turns > 1 ? "s" : ""} so far.` : "";
+  const count = `${turns} turn${turns > 1 ? "s" : ""}`;
+  at("dialogue").textContent = turns ? `The dialogue about this image has ${count} so far.` : "";
   const asked = [...state.sessions.values()].filter((one) => one.exchanges.length);
   at("downloads").replaceChildren(
     ...asked.map((one) =>
