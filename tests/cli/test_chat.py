@@ -9,6 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from gastrovl.cli.app import app
+from gastrovl.inference.drawing import COLOURS
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def test_a_session_is_answered_drawn_rated_and_saved(talk, tmp_path):
     assert "confidence" not in first  # it came piece by piece
     assert 0 <= second["confidence"] <= 1
     with Image.open(tmp_path / "boxes.png") as drawn:
-        assert drawn.getpixel((20, 16)) == (255, 140, 0)  # the upper edge, at a quarter of the height
+        assert drawn.getpixel((20, 16)) == COLOURS[1]  # the upper edge; both answers are this box, the second on top
 
 
 def test_a_mistake_is_said_and_the_session_goes_on(talk):

@@ -54,7 +54,8 @@ class Predictor:
     ) -> None:
         self.model, self.processor, self.card, self.uses_head = model, processor, card, uses_head
         self.looking = looking or Looking()
-        self.looking.need_head(card.name, has_head=uses_head and model.perception is not None)
+        if self.looking.settings:
+            self.looking.need_head(card.name, has_head=uses_head and model.perception is not None)
 
     @cached_property
     def forms(self) -> Forms:
