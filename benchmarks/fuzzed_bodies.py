@@ -111,7 +111,7 @@ class Fuzzer:
         """A request that is answered."""
         encoded = base64.b64encode(image or picture(self.random, "PNG")).decode()
         if "chat" not in path:
-            asked = {"classify": {}, "locate": {"what": "polyp"}, "describe": {"max_tokens": 2}}
+            asked = {"classify": {}, "locate": {"what": "polyp"}, "describe": {"max_tokens": 2}, "image": {}}
             return {"image": encoded} | asked.get(path.rsplit("/", 1)[1], {"box": [0.1, 0.1, 0.5, 0.5]})
         shown = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{encoded}"}}
         said = [{"role": "user", "content": [shown, {"type": "text", "text": "What is in [100,100,500,500]?"}]}]

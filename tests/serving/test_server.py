@@ -278,7 +278,7 @@ def test_the_schema_names_every_endpoint_its_errors_and_no_422(echo):
 
     asked = {path: body["post"] for path, body in schema["paths"].items() if "post" in body}
     assert set(asked) == {
-        f"/v1/{name}" for name in ("chat/completions", "classify", "locate", "name-region", "describe")
+        f"/v1/{name}" for name in ("chat/completions", "classify", "locate", "name-region", "describe", "image")
     }
     for operation in asked.values():
         assert {"200", "400", "401", "413", "429", "504"} <= set(operation["responses"])

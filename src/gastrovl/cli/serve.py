@@ -36,11 +36,12 @@ def serve(
     max_tokens: Annotated[int, typer.Option(min=1, help="Of a reply, whatever is asked for.")] = 768,
     max_megabytes: Annotated[float, typer.Option(min=0.01, help="Of a request.")] = 16.0,
     max_megapixels: Annotated[float, typer.Option(min=0.001, max=100, help="Of an image.")] = 25.0,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="The web page at /, for people.")] = True,
     raw: Annotated[bool, typer.Option("--raw", help=RAW)] = False,
     checks: Annotated[bool, typer.Option("--checks", help=CHECKS)] = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; the best there is when left out.")] = None,
 ) -> None:
-    """Answer over HTTP: typed endpoints and OpenAI's chat interface. Stops at Ctrl-C, after what it has begun."""
+    """Answer over HTTP: typed endpoints, OpenAI's chat interface, a web page. Stops at Ctrl-C, after what it began."""
     folders, manner = _folders(checkpoint, model or []), Manner(is_raw=raw, makes_checks=checks)
     from gastrovl.core.config import parse_config
     from gastrovl.serving.run import serve_checkpoints
@@ -49,6 +50,7 @@ def serve(
     content = {
         "host": host,
         "port": port,
+        "has_page": page,
         "keys": read_keys(api_key_env, api_key_file),
         "max_queue": max_queue,
         "max_batch": max_batch,

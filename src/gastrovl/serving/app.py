@@ -24,9 +24,11 @@ from gastrovl.serving.gate import LOG, Gate
 from gastrovl.serving.intake import Intake
 from gastrovl.serving.metrics import Metrics
 from gastrovl.serving.openai_api import openai_routes
+from gastrovl.serving.page_files import page_routes
 from gastrovl.serving.refusals import RefusedError
 from gastrovl.serving.settings import ServerSettings
 from gastrovl.serving.typed_api import typed_routes
+from gastrovl.serving.vocabulary_api import vocabulary_routes
 
 
 def make_engine(model: Model, settings: ServerSettings) -> Engine:
@@ -60,8 +62,7 @@ def load_engines(
 def create_app(engines: Sequence[Engine], settings: ServerSettings, *, started: int | None = None) -> FastAPI:
     """The whole API over some engines, which it starts and closes; the first is asked where a request names none.
 
-    Routes that are added to the app afterwards stand behind the same gate: key, rate, size of body. A page that people
-    open in a browser needs its paths in `settings.open_paths`, and then has to guard itself.
+    Routes that are added to the app afterwards stand behind the same gate: key, rate, size of body.
 
     Args:
         started: Unix time that /v1/models gives as `created`; now when left out.
@@ -91,6 +92,9 @@ def create_app(engines: Sequence[Engine], settings: ServerSettings, *, started: 
     app.add_exception_handler(HTTPException, _not_ours)
     app.include_router(openai_routes(intake, int(time.time()) if started is None else started))
     app.include_router(typed_routes(intake))
+    app.include_router(vocabulary_routes(intake))
+    if settings.has_page:
+        app.include_router(page_routes())
     _add_watching(app, engines, metrics)
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]
     return app

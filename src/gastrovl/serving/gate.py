@@ -71,7 +71,7 @@ class Gate:
     async def _enter(self, scope: Scope, receive: Receive, send: Send, fields: dict[str, Any]) -> None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         client = str((scope.get("client") or ("unknown",))[0])
-        if not self._is_open(scope["path"]):
+        if not self.settings.is_open(scope["path"]):
             if self._keys:
                 client = f"key {self._key(headers, client)}"
                 fields["client"] = client
@@ -92,9 +92,6 @@ class Gate:
         except RefusedError:
             self._failures.count(host)
             raise
-
-    def _is_open(self, path: str) -> bool:
-        return any(path == one or (one.endswith("/") and path.startswith(one)) for one in self.settings.open_paths)
 
     def _record(self, scope: Scope, status: int, seconds: float, request_id: str, fields: dict[str, Any]) -> None:
         fields.pop("is_read", None)

@@ -15,11 +15,19 @@ from gastrovl.serving.schemas import (
     ClassifyRequest,
     DescribeRequest,
     ErrorAnswer,
+    ImageRequest,
     LocateRequest,
     NameRegionRequest,
 )
 
-BODIES: tuple[type[BaseModel], ...] = (ChatRequest, ClassifyRequest, LocateRequest, NameRegionRequest, DescribeRequest)
+BODIES: tuple[type[BaseModel], ...] = (
+    ChatRequest,
+    ClassifyRequest,
+    LocateRequest,
+    NameRegionRequest,
+    DescribeRequest,
+    ImageRequest,
+)
 _REFERENCE = "#/components/schemas/{model}"
 _REFUSALS = {
     "400": "The request is wrong; `code` and `param` say what.",

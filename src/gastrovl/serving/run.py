@@ -108,5 +108,6 @@ def serve_checkpoints(
         listening.listen(BACKLOG)  # whoever reads the line below may connect at once
         host, port = listening.getsockname()[:2]
         names = ", ".join(engine.name for engine in engines)
-        say(f"serving {names} at http://{f'[{host}]' if ':' in host else host}:{port}\n{NOTICE}")
+        page = "; open it in a browser" if settings.has_page else ""
+        say(f"serving {names} at http://{f'[{host}]' if ':' in host else host}:{port}{page}\n{NOTICE}")
         server.run(sockets=[listening])

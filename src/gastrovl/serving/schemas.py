@@ -310,3 +310,35 @@ class WordsAnswer(TypedAnswer):
     """A description; `length` when it was cut at the limit of tokens."""
 
     stop_reason: Literal["end", "length"]
+
+
+# --- what a client needs to ask well ---
+
+
+class TermEntry(Given):
+    """A term of the taxonomy; `parent` is the id of the one above it."""
+
+    id: str
+    name: str
+    level: int
+    parent: str | None
+    synonyms: tuple[str, ...]
+
+
+class TermList(Given):
+    """All terms, and how typed questions are worded: {label} is a term's name, {box} is [x0,y0,x1,y1] in 0-999."""
+
+    terms: list[TermEntry]
+    wordings: dict[str, str]
+
+
+class ImageRequest(Asked):
+    """What does the file hold?"""
+
+    image: Annotated[str, Field(min_length=1, description="Base64 of an image file, or a data URL.")]
+
+
+class ImageFacts(ImageSize):
+    """Of the image as models see it: its size, and the SHA-256 of its mode and pixels, by which sessions know it."""
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")

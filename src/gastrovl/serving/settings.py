@@ -24,6 +24,7 @@ class ServerSettings(Config):
         host, port: Where it listens; port 0 takes any that is free.
         keys: Any one of them opens the API; none: whoever reaches the port may ask, on this machine only.
         open_paths: What needs no key: a path, or with a final "/" all below it.
+        has_page: Whether the web page is there, at "/"; its files need no key, what it asks for does.
         max_queue, max_batch: Questions waiting for one model, and answered together.
         timeout_s: From a question to its whole answer. body_timeout_s: For a request to arrive.
         max_body_bytes: Of a request. max_pixels: Of an image. max_queued_pixels: Of all waiting images of a model.
@@ -36,6 +37,7 @@ class ServerSettings(Config):
     port: int = Field(default=8000, ge=0, le=65535)
     keys: tuple[SecretStr, ...] = ()
     open_paths: tuple[str, ...] = ("/healthz", "/readyz")
+    has_page: bool = True
     max_queue: int = Field(default=64, ge=1)
     max_batch: int = Field(default=8, ge=1)
     timeout_s: float = Field(default=60.0, gt=0)
@@ -68,6 +70,12 @@ class ServerSettings(Config):
     def is_local(self) -> bool:
         """Whether only this machine can reach it."""
         return is_loopback(self.host)
+
+    def is_open(self, path: str) -> bool:
+        """Whether a path needs no key."""
+        if self.has_page and (path == "/" or path.startswith("/page/")):
+            return True
+        return any(path == one or (one.endswith("/") and path.startswith(one)) for one in self.open_paths)
 
     @property
     def key_digests(self) -> tuple[bytes, ...]:
