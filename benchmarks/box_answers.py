@@ -20,7 +20,7 @@ from PIL import Image
 
 from gastrovl.core.images import open_image
 from gastrovl.core.types import Task
-from gastrovl.inference.looking import Looking
+from gastrovl.inference.head.looking import Looking
 from gastrovl.inference.predictor import Predictor
 from gastrovl.inference.question import Question
 from gastrovl.model.checkpoint import CheckpointCard, build_model

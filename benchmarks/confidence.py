@@ -27,15 +27,15 @@ from gastrovl.core.records import read_records
 from gastrovl.core.types import Conversation, Prediction, Task
 from gastrovl.evaluation.measures import confidence as measures
 from gastrovl.evaluation.measures.weighted import value_of_any
-from gastrovl.inference.abstention import wider_term
 from gastrovl.inference.batch import predict_file
-from gastrovl.inference.calibrating import Asked, cases_of, checks_of_file
-from gastrovl.inference.calibration import TaskCalibration
-from gastrovl.inference.conformal import LabelSets, covered, hierarchical_quantile
-from gastrovl.inference.fitting import Case, fit_task, presence_cut
+from gastrovl.inference.belief.abstention import wider_term
+from gastrovl.inference.belief.calibrating import Asked, cases_of, checks_of_file
+from gastrovl.inference.belief.calibration import TaskCalibration
+from gastrovl.inference.belief.conformal import LabelSets, covered, hierarchical_quantile
+from gastrovl.inference.belief.fitting import Case, fit_task, presence_cut
+from gastrovl.inference.belief.scaling import folds, numbered
+from gastrovl.inference.belief.verdicts import Check
 from gastrovl.inference.predictor import Predictor
-from gastrovl.inference.scaling import folds, numbered
-from gastrovl.inference.verdicts import Check
 from scopes import scope_table
 
 SEED, DRAWS = 7, 1000

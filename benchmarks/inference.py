@@ -27,7 +27,7 @@ from PIL import Image
 
 from gastrovl.core.types import Box, Task
 from gastrovl.inference import asking
-from gastrovl.inference.generated import inputs_of
+from gastrovl.inference.decoding.generated import inputs_of
 from gastrovl.inference.predictor import Predictor
 from gastrovl.inference.question import Question
 from gastrovl.model.checkpoint import CheckpointCard, build_model

@@ -13,9 +13,9 @@ from PIL.ImageFilter import GaussianBlur
 from gastrovl.core.images import open_image
 from gastrovl.core.records import read_records
 from gastrovl.core.types import Conversation, Task
-from gastrovl.inference.calibrating import summaries
+from gastrovl.inference.belief.calibrating import summaries
+from gastrovl.inference.belief.scope import Floats, fit_scope, tower_summary, unreadable
 from gastrovl.inference.predictor import Predictor
-from gastrovl.inference.scope import Floats, fit_scope, tower_summary, unreadable
 
 LOWER = ("normal-cecum", "bbps-0-1", "bbps-2-3", "impacted-stool")
 SEED, DRAWN = 7, 40

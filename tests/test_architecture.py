@@ -57,7 +57,7 @@ HOME_OF: dict[str, tuple[str, ...]] = {
     "pydicom": ("data/frames/dicom.py",),
     "matplotlib": ("core/figures.py",),
     "bitsandbytes": ("model/quantise.py",),
-    "llguidance": ("inference/jsonreply.py",),
+    "llguidance": ("inference/decoding/jsonreply.py",),
     "pyarrow": ("data/exporters/parquet.py",),
     "ray": ("data/rayengine.py",),
     "jinja2": ("evaluation/showing/templating.py", "data/audit/page.py"),

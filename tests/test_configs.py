@@ -21,7 +21,7 @@ KINDS = {
     "train": ("gastrovl.training.config", "TrainConfig"),
     "run": ("gastrovl.pipeline", "RunConfig"),
     "evaluate": ("gastrovl.evaluation.comparing.gate", "GateConfig"),
-    "evaluate/models": ("gastrovl.inference.description", "ModelDescription"),
+    "evaluate/models": ("gastrovl.inference.others.description", "ModelDescription"),
 }
 
 

@@ -25,7 +25,7 @@ PAGES = [
 PACKAGE = REPOSITORY / "src" / "gastrovl"
 # Name of a YAML example in the pages -> the type it loads as.
 EXAMPLES = {
-    "served": ("gastrovl.inference.description", "ModelDescription"),
+    "served": ("gastrovl.inference.others.description", "ModelDescription"),
     "source": ("gastrovl.data.source", "SourceDescription"),
     "data": ("gastrovl.data.build", "BuildConfig"),
     "train": ("gastrovl.training.config", "TrainConfig"),

@@ -9,10 +9,10 @@ import pytest
 
 from gastrovl.cli.answers import lines_of, print_answers, scope_line
 from gastrovl.core.types import Box
-from gastrovl.inference.abstention import Fallback
+from gastrovl.inference.belief.abstention import Fallback
+from gastrovl.inference.belief.verdicts import Belief, Check, ScopeAnswer
 from gastrovl.inference.session import Kind, Wish
 from gastrovl.inference.typed import BoxAnswer, LabelAnswer, TextAnswer
-from gastrovl.inference.verdicts import Belief, Check, ScopeAnswer
 
 BOX = Box(x0=0.25, y0=0.25, x1=0.5, y1=0.5)
 CHANCES = {"esophagitis": 0.625, "z_line": 0.25, "cancer_unspecified": 0.0}

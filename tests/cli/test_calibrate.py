@@ -12,7 +12,7 @@ from gastrovl.cli.app import app
 from gastrovl.core.errors import CheckpointError, ConfigError, OutputError, PredictionError
 from gastrovl.core.records import read_records
 from gastrovl.core.types import Prediction, Task
-from gastrovl.inference.calibration import FILE, read_calibration
+from gastrovl.inference.belief.calibration import FILE, read_calibration
 from gastrovl.inference.runrecord import read_run
 
 

@@ -9,7 +9,7 @@ from gastrovl.core.files import sha256_file
 from gastrovl.core.records import read_records, to_line, write_records
 from gastrovl.core.types import Conversation, Prediction, Task
 from gastrovl.inference.batch import MAX_NEW_TOKENS, Ours, predict_file
-from gastrovl.inference.looking import Looking
+from gastrovl.inference.head.looking import Looking
 from gastrovl.inference.predictor import Predictor
 from gastrovl.inference.question import Reply
 from gastrovl.inference.runrecord import read_run

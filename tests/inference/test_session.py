@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from gastrovl.core.types import Box
-from gastrovl.inference.abstention import Fallback
+from gastrovl.inference.belief.abstention import Fallback
+from gastrovl.inference.belief.verdicts import Belief, Check, ScopeAnswer
 from gastrovl.inference.question import Reply
 from gastrovl.inference.session import Kind, Session, SessionRecord, Wish, answers
-from gastrovl.inference.verdicts import Belief, Check, ScopeAnswer
 
 BELIEF = Belief(
     is_calibrated=True,

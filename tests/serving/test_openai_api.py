@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from gastrovl.core.types import Task
-from gastrovl.inference.description import NOTICE
+from gastrovl.inference.question import NOTICE
 
 from .conftest import STARTED, Echo, data_url, listening, messages, picture, seen
 

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from gastrovl.cli.app import app
 from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.inference.asking import ASKED
-from gastrovl.inference.description import NOTICE
 from gastrovl.inference.drawing import COLOURS
+from gastrovl.inference.question import NOTICE
 from gastrovl.inference.session import SCHEMA, Kind, pixel_digest
 from gastrovl.serving import run
 from gastrovl.serving.page_files import FOLDER, page_files

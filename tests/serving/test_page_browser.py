@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from gastrovl.inference.description import NOTICE
-from gastrovl.inference.rated import import_sessions, read_session
+from gastrovl.inference.others.rated import import_sessions, read_session
+from gastrovl.inference.question import NOTICE
 from gastrovl.inference.session import Kind, pixel_digest
 
 from .browsing import IMAGE, MARKS, Second, add, card, drag, expect, launched, opened, saved

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from gastrovl.inference.abstention import Fallback
-from gastrovl.inference.description import NOTICE
-from gastrovl.inference.verdicts import Belief, Check, ScopeAnswer
+from gastrovl.inference.belief.abstention import Fallback
+from gastrovl.inference.belief.verdicts import Belief, Check, ScopeAnswer
+from gastrovl.inference.question import NOTICE
 
 from .conftest import Echo, data_url, listening, messages, picture, png, seen
 

@@ -11,8 +11,8 @@ import typer
 
 if TYPE_CHECKING:
     from gastrovl.core.types import Box
+    from gastrovl.inference.belief.verdicts import ScopeAnswer
     from gastrovl.inference.session import Answer, Wish
-    from gastrovl.inference.verdicts import ScopeAnswer
 
 _RUNNERS_UP = 3  # labels not given whose probabilities are shown
 _WORTH_SHOWING = 0.02
@@ -127,7 +127,7 @@ def _content(
 ) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from gastrovl.inference.description import NOTICE
+    from gastrovl.inference.question import NOTICE
 
     return {
         "image": str(image),

@@ -10,7 +10,7 @@ import typer
 from gastrovl.cli.manner import CHECKS, RAW
 from gastrovl.core.errors import ConfigError, ImageError
 from gastrovl.core.types import Task
-from gastrovl.inference.looking import Manner
+from gastrovl.inference.head.looking import Manner
 
 if TYPE_CHECKING:
     from gastrovl.inference.session import Wish
@@ -80,7 +80,7 @@ def ask(
             said = zip(wishes, (answer for answer, _ in found), strict=True)
             save_png(marked(picture, marks_of(said)), place)
     if not as_json:
-        from gastrovl.inference.description import NOTICE
+        from gastrovl.inference.question import NOTICE
 
         typer.echo(NOTICE, err=True)
 

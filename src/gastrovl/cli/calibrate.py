@@ -36,8 +36,8 @@ def calibrate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the calibration that is there.")] = False,
 ) -> None:
     """Fit temperatures, label sets, abstention and scope on validation data; `gastrovl predict` then uses them."""
-    from gastrovl.inference.calibrating import Wishes, calibrate_checkpoint
-    from gastrovl.inference.description import NOTICE
+    from gastrovl.inference.belief.calibrating import Wishes, calibrate_checkpoint
+    from gastrovl.inference.question import NOTICE
 
     beside = conversations.with_name("train.jsonl")
     wishes = Wishes(

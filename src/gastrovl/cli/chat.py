@@ -13,7 +13,7 @@ from rich.console import Console
 
 from gastrovl.cli.manner import CHECKS, RAW
 from gastrovl.core.errors import ConfigError, GastroVLError
-from gastrovl.inference.looking import Manner
+from gastrovl.inference.head.looking import Manner
 
 if TYPE_CHECKING:
     from gastrovl.inference.predictor import Predictor
@@ -43,8 +43,8 @@ def chat(
     device: Annotated[str | None, typer.Option(help="cpu or cuda; the best there is when left out.")] = None,
 ) -> None:
     """Talk about images; /help lists the commands, and the end of input or /quit ends it."""
-    from gastrovl.inference.description import NOTICE
     from gastrovl.inference.loading import load_predictor
+    from gastrovl.inference.question import NOTICE
     from gastrovl.inference.session import Session
 
     manner = Manner(is_raw=raw, makes_checks=checks)

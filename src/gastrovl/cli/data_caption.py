@@ -107,7 +107,7 @@ def caption(
         name, workers = model or "", concurrency
         sampling["seed"] = seed
     else:
-        from gastrovl.inference.describe import load_describer
+        from gastrovl.inference.others.describe import load_describer
 
         loaded = load_describer(local or Path(), device=device, most_tokens=max_tokens)
         describe, name, workers = loaded, loaded.name, 1

@@ -169,7 +169,7 @@ def _server(options: EndpointOptions, per_minute: float | None) -> JudgeModel:
 
 def _local(folder: Path, device: str | None, most_tokens: int) -> JudgeModel:
     from gastrovl.evaluation.judging.judge import JudgeModel
-    from gastrovl.inference.describe import load_describer
+    from gastrovl.inference.others.describe import load_describer
 
     loaded = load_describer(folder, device=device, most_tokens=most_tokens)
     return JudgeModel(loaded.name, lambda _repeat: loaded, {"max_tokens": most_tokens})

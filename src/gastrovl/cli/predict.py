@@ -10,7 +10,7 @@ import typer
 from gastrovl.cli.manner import CHECKS, RAW
 from gastrovl.cli.progress import progress_bar
 from gastrovl.core.errors import ConfigError
-from gastrovl.inference.looking import Looking, Manner
+from gastrovl.inference.head.looking import Looking, Manner
 
 
 def predict(
@@ -86,8 +86,8 @@ def _model(
     manner: Manner,
 ) -> None:
     from gastrovl.inference.batch import predict_file
-    from gastrovl.inference.description import NOTICE
     from gastrovl.inference.loading import load_answerer
+    from gastrovl.inference.question import NOTICE
     from gastrovl.inference.runrecord import read_run
 
     answerer = load_answerer(model, conversations, device, manner)
@@ -106,7 +106,7 @@ def _model(
 
 
 def _people(conversations: Path, answers: Path | None, output: Path, *, is_replaced: bool) -> None:
-    from gastrovl.inference.raters import read_raters, write_template
+    from gastrovl.inference.others.raters import read_raters, write_template
 
     if answers is None:
         count = write_template(conversations, output, is_replaced=is_replaced)

@@ -103,7 +103,7 @@ def take_sessions(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier import in OUTPUT.")] = False,
 ) -> None:
     """Write what people said of answers: ratings for `rate summary`, and corrections as training conversations."""
-    from gastrovl.inference.rated import CORRECTIONS, RATINGS, import_sessions
+    from gastrovl.inference.others.rated import CORRECTIONS, RATINGS, import_sessions
 
     found = import_sessions(sessions, output, rater=rater, images=images, is_replaced=overwrite)
     lines = [f"{found.ratings:,} ratings: {output / RATINGS} ({found.unrated:,} answers not rated)"]

@@ -28,7 +28,7 @@ def run(
 def run_config(config: Path, output: Path, data_root: Path | None, overrides: tuple[str, ...], overwrite: bool) -> None:
     """Run a config file and print where the result lies."""
     from gastrovl.core.config import load_config
-    from gastrovl.inference.description import NOTICE
+    from gastrovl.inference.question import NOTICE
     from gastrovl.pipeline import RunConfig
     from gastrovl.pipeline import run as run_pipeline
 

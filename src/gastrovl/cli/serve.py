@@ -9,7 +9,7 @@ import typer
 
 from gastrovl.cli.manner import CHECKS, RAW
 from gastrovl.core.errors import ConfigError
-from gastrovl.inference.looking import Manner
+from gastrovl.inference.head.looking import Manner
 
 
 def serve(

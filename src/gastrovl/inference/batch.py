@@ -14,13 +14,13 @@ from gastrovl.core.errors import EndpointError, OutputError, PredictionError, Re
 from gastrovl.core.files import sha256_file
 from gastrovl.core.images import open_image
 from gastrovl.core.types import Conversation, Prediction, Task
-from gastrovl.inference.description import MAX_NEW_TOKENS, ModelDescription
+from gastrovl.inference.others.description import ModelDescription
 from gastrovl.inference.partial import Begun, PartialFile
-from gastrovl.inference.question import Question
+from gastrovl.inference.question import MAX_NEW_TOKENS, Question
 from gastrovl.inference.runrecord import read_run, summarise, write_run
 
 if TYPE_CHECKING:
-    from gastrovl.inference.believing import Believer
+    from gastrovl.inference.belief.believing import Believer
     from gastrovl.inference.predictor import Predictor
 
 MOST_FAILED = 20  # replies in a row; then something is wrong with the server and not with the questions

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from gastrovl.core.config import load_config
 from gastrovl.core.errors import CheckpointError
 from gastrovl.inference.batch import Answerer, Ours
-from gastrovl.inference.description import ModelDescription, label_names, plain_description
-from gastrovl.inference.looking import Manner
+from gastrovl.inference.head.looking import Manner
+from gastrovl.inference.others.description import ModelDescription, label_names, plain_description
 
 if TYPE_CHECKING:
     from gastrovl.inference.predictor import Predictor
@@ -80,10 +80,10 @@ def answerer_of(
         manner.looking.need_head(description.name, has_head=False)
     labels = label_names(description, conversations)
     if description.kind == "openai":
-        from gastrovl.inference.served import Served
+        from gastrovl.inference.others.served import Served
 
         return Served(description, labels)
-    from gastrovl.inference.published import Published
+    from gastrovl.inference.others.published import Published
 
     return Published(description, labels, device)
 
@@ -94,7 +94,7 @@ def _checkpoint(
     description: ModelDescription | None = None,
     manner: Manner | None = None,
 ) -> Answerer:
-    from gastrovl.inference.believing import load_believer
+    from gastrovl.inference.belief.believing import load_believer
     from gastrovl.inference.predictor import Predictor
 
     manner = manner or Manner()

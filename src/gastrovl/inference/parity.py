@@ -18,11 +18,11 @@ from gastrovl.core.errors import BoxTextError, MissingExtraError, RecordError
 from gastrovl.core.images import open_image
 from gastrovl.core.types import Box, Conversation
 from gastrovl.inference import asking
-from gastrovl.inference.generated import generated
+from gastrovl.inference.decoding.generated import generated
+from gastrovl.inference.decoding.words import shares_prefixes
 from gastrovl.inference.precision import Precision
 from gastrovl.inference.predictor import Predictor
 from gastrovl.inference.question import Question, Reply
-from gastrovl.inference.words import shares_prefixes
 from gastrovl.model import adapters
 from gastrovl.model.checkpoint import save_checkpoint
 from gastrovl.model.config import LoraConfig

@@ -18,19 +18,18 @@ from gastrovl.core.errors import ConfigError
 from gastrovl.core.images import open_image
 from gastrovl.core.types import Box, Task
 from gastrovl.inference import asking
-from gastrovl.inference.believing import Trust, load_trust
-from gastrovl.inference.description import MAX_NEW_TOKENS
-from gastrovl.inference.generated import generated, inputs_of
-from gastrovl.inference.headanswers import HeadAnswers
-from gastrovl.inference.holding import Forms
-from gastrovl.inference.looking import Looking
+from gastrovl.inference.belief.believing import Trust, load_trust
+from gastrovl.inference.belief.scope import Floats, summary_of, tower_summary
+from gastrovl.inference.belief.verdicts import ScopeAnswer
+from gastrovl.inference.decoding.generated import generated, inputs_of
+from gastrovl.inference.decoding.holding import Forms
+from gastrovl.inference.decoding.prefix import SharedImages
+from gastrovl.inference.decoding.words import Words, shares_prefixes
+from gastrovl.inference.head.answering import HeadAnswers
+from gastrovl.inference.head.looking import Looking
 from gastrovl.inference.precision import Precision, load_in
-from gastrovl.inference.prefix import SharedImages
-from gastrovl.inference.question import Question, Reply
-from gastrovl.inference.scope import Floats, summary_of, tower_summary
+from gastrovl.inference.question import MAX_NEW_TOKENS, Question, Reply
 from gastrovl.inference.typed import BoxAnswer, LabelAnswer, TextAnswer
-from gastrovl.inference.verdicts import ScopeAnswer
-from gastrovl.inference.words import Words, shares_prefixes
 from gastrovl.model.checkpoint import CheckpointCard
 from gastrovl.model.gastrovl import GastroVLForConditionalGeneration
 from gastrovl.model.processor import GastroVLProcessor

@@ -11,8 +11,12 @@ from PIL import Image
 from gastrovl.core import boxtext
 from gastrovl.core.errors import ModelInputError
 from gastrovl.core.types import Box, Task
-from gastrovl.inference.verdicts import Belief
+from gastrovl.inference.belief.verdicts import Belief
 
+NOTICE = "Research software: this is a draft by a model, not a diagnosis. A physician decides."
+# Room for the longest honest answer of a task; a reply that runs on is cut and says so in `stop_reason`.
+MAX_NEW_TOKENS = {Task.CLS: 64, Task.REC: 192, Task.REG: 48, Task.CAP: 192, Task.VQA: 192, Task.REPORT: 768}
+LABEL_TASKS = (Task.CLS, Task.REG)
 HELD_TASKS = (Task.CLS, Task.REC, Task.REG)  # replies to these have a form of their own
 
 

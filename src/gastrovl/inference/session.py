@@ -21,11 +21,10 @@ from gastrovl.core.errors import BoxTextError, ConfigError, GeometryError, Model
 from gastrovl.core.files import write_text
 from gastrovl.core.types import Box, Task
 from gastrovl.inference import asking
-from gastrovl.inference.description import MAX_NEW_TOKENS, NOTICE
+from gastrovl.inference.belief.verdicts import Belief
 from gastrovl.inference.drawing import Mark
-from gastrovl.inference.question import Question, Reply
+from gastrovl.inference.question import MAX_NEW_TOKENS, NOTICE, Question, Reply
 from gastrovl.inference.typed import BoxAnswer, LabelAnswer, TextAnswer
-from gastrovl.inference.verdicts import Belief
 
 SCHEMA: Literal["gastrovl/session/1"] = "gastrovl/session/1"
 Answer = LabelAnswer | BoxAnswer | TextAnswer

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gastrovl.core.types import Box
-from gastrovl.inference.verdicts import Belief
+from gastrovl.inference.belief.verdicts import Belief
 
 
 @dataclass(frozen=True)

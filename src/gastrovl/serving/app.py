@@ -15,8 +15,8 @@ from starlette.responses import JSONResponse
 
 from gastrovl import __version__
 from gastrovl.core.errors import ConfigError
-from gastrovl.inference.description import NOTICE
-from gastrovl.inference.looking import Manner
+from gastrovl.inference.head.looking import Manner
+from gastrovl.inference.question import NOTICE
 from gastrovl.serving import openapi
 from gastrovl.serving.checkpoints import ServedCheckpoint
 from gastrovl.serving.engine import Engine, Model

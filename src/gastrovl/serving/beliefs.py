@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gastrovl.clinical.taxonomy import Taxonomy
-from gastrovl.inference.verdicts import Belief
+from gastrovl.inference.belief.verdicts import Belief
 from gastrovl.serving.schemas import BeliefGiven, CheckMade, ScopeGiven, SetLabel, SureLabel
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gastrovl.core.errors import ModelInputError
+from gastrovl.inference.head.looking import Manner
 from gastrovl.inference.loading import load_predictor
-from gastrovl.inference.looking import Manner
 from gastrovl.inference.question import Question, Reply
 from gastrovl.serving.engine import Say
 

@@ -12,8 +12,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from gastrovl.core.errors import GastroVLError
-from gastrovl.inference.description import MAX_NEW_TOKENS
-from gastrovl.inference.question import Question
+from gastrovl.inference.question import MAX_NEW_TOKENS, Question
 from gastrovl.serving import pictures
 from gastrovl.serving.engine import Answered, Engine
 from gastrovl.serving.gate import LOG

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from gastrovl import __version__
-from gastrovl.inference.description import NOTICE
+from gastrovl.inference.question import NOTICE
 from gastrovl.serving.schemas import (
     ChatRequest,
     ClassifyRequest,

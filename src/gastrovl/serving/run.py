@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gastrovl.core.errors import ConfigError, MissingExtraError
-from gastrovl.inference.description import NOTICE
+from gastrovl.inference.question import NOTICE
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from uvicorn import Server
 
-    from gastrovl.inference.looking import Manner
+    from gastrovl.inference.head.looking import Manner
     from gastrovl.serving.settings import ServerSettings
 
 CONNECTIONS_BESIDE = 64  # open at once beside those that wait in a queue; more are told that the server is busy

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from gastrovl.core.types import Task
-from gastrovl.inference.description import NOTICE
-from gastrovl.inference.verdicts import Verdict
+from gastrovl.inference.belief.verdicts import Verdict
+from gastrovl.inference.question import NOTICE
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Share = Annotated[float, WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1})]  # ours, checked where made

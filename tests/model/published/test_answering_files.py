@@ -11,9 +11,9 @@ from gastrovl.core.errors import ModelInputError
 from gastrovl.core.records import read_records
 from gastrovl.core.types import Conversation, Prediction
 from gastrovl.inference.batch import predict_file
-from gastrovl.inference.description import ModelDescription
 from gastrovl.inference.loading import answerer_of, load_answerer
-from gastrovl.inference.published import folder_hash
+from gastrovl.inference.others.description import ModelDescription
+from gastrovl.inference.others.published import folder_hash
 from gastrovl.inference.runrecord import read_run
 
 ROOM = {"CLS": 4, "REC": 5, "REG": 4, "CAP": 4}

@@ -1,0 +1,133 @@
+"""Questions to replies in the language model's words; those about one image share its prefix."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from gastrovl.clinical.answers import SEPARATOR
+from gastrovl.clinical.taxonomy import Taxonomy
+from gastrovl.core.types import Task
+from gastrovl.inference.decoding.greedy import CONTEXT, Begun, Prompt, greedy
+from gastrovl.inference.decoding.holding import Forms, Held
+from gastrovl.inference.decoding.labeltrie import LabelTrie
+from gastrovl.inference.decoding.prefix import SharedImages
+from gastrovl.inference.question import HELD_TASKS, LABEL_TASKS, Question, Reply
+from gastrovl.model.packed.shared_prefix import supports
+from gastrovl.model.processor import GastroVLProcessor
+from gastrovl.model.published.processor import ForeignProcessor
+
+_ROWS = 128  # in one pass; more would only take more memory
+
+
+def shares_prefixes(model: object, processor: GastroVLProcessor) -> bool:
+    """Whether a model's questions can share what they have in common: one of ours, whose layers look back freely."""
+    return not isinstance(processor, ForeignProcessor) and supports(model.model.language_model)  # type: ignore[attr-defined]
+
+
+class Words:
+    """The language model of a checkpoint of ours."""
+
+    def __init__(self, shared: SharedImages, forms: Forms) -> None:
+        self.shared, self.forms = shared, forms
+        self.processor = shared.processor
+        self.end = int(self.processor.tokenizer.eos_token_id)
+
+    def prompts(self, questions: Sequence[Question]) -> list[Prompt]:
+        """Questions as rows to be read."""
+        processor = self.processor
+        keys = self.shared.keys([question.image for question in questions])
+        return [
+            Prompt(key, processor.encode_prompt(one.turns, one.original_wh), processor.regions(one.turns))
+            for key, one in zip(keys, questions, strict=True)
+        ]
+
+    def states(self, questions: Sequence[Question]) -> Tensor:
+        """The state in which each reply would begin, (questions, text width)."""
+        prompts = self.prompts(questions)
+        parts = [prompts[start : start + _ROWS] for start in range(0, len(prompts), _ROWS)]
+        return torch.cat([Begun(self.shared, part, 0).states for part in parts])
+
+    def replies(self, questions: Sequence[Question], limits: Sequence[int]) -> list[Reply]:
+        """Greedy replies, each of so many tokens at most."""
+        started = time.perf_counter()
+        prompts = self.prompts(questions)
+        limits = [self.forms.limit(question, most) for question, most in zip(questions, limits, strict=True)]
+        # Rows of one pass should end alike: those of one limit together, then those of one image.
+        order = sorted(range(len(questions)), key=lambda place: (-limits[place], prompts[place].key))
+        found: dict[int, Reply] = {}
+        for start in range(0, len(order), _ROWS):
+            some = order[start : start + _ROWS]
+            made = self._replied(
+                [questions[one] for one in some], [prompts[one] for one in some], [limits[one] for one in some]
+            )
+            found.update(zip(some, made, strict=True))
+        chances = self._probabilities(questions, prompts, found)
+        seconds = (time.perf_counter() - started) / len(questions)
+        return [
+            replace(found[place], seconds=seconds, probabilities=chances.get(place)) for place in range(len(questions))
+        ]
+
+    def _probabilities(
+        self, questions: Sequence[Question], prompts: Sequence[Prompt], replies: Mapping[int, Reply]
+    ) -> dict[int, dict[str, float]]:
+        """Of the questions that want them, by their places: CLS of a label being given at all, REG of each name."""
+        found: dict[int, dict[str, float]] = {}
+        for task in LABEL_TASKS:
+            places = [place for place, one in enumerate(questions) if one.wants_probabilities and one.task is task]
+            if places:
+                asked = [prompts[place] for place in places]
+                said = [replies[place].text.split(SEPARATOR) for place in places]
+                chances = self._trie.given(asked, said) if task is Task.CLS else self._trie.whole(asked)
+                for place, by_name in zip(places, chances, strict=True):
+                    found[place] = {term.id: by_name[term.name] for term in Taxonomy.load().terms}
+        return found
+
+    @cached_property
+    def _trie(self) -> LabelTrie:
+        return LabelTrie(self.shared, self.forms.names)
+
+    def stream(self, question: Question, limit: int) -> Generator[str, None, Reply]:
+        """The pieces of a reply as they are said, which joined are its text; returns the reply."""
+        limit = self.forms.limit(question, limit)
+        begun = Begun(self.shared, self.prompts([question]), limit)
+        held = self.forms.hold([question], CONTEXT)
+        ids: list[int] = []
+        logs: list[float] = []
+        given = ""
+        for step in greedy(begun, held, [limit], self.end):
+            ids += step.tokens
+            logs += step.logs
+            text = held.text(0, ids)
+            if question.task not in HELD_TASKS and self._stays(text) and text.startswith(given):
+                if text != given:
+                    yield text[len(given) :]
+                given = text
+        if (text := held.text(0, ids)) != given:
+            yield text[len(given) :]
+        return self._reply(held, 0, ids, logs)
+
+    def _stays(self, text: str) -> bool:
+        """Whether what follows cannot change a text: no part of a letter at its end, no box in another coding."""
+        return not text.endswith("\ufffd") and (self.processor.coding.is_plain or not set(text) & set("{<[]"))
+
+    def _replied(self, questions: Sequence[Question], prompts: Sequence[Prompt], limits: Sequence[int]) -> list[Reply]:
+        held = self.forms.hold(questions, CONTEXT)
+        begun = Begun(self.shared, prompts, max(limits))
+        ids: list[list[int]] = [[] for _ in questions]
+        logs: list[list[float]] = [[] for _ in questions]
+        for step in greedy(begun, held, limits, self.end):
+            for row, token, log in zip(step.rows, step.tokens, step.logs, strict=True):
+                ids[row].append(token)
+                logs[row].append(log)
+        return [self._reply(held, row, ids[row], logs[row]) for row in range(len(questions))]
+
+    def _reply(self, held: Held, row: int, ids: list[int], logs: list[float]) -> Reply:
+        sure = min(1.0, math.exp(sum(logs) / len(logs)))
+        return Reply(held.text(row, ids), sure, 0.0, "end" if ids[-1] == self.end else "length")

@@ -1,0 +1,1 @@
+"""Questions to what the perception head says, at first and at second sight."""

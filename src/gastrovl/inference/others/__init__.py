@@ -1,0 +1,1 @@
+"""Answers that are not ours: described models, servers, published weights, and people."""
