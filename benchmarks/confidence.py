@@ -31,11 +31,11 @@ from gastrovl.inference.abstention import wider_term
 from gastrovl.inference.batch import predict_file
 from gastrovl.inference.calibrating import Asked, cases_of, checks_of_file
 from gastrovl.inference.calibration import TaskCalibration
-from gastrovl.inference.checks import Check
 from gastrovl.inference.conformal import LabelSets, covered, hierarchical_quantile
 from gastrovl.inference.fitting import Case, fit_task, presence_cut
 from gastrovl.inference.predictor import Predictor
 from gastrovl.inference.scaling import folds, numbered
+from gastrovl.inference.verdicts import Check
 from scopes import scope_table
 
 SEED, DRAWS = 7, 1000

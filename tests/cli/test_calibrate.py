@@ -110,3 +110,28 @@ def test_raw_and_checks_exclude_each_other(calibrated, tmp_path):
     result = invoke("predict", calibrated[0], calibrated[1], "-o", tmp_path / "out.jsonl", "--raw", "--checks")
 
     assert isinstance(result.exception, ConfigError)
+
+
+def test_a_calibrated_checkpoint_says_so_when_it_is_asked(calibrated):
+    command = ["ask", calibrated[0], calibrated[1].parent / "0.png", "--classify", "--locate", "polyp"]
+
+    plain, checked, raw = invoke(*command), invoke(*command, "--checks"), invoke(*command, "--raw")
+
+    assert plain.stdout.count(", calibrated)") == checked.stdout.count(", calibrated)") == 2
+    assert raw.stdout.count(", not calibrated)") == 2
+    assert "label set at 90%" in plain.stdout
+    assert "the caption names" in checked.stdout
+    assert "the caption names" not in plain.stdout
+    assert isinstance(invoke(*command, "--raw", "--checks").exception, ConfigError)
+
+
+def test_a_calibrated_talk_keeps_beliefs(calibrated, tmp_path):
+    command = ["chat", str(calibrated[0]), str(calibrated[1].parent / "0.png"), "--checks", "--device", "cpu"]
+    typed = f"/locate polyp\nWhat is it?\n/save {tmp_path / 'session.json'}\n"
+
+    result = CliRunner().invoke(app, command, input=typed)
+
+    assert result.exit_code == 0, result.output
+    place, text = json.loads((tmp_path / "session.json").read_text("utf-8"))["exchanges"]
+    assert (place["calibrated"], text["calibrated"]) == (True, False)
+    assert [one["name"] for one in place["belief"]["checks"]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -26,11 +27,11 @@ from gastrovl.inference.calibration import (
     weights_hash,
     write_calibration,
 )
-from gastrovl.inference.checks import Check
 from gastrovl.inference.conformal import LabelSets
 from gastrovl.inference.fitting import Case, fit_task, presence_cut
 from gastrovl.inference.question import Question, Reply
 from gastrovl.inference.scaling import FittedScaling, FittedTemperature, Scaling
+from gastrovl.inference.verdicts import Belief, Check
 
 TAXONOMY = Taxonomy.load()
 PICTURE = Image.new("RGB", (8, 8))
@@ -70,12 +71,12 @@ def test_a_withheld_name_falls_back_to_a_wider_one():
     found = believed(calibration({Task.REG: REG}), REGION, reply, TAXONOMY)
 
     odds = 1.5**2
-    assert found.reply.confidence == pytest.approx(odds / (1 + odds))  # 0.692, below 0.7
-    assert found.reply.probabilities == pytest.approx({"esophagitis": 8 / 14, "esophageal_varices": 6 / 14})
-    assert found.label_set == ("esophagitis", "esophageal_varices")
-    assert found.is_withheld
-    assert [one.term for one in found.fallback] == ["esophageal_diseases"]
-    assert found.reply.text == "esophagitis"
+    assert found.confidence == pytest.approx(odds / (1 + odds))  # 0.692, below 0.7
+    assert found.probabilities == pytest.approx({"esophagitis": 8 / 14, "esophageal_varices": 6 / 14})
+    assert found.belief.label_set == ("esophagitis", "esophageal_varices")
+    assert found.belief.is_withheld
+    assert [one.term for one in found.belief.fallback] == ["esophageal_diseases"]
+    assert found.text == "esophagitis"
 
 
 def test_a_failed_check_divides_the_odds_and_another_subject_has_its_own_threshold():
@@ -84,11 +85,11 @@ def test_a_failed_check_divides_the_odds_and_another_subject_has_its_own_thresho
 
     found = believed(calibration({Task.REG: REG}), REGION, reply, TAXONOMY, checks)
 
-    assert found.reply.confidence == pytest.approx(0.8)  # odds 4, squared, and divided by 4
-    assert found.checks == checks
-    assert not found.is_withheld
+    assert found.confidence == pytest.approx(0.8)  # odds 4, squared, and divided by 4
+    assert found.belief.checks == checks
+    assert not found.belief.is_withheld
     polyp = believed(calibration({Task.REG: REG}), REGION, Reply("polyp", 0.6, 1.0, "end"), TAXONOMY)
-    assert (polyp.reply.confidence, polyp.is_withheld) == (pytest.approx(0.6), False)
+    assert (polyp.confidence, polyp.belief.is_withheld) == (pytest.approx(0.6), False)
 
 
 def test_boxes_carry_calibrated_overlap_and_presence():
@@ -97,9 +98,9 @@ def test_boxes_carry_calibrated_overlap_and_presence():
 
     found = believed(calibration({Task.REC: known}), question("Where is the polyp?", Task.REC), reply, TAXONOMY)
 
-    assert found.reply.expected_iou == (pytest.approx(0.5),)
-    assert found.reply.presence == pytest.approx(0.8)
-    assert found.label_set is None
+    assert found.expected_iou == (pytest.approx(0.5),)
+    assert found.presence == pytest.approx(0.8)
+    assert found.belief.label_set is None
 
 
 def test_what_was_not_fitted_is_left_as_it_is():
@@ -107,7 +108,7 @@ def test_what_was_not_fitted_is_left_as_it_is():
 
     found = believed(calibration({Task.REG: REG}), question("Describe it.", Task.CAP), reply, TAXONOMY)
 
-    assert (found.reply, found.is_withheld, found.is_assured) == (reply, False, None)
+    assert found == replace(reply, belief=Belief())
 
 
 def test_an_answer_is_about_what_was_asked_for_or_named():

@@ -56,7 +56,14 @@ def test_a_question_about_an_image_is_answered_with_counts_and_confidence(client
         "completion_tokens": 4,
         "total_tokens": 23,
     }
-    assert reply.model_extra["gastrovl"] == {"confidence": 0.25, "calibrated": False, "boxes": [], "notice": NOTICE}
+    assert reply.model_extra["gastrovl"] == {
+        "confidence": 0.25,
+        "calibrated": False,
+        "belief": None,
+        "scope": None,
+        "boxes": [],
+        "notice": NOTICE,
+    }
 
 
 def test_a_dialogue_goes_on_with_our_own_message_sent_back(client):

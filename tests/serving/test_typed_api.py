@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import base64
+import json
+from dataclasses import replace
 
 import pytest
 
+from gastrovl.inference.abstention import Fallback
 from gastrovl.inference.description import NOTICE
+from gastrovl.inference.verdicts import Belief, Check, ScopeAnswer
 
-from .conftest import Echo, data_url, listening, picture, png, seen
+from .conftest import Echo, data_url, listening, messages, picture, png, seen
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 IMAGE = picture()
@@ -162,3 +166,63 @@ def test_an_image_in_a_form_never_lies_in_a_file(client, monkeypatch):
     answer = client.post("/v1/classify", files={"image": ("x.png", png(large))})
 
     assert answer.json()["image"] == {"width_px": 900, "height_px": 600}
+
+
+BELIEF = Belief(
+    is_calibrated=True,
+    label_set=("polyp_unspecified", "z_line"),
+    level=0.9,
+    is_withheld=True,
+    fallback=(Fallback(term="pathological_findings", probability=0.95),),
+    risk=0.1,
+    is_assured=False,
+    checks=(Check("caption", passed=False, detail="the caption names no finding"),),
+    scope=ScopeAnswer("unlike", "unlike any frame that the model learnt from", 1.5),
+)
+
+
+class Believing(Echo):
+    """An echo that knows what to believe of it."""
+
+    def answer(self, questions, max_new_tokens):
+        return [replace(one, belief=BELIEF) for one in super().answer(questions, max_new_tokens)]
+
+
+@pytest.fixture(scope="module")
+def believing():
+    with listening([Believing()]) as site:
+        yield site.client
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_to_believe_of_an_answer_comes_over_the_wire(believing, name):
+    answer = post(believing, name, **CASES[name]).json()
+
+    assert answer["scope"] == {"verdict": "unlike", "reason": "unlike any frame that the model learnt from"}
+    assert answer["calibrated"] is True
+    if name == "describe":
+        assert answer["belief"] is None
+        return
+    assert answer["belief"] == {
+        "withheld": True,
+        "fallback": [{"id": "pathological_findings", "name": "pathological findings", "probability": 0.95}],
+        "risk": 0.1,
+        "risk_is_shown": False,
+        "label_set": [{"id": "polyp_unspecified", "name": "polyp"}, {"id": "z_line", "name": "z-line"}],
+        "level": 0.9,
+        "checks": [{"name": "caption", "passed": False, "detail": "the caption names no finding"}],
+    }
+
+
+def test_a_chat_says_what_to_believe_and_a_client_may_ask_for_it_in_its_schema(believing):
+    said = {"type": "object", "properties": {"belief": {}, "scope": {}, "text": {"type": "string"}}}
+    form = {"type": "json_schema", "json_schema": {"name": "classify", "schema": said}}
+    body = {"model": "echo", "messages": messages(IMAGE), "response_format": form}
+
+    answer = believing.post("/v1/chat/completions", json=body).json()
+
+    content = json.loads(answer["choices"][0]["message"]["content"])
+    assert content["belief"] == answer["gastrovl"]["belief"]
+    assert content["belief"]["withheld"]
+    assert answer["gastrovl"]["scope"]["verdict"] == "unlike"
+    assert answer["gastrovl"]["calibrated"]

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gastrovl.cli.manner import CHECKS, RAW
 from gastrovl.core.errors import ConfigError, ImageError
 from gastrovl.core.types import Task
+from gastrovl.inference.looking import Manner
 
 if TYPE_CHECKING:
     from gastrovl.inference.session import Wish
@@ -44,9 +46,12 @@ def ask(
     draw: Annotated[
         Path | None, typer.Option(help="Write the image with all boxes to this PNG; of several images, to this folder.")
     ] = None,
+    raw: Annotated[bool, typer.Option("--raw", help=RAW)] = False,
+    checks: Annotated[bool, typer.Option("--checks", help=CHECKS)] = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; the best there is when left out.")] = None,
 ) -> None:
-    """Print what the model answers, with its confidence; boxes of free answers are per mille of width and height."""
+    """Print what the model answers and what to believe of it; boxes of free answers are per mille of the image."""
+    manner = Manner(is_raw=raw, makes_checks=checks)
     wishes = _wishes(classify, locate or [], name or [], describe)
     images, question = _split(given, has_wishes=bool(wishes))
     if question is not None:
@@ -57,11 +62,11 @@ def ask(
         raise ConfigError(f"--task {task.value} says how a QUESTION is answered, and there is none; give one")
     from gastrovl.cli.answers import print_answers
     from gastrovl.core.images import open_image
-    from gastrovl.inference.predictor import Predictor
+    from gastrovl.inference.loading import load_predictor
     from gastrovl.inference.session import answers
 
     pictures = [open_image(image) for image in images]  # all are readable, before a model is loaded
-    predictor = Predictor.load(checkpoint, device)
+    predictor = load_predictor(checkpoint, device, manner)
     if draw is not None and len(images) > 1:
         draw.mkdir(parents=True, exist_ok=True)
     for image, picture in zip(images, pictures, strict=True):

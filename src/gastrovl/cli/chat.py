@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from gastrovl.cli.manner import CHECKS, RAW
 from gastrovl.core.errors import ConfigError, GastroVLError
+from gastrovl.inference.looking import Manner
 
 if TYPE_CHECKING:
     from gastrovl.inference.predictor import Predictor
@@ -36,17 +38,20 @@ def chat(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder written by `gastrovl train`.")],
     image: Annotated[Path | None, typer.Argument(help="The first image; /image PATH shows another one.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write the session to this JSON after every answer.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help=RAW)] = False,
+    checks: Annotated[bool, typer.Option("--checks", help=CHECKS)] = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; the best there is when left out.")] = None,
 ) -> None:
     """Talk about images; /help lists the commands, and the end of input or /quit ends it."""
     from gastrovl.inference.description import NOTICE
-    from gastrovl.inference.predictor import Predictor
+    from gastrovl.inference.loading import load_predictor
     from gastrovl.inference.session import Session
 
+    manner = Manner(is_raw=raw, makes_checks=checks)
     with suppress(ImportError):  # arrow keys and earlier lines, where the platform has them
         import readline  # noqa: F401
     console = Console(highlight=False)
-    predictor = Predictor.load(checkpoint, device)
+    predictor = load_predictor(checkpoint, device, manner)
     talk = _Talk(console, predictor, Session(predictor, predictor.card.name))
     console.print(f"{predictor.card.name}. {NOTICE}\n/help lists the commands.", markup=False)
     if image is not None:
@@ -102,11 +107,14 @@ class _Talk:
         self._commands[name](rest.strip())
 
     def show(self, path: str) -> None:
+        from gastrovl.cli.answers import scope_line
         from gastrovl.core.images import open_image
 
         place = Path(" ".join(shlex.split(path)) if path else "")
         self.session.show(open_image(place), place.name)
         self.console.print(f"{place.name}: {self.session.image.width} x {self.session.image.height} px", style="dim")
+        if line := scope_line(self.predictor.judge(self.session.image)):
+            self.console.print(line, style="yellow", markup=False)
 
     def _ask(self, kind: str, words: str = "") -> None:
         from gastrovl.inference.session import Kind, Wish, parse_box

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from gastrovl.cli.manner import CHECKS, RAW
 from gastrovl.cli.progress import progress_bar
 from gastrovl.core.errors import ConfigError
 from gastrovl.inference.looking import Looking, Manner
@@ -46,12 +47,8 @@ def predict(
             "alone), 2 or 4, as many passes of the tower."
         ),
     ] = 1,
-    raw: Annotated[
-        bool, typer.Option("--raw", help="Confidences as a checkpoint gives them, also if it is calibrated.")
-    ] = False,
-    checks: Annotated[
-        bool, typer.Option("--checks", help="Let a calibrated checkpoint check its answers by further questions.")
-    ] = False,
+    raw: Annotated[bool, typer.Option("--raw", help=RAW)] = False,
+    checks: Annotated[bool, typer.Option("--checks", help=CHECKS)] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Ask again what got no usable reply; keep all else of OUTPUT.")
     ] = False,
@@ -74,8 +71,6 @@ def predict(
     if people:
         _people(given[0], from_csv, output, is_replaced=overwrite)
     else:
-        if raw and checks:
-            raise ConfigError("--raw leaves confidences as they are, and --checks changes them; give one of the two")
         manner = Manner(head, Looking(zoom, views), is_raw=raw, makes_checks=checks)
         _model(given[0], given[1], output, batch_size, device, retry_failed, overwrite, manner)
 

@@ -71,16 +71,21 @@ def label_answer(reply: Reply, taxonomy: Taxonomy) -> LabelAnswer:
     terms = said.terms if isinstance(said, answers.LabelAnswer) else ()
     chances = reply.probabilities or {}
     ordered = sorted(terms, key=lambda term: -chances.get(term, 0.0))
-    return LabelAnswer(reply.text, tuple(ordered), chances, reply.confidence)
+    return LabelAnswer(reply.text, tuple(ordered), chances, reply.confidence, _is_calibrated(reply), reply.belief)
 
 
 def box_answer(reply: Reply, taxonomy: Taxonomy) -> BoxAnswer:
     """A reply to REC."""
     said = answers.parse_answer(Task.REC, reply.text, taxonomy)
     boxes = said.boxes if isinstance(said, answers.BoxAnswer) else ()
-    return BoxAnswer(reply.text, boxes, reply.expected_iou, reply.presence, reply.confidence)
+    sure = reply.confidence, _is_calibrated(reply), reply.belief
+    return BoxAnswer(reply.text, boxes, reply.expected_iou, reply.presence, *sure)
 
 
 def text_answer(reply: Reply) -> TextAnswer:
     """A reply in free words."""
-    return TextAnswer(reply.text, reply.confidence, reply.stop_reason)
+    return TextAnswer(reply.text, reply.confidence, reply.stop_reason, _is_calibrated(reply), reply.belief)
+
+
+def _is_calibrated(reply: Reply) -> bool:
+    return reply.belief is not None and reply.belief.is_calibrated

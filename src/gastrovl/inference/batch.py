@@ -235,7 +235,7 @@ def answer_batch(
     tasks = {one.task for one in batch}
     replies = predictor.answer(questions, MAX_NEW_TOKENS[tasks.pop()] if len(tasks) == 1 else None)
     if believer:
-        replies = [one.reply for one in believer(predictor.answer, questions, replies)]
+        replies = believer(predictor.answer, questions, replies)
     for conversation, reply in zip(batch, replies, strict=True):
         yield Prediction(
             conversation_id=conversation.id,

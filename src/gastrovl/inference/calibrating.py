@@ -26,11 +26,12 @@ from gastrovl.inference.calibration import (
     weights_hash,
     write_calibration,
 )
-from gastrovl.inference.checks import Check, check_replies
+from gastrovl.inference.checks import check_replies
 from gastrovl.inference.fitting import FITTED_TASKS, Case, fit_task
 from gastrovl.inference.predictor import Predictor
 from gastrovl.inference.question import Question, Reply
 from gastrovl.inference.runrecord import read_run
+from gastrovl.inference.verdicts import Check
 
 Judge = Callable[[Path, Path], Mapping[str, tuple[bool, list[float]]]]
 Progress = Callable[[str, int, int], None]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import Field
@@ -21,12 +21,13 @@ from gastrovl.core.errors import CheckpointError
 from gastrovl.core.files import sha256_file, write_text
 from gastrovl.core.types import Task
 from gastrovl.inference.abstention import Abstention, Fallback, wider_term
-from gastrovl.inference.checks import Check, term_asked
+from gastrovl.inference.checks import term_asked
 from gastrovl.inference.conformal import LabelSets
 from gastrovl.inference.question import Question, Reply
 from gastrovl.inference.scaling import FittedScaling, FittedTemperature
 from gastrovl.inference.scope import FILE as SCOPE_FILE
 from gastrovl.inference.scope import ScopeLimits
+from gastrovl.inference.verdicts import Belief, Check
 
 FILE = "calibration.json"
 SCHEMA = "gastrovl/calibration/1"
@@ -112,32 +113,10 @@ class Calibration(Config):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class Believed:
-    """A reply with what one may believe of it.
-
-    Attributes:
-        reply: With calibrated numbers; its text is the model's own.
-        label_set: Ids of the labels that may be true at the level of the calibration, likeliest first; None for boxes
-            and free text.
-        is_withheld: Whether the answer is too unsure to be given at the stated risk.
-        fallback: Of a withheld label answer, what is sure enough: the labels themselves or wider terms.
-        is_assured: Whether the groups were enough to show the risk; None where nothing was fitted for the task.
-        checks: Which other answers of the model agree.
-    """
-
-    reply: Reply
-    label_set: tuple[str, ...] | None = None
-    is_withheld: bool = False
-    fallback: tuple[Fallback, ...] = ()
-    is_assured: bool | None = None
-    checks: tuple[Check, ...] = ()
-
-
 def believed(
     calibration: Calibration, question: Question, reply: Reply, taxonomy: Taxonomy, checks: Sequence[Check] = ()
-) -> Believed:
-    """The reply to a question, calibrated; unchanged where nothing was fitted for its task.
+) -> Reply:
+    """The reply to a question, calibrated, with its `belief`; unchanged where nothing was fitted for its task.
 
     Args:
         question: What was asked; its image is not looked at.
@@ -147,7 +126,7 @@ def believed(
     task = question.task
     known = calibration.tasks.get(task) if task is not None else None
     if known is None or task is None:
-        return Believed(reply, checks=tuple(checks))
+        return replace(reply, belief=Belief(checks=tuple(checks)))
     way = known.ways(subject_of(task, question.turns[-1][1], reply.text, taxonomy)).way(has_checks=bool(checks))
     confidence = way.scaling(reply.confidence, [one.name for one in checks if not one.passed])
     probabilities = _calibrated(known, reply.probabilities)
@@ -160,14 +139,18 @@ def believed(
         expected_iou=tuple(known.box_iou(one) for one in expected) if known.box_iou and expected else expected,
     )
     is_withheld = way.abstention.withholds(confidence)
-    return Believed(
-        reply=calibrated,
-        label_set=known.sets(probabilities) if known.sets and probabilities else None,
+    sets = known.sets if probabilities else None
+    belief = Belief(
+        is_calibrated=True,
+        label_set=sets(probabilities) if sets and probabilities else None,
+        level=sets.level if sets else None,
         is_withheld=is_withheld,
         fallback=_fallback(task, calibrated, 1 - calibration.risk, taxonomy) if is_withheld else (),
+        risk=way.abstention.risk,
         is_assured=way.abstention.is_assured,
         checks=tuple(checks),
     )
+    return replace(calibrated, belief=belief)
 
 
 def subject_of(task: Task, asked: str, said: str, taxonomy: Taxonomy) -> str | None:
@@ -225,7 +208,7 @@ def read_calibration(folder: Path) -> Calibration | None:
     if calibration.weights != weights_hash(folder):
         raise CheckpointError(
             f"{path}: was fitted on other weights than those beside it (trained on, merged or quantised since?); run "
-            "`gastrovl calibrate` again, delete the file, or ask for raw confidences (`gastrovl predict --raw`)"
+            "`gastrovl calibrate` again, delete the file, or ask for raw confidences (--raw)"
         )
     return calibration
 

@@ -7,7 +7,6 @@ that `follow_ups` asks; how much a disagreement lowers the confidence is fitted 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from gastrovl.clinical.answers import BoxAnswer, LabelAnswer, ParseFailure, parse_answer
 from gastrovl.clinical.implication import is_view
@@ -17,6 +16,7 @@ from gastrovl.core import boxtext
 from gastrovl.core.geometry import iou
 from gastrovl.core.types import Box, Status, Task
 from gastrovl.inference.question import Question, Reply
+from gastrovl.inference.verdicts import Check
 
 SINGLE, NAMED, IN_FRAME, FOUND_AGAIN, CAPTION = "single", "named", "in_frame", "found_again", "caption"
 OVERLAP = 0.5  # IoU from which a region counts as found again
@@ -24,23 +24,6 @@ _LABELS = "Name the anatomical site and every finding in this frame."
 _CAPTION = "Describe the image."
 _CAPTION_TOKENS = 96
 _Asks = Callable[[Sequence[Question], int], list[Reply]]
-
-
-@dataclass(frozen=True)
-class Check:
-    """One comparison of an answer with another of the same model.
-
-    Attributes:
-        name: "single": one place is given, not several, each of which has to be right. "named": every box is named as
-            what was looked for. "in_frame": the labels of the whole frame hold the term, or lack what is said to be
-            absent. "found_again": the name of a region is located where the region is. "caption": a caption names the
-            same findings.
-        detail: What was found, for a person.
-    """
-
-    name: str
-    passed: bool
-    detail: str
 
 
 def term_asked(text: str, taxonomy: Taxonomy) -> str | None:
@@ -115,7 +98,11 @@ def _key(question: Question) -> tuple[object, ...]:
 
 
 def _single(boxes: Sequence[Box]) -> tuple[Check, ...]:
-    return (Check(SINGLE, len(boxes) < 2, f"{len(boxes)} places"),) if boxes else ()
+    if not boxes:
+        return ()
+    count = len(boxes)
+    said = "one place is given" if count == 1 else f"{count} places are given, and each has to be right"
+    return (Check(SINGLE, count == 1, said),)
 
 
 def _of_boxes(
@@ -128,7 +115,7 @@ def _of_boxes(
     found = [_in_frame(term, frame, taxonomy, is_said=bool(boxes))]
     if named:
         same = all(_is_among(term, one, Task.REG, taxonomy) for one in named)
-        found.append(Check(NAMED, same, f"named {', '.join(repr(one.text) for one in named)}"))
+        found.append(Check(NAMED, same, f"named {', '.join(dict.fromkeys(repr(one.text) for one in named))}"))
     return tuple(found)
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gastrovl.core.config import load_config
 from gastrovl.core.errors import CheckpointError
 from gastrovl.inference.batch import Answerer, Ours
 from gastrovl.inference.description import ModelDescription, label_names, plain_description
 from gastrovl.inference.looking import Manner
+
+if TYPE_CHECKING:
+    from gastrovl.inference.predictor import Predictor
 
 CARD = "gastrovl.json"  # of a checkpoint of ours, see model.checkpoint; named here so that a server needs no PyTorch
 
@@ -44,6 +48,25 @@ def load_answerer(
     raise CheckpointError(
         f"{model}: is no model; expected a checkpoint folder that `gastrovl train` wrote, the folder of a Hugging Face "
         "model (config.json, *.safetensors), or a YAML that describes one (`configs/evaluate/models/` holds examples)"
+    )
+
+
+def load_predictor(folder: Path, device: str | None = None, manner: Manner | None = None) -> Predictor:
+    """A checkpoint folder to what answers people: calibrated and checked as far as the folder and `manner` have it.
+
+    Raises:
+        CheckpointError, ConfigError: As `Predictor.load`.
+    """
+    from gastrovl.inference.predictor import Predictor
+
+    manner = manner or Manner()
+    return Predictor.load(
+        folder,
+        device,
+        uses_head=manner.uses_head,
+        looking=manner.looking,
+        believes=not manner.is_raw,
+        makes_checks=manner.makes_checks,
     )
 
 

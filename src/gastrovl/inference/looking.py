@@ -61,9 +61,16 @@ class Manner:
         looking: How closely that head looks.
         is_raw: Leave confidences as they are, also where the checkpoint has a calibration.
         makes_checks: Ask a calibrated checkpoint the other way round, too, and let disagreement lower confidences.
+
+    Raises:
+        ConfigError: Raw confidences and checks, which change them.
     """
 
     uses_head: bool = True
     looking: Looking = Looking()
     is_raw: bool = False
     makes_checks: bool = False
+
+    def __post_init__(self) -> None:
+        if self.is_raw and self.makes_checks:
+            raise ConfigError("--raw leaves confidences as they are, and --checks changes them; give one of the two")

@@ -18,6 +18,7 @@ from gastrovl.core.errors import ConfigError
 from gastrovl.core.images import open_image
 from gastrovl.core.types import Box, Task
 from gastrovl.inference import asking
+from gastrovl.inference.believing import Trust, load_trust
 from gastrovl.inference.description import MAX_NEW_TOKENS
 from gastrovl.inference.generated import generated, inputs_of
 from gastrovl.inference.headanswers import HeadAnswers
@@ -26,7 +27,9 @@ from gastrovl.inference.looking import Looking
 from gastrovl.inference.precision import Precision, load_in
 from gastrovl.inference.prefix import SharedImages
 from gastrovl.inference.question import Question, Reply
+from gastrovl.inference.scope import Floats, summary_of, tower_summary
 from gastrovl.inference.typed import BoxAnswer, LabelAnswer, TextAnswer
+from gastrovl.inference.verdicts import ScopeAnswer
 from gastrovl.inference.words import Words, shares_prefixes
 from gastrovl.model.checkpoint import CheckpointCard
 from gastrovl.model.gastrovl import GastroVLForConditionalGeneration
@@ -40,7 +43,7 @@ class Predictor:
 
     The words choose the task. A question that names its task also has its reply held to that task's form, and is
     answered by the perception head where the checkpoint has one that has learnt it. Without `uses_head` the language
-    model writes every answer.
+    model writes every answer. With `trust` replies are calibrated and carry their `belief`; else they are raw.
     """
 
     def __init__(
@@ -51,8 +54,10 @@ class Predictor:
         *,
         uses_head: bool = True,
         looking: Looking | None = None,
+        trust: Trust | None = None,
     ) -> None:
         self.model, self.processor, self.card, self.uses_head = model, processor, card, uses_head
+        self.trust = trust
         self.looking = looking or Looking()
         if self.looking.settings:
             self.looking.need_head(card.name, has_head=uses_head and model.perception is not None)
@@ -97,16 +102,26 @@ class Predictor:
         uses_head: bool = True,
         looking: Looking | None = None,
         dtype: Precision | None = None,
+        believes: bool = False,
+        makes_checks: bool = False,
     ) -> Predictor:
         """Read a checkpoint folder; `device` defaults to a GPU when there is one, `dtype` to what suits it.
 
+        Args:
+            believes: Calibrate replies and judge pictures, as far as the folder has what `gastrovl calibrate` fitted.
+            makes_checks: Ask the other way round, too: one to three questions more for each of CLS, REC and REG.
+
         Raises:
-            CheckpointError: The folder is incomplete or of another version.
-            ConfigError: There is no such device or dtype here, or no perception head that could look again.
+            CheckpointError: The folder is incomplete or of another version, or its calibration is of other weights.
+            ConfigError: There is no such device or dtype here, no perception head that could look again, or no
+                calibration that could use checks.
             MissingExtraError: `int8`, and bitsandbytes is not installed.
         """
         model, processor, card = load_in(folder, pick_device(device), dtype)
-        return cls(model, processor, card, uses_head=uses_head, looking=looking)
+        found = cls(model, processor, card, uses_head=uses_head, looking=looking)
+        if believes or makes_checks:
+            found.trust = load_trust(Path(folder), lambda: found.fingerprint, makes_checks=makes_checks)
+        return found
 
     def ask(self, image: Path, text: str, max_new_tokens: int = 160, task: Task | None = None) -> Reply:
         """One question about one image file.
@@ -170,6 +185,28 @@ class Predictor:
             max_new_tokens: Of each reply in words; what its task needs when left out.
         """
         started = time.perf_counter()
+        replies = self._answered(questions, max_new_tokens)
+        if self.trust:
+            replies = self.trust(self._answered, self._summaries, questions, replies)
+        seconds = (time.perf_counter() - started) / max(len(questions), 1)
+        return [replace(reply, seconds=seconds) for reply in replies]
+
+    def judge(self, image: Image.Image) -> ScopeAnswer | None:
+        """Whether a picture is one the model is for; None where nothing speaks against it and nothing is fitted."""
+        return self.trust.judge([image], self._summaries)[0] if self.trust else None
+
+    @torch.inference_mode()
+    def _summaries(self, images: Sequence[Image.Image]) -> Floats:
+        """As `scope.tower_summary`; what the tower has said already is not asked again."""
+        if self.words is None:
+            return tower_summary(self.model, self.processor, images)
+        shared = self.words.shared
+        found = summary_of(shared.features(shared.keys(images)))
+        shared.forget()
+        return found
+
+    def _answered(self, questions: Sequence[Question], max_new_tokens: int | None) -> list[Reply]:
+        """Raw replies."""
         head = self._head
         ways = {place: one.task if head and head.answers(one) else None for place, one in enumerate(questions)}
         replies: dict[int, Reply] = {}
@@ -183,8 +220,7 @@ class Predictor:
             replies.update(zip(places, found, strict=True))
         if self.words:
             self.words.shared.forget()
-        seconds = (time.perf_counter() - started) / max(len(questions), 1)
-        return [replace(replies[place], seconds=seconds) for place in range(len(questions))]
+        return [replies[place] for place in range(len(questions))]
 
     @torch.inference_mode()
     def stream(self, question: Question, max_new_tokens: int | None = None) -> Generator[str, None, Reply]:
@@ -199,9 +235,10 @@ class Predictor:
             yield reply.text
             return reply
         try:
-            return (yield from words.stream(question, _limit(question, max_new_tokens)))
+            reply = yield from words.stream(question, _limit(question, max_new_tokens))
         finally:  # also where nobody listens any more
             words.shared.forget()
+        return self.trust(self._answered, self._summaries, [question], [reply])[0] if self.trust else reply
 
     def forget(self) -> None:
         """Know nothing of any image any more; to be called when weights have changed."""

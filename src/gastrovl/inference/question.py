@@ -11,6 +11,7 @@ from PIL import Image
 from gastrovl.core import boxtext
 from gastrovl.core.errors import ModelInputError
 from gastrovl.core.types import Box, Task
+from gastrovl.inference.verdicts import Belief
 
 HELD_TASKS = (Task.CLS, Task.REC, Task.REG)  # replies to these have a form of their own
 
@@ -56,14 +57,15 @@ class Reply:
     """What the model said.
 
     Attributes:
-        confidence: In [0, 1], not calibrated. Of words: the geometric mean of the tokens' probabilities. Of the
-            perception head: presence times expected IoU (REC), the probability of exactly these labels if they were
-            independent (CLS), the probability of the name (REG).
+        confidence: In [0, 1], calibrated only where `belief` says so. Raw, of words: the geometric mean of the tokens'
+            probabilities. Of the perception head: presence times expected IoU (REC), the probability of exactly these
+            labels if they were independent (CLS), the probability of the name (REG).
         probabilities: Of terms, by their ids, where the perception head gives them or the question asked for them.
         seconds: The batch's wall-clock time divided by its size.
         stop_reason: `end` when the model finished, `length` when it was cut at the token limit.
         presence, expected_iou: Of REC by the perception head: that it is there at all, and the IoU expected of each
             box in the order of the text.
+        belief: What one may believe of it; None where nobody asked.
     """
 
     text: str
@@ -73,3 +75,4 @@ class Reply:
     probabilities: dict[str, float] | None = None
     presence: float | None = None
     expected_iou: tuple[float, ...] | None = None
+    belief: Belief | None = None

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ from gastrovl.core.errors import CheckpointError, ModelInputError
 from gastrovl.core.files import atomic_path
 from gastrovl.core.sharpness import sharpness
 from gastrovl.inference.conformal import hierarchical_quantile
+from gastrovl.inference.verdicts import ScopeAnswer
 from gastrovl.model.gastrovl import GastroVLForConditionalGeneration
 from gastrovl.model.processor import GastroVLProcessor
 
@@ -39,25 +39,6 @@ _LIT = 0.02  # share of pixels that are not black, below which nothing is to be 
 LEAST_FRAMES = 8
 
 Floats = NDArray[np.float32]
-Verdict = Literal["in_scope", "unreadable", "unlike", "outside"]
-
-
-@dataclass(frozen=True)
-class ScopeAnswer:
-    """What is said of one picture.
-
-    Attributes:
-        verdict: "unreadable" by its pixels, "unlike" anything the model learnt from, "outside" of what it is for, or
-            "in_scope".
-        reason: For a person.
-        strangeness: Distance over the greatest that counts as like the training data; None where it is not fitted.
-        outsideness: The discriminant less its threshold; None without examples of what is outside.
-    """
-
-    verdict: Verdict
-    reason: str
-    strangeness: float | None = None
-    outsideness: float | None = None
 
 
 class ScopeLimits(Config):
@@ -118,7 +99,7 @@ class Scope:
         if strange > 1:
             return ScopeAnswer("unlike", "unlike any frame that the model learnt from", strange, outside)
         if outside is not None and outside > 0:
-            return ScopeAnswer("outside", "more like what the model is not for", strange, outside)
+            return ScopeAnswer("outside", "more like pictures that the model is not for", strange, outside)
         return ScopeAnswer("in_scope", "", strange, outside)
 
     def _standard(self, features: Floats) -> Floats:
@@ -152,8 +133,13 @@ def tower_summary(
     if not isinstance(model, GastroVLForConditionalGeneration):
         raise ModelInputError("this model has no vision tower of ours, so that its scope cannot be fitted")
     squares = np.stack([processor.square(image) for image in images])
-    features = model.model.tower_features(processor.pixels(squares).to(model.device)).float()
-    found: Floats = torch.cat([features.mean(dim=1), features.std(dim=1)], dim=1).cpu().numpy()
+    return summary_of(model.model.tower_features(processor.pixels(squares).to(model.device, model.dtype)))
+
+
+def summary_of(features: torch.Tensor) -> Floats:
+    """Mean and spread over the cells of what a tower said, (images, cells, width) to (images, 2 * width)."""
+    wide = features.float()
+    found: Floats = torch.cat([wide.mean(dim=1), wide.std(dim=1)], dim=1).cpu().numpy()
     return found
 
 

@@ -25,6 +25,7 @@ from gastrovl.inference.description import MAX_NEW_TOKENS, NOTICE
 from gastrovl.inference.drawing import Mark
 from gastrovl.inference.question import Question, Reply
 from gastrovl.inference.typed import BoxAnswer, LabelAnswer, TextAnswer
+from gastrovl.inference.verdicts import Belief
 
 SCHEMA: Literal["gastrovl/session/1"] = "gastrovl/session/1"
 Answer = LabelAnswer | BoxAnswer | TextAnswer
@@ -127,6 +128,7 @@ class Exchange(Config):
 
     Attributes:
         confidence: In [0, 1]; None where the answer came piece by piece.
+        belief: What one may believe of it, and the scope of the picture; None where nobody asked.
         rating: What a person made of the answer; None where nobody rated it.
         correction: What a person says would have been right.
     """
@@ -145,6 +147,7 @@ class Exchange(Config):
     presence: float | None = None
     confidence: float | None
     calibrated: bool = False
+    belief: Belief | None = None
     stop_reason: str = "end"
     seconds: float
     rating: Literal["right", "partly", "wrong"] | None = None
@@ -159,11 +162,12 @@ class Exchange(Config):
     def answer(self) -> Answer:
         """The answer in its type."""
         sure = float("nan") if self.confidence is None else self.confidence
+        trust = sure, self.calibrated, self.belief
         if self.kind in (Kind.CLASSIFY, Kind.NAME):
-            return LabelAnswer(self.text, self.terms, self.probabilities, sure, self.calibrated)
+            return LabelAnswer(self.text, self.terms, self.probabilities, *trust)
         if self.kind is Kind.LOCATE:
-            return BoxAnswer(self.text, self.boxes, self.expected_iou, self.presence, sure, self.calibrated)
-        return TextAnswer(self.text, sure, self.stop_reason, self.calibrated)
+            return BoxAnswer(self.text, self.boxes, self.expected_iou, self.presence, *trust)
+        return TextAnswer(self.text, sure, self.stop_reason, self.calibrated, self.belief)
 
 
 def marks_of(said: Iterable[tuple[Wish, Answer]]) -> list[Mark]:
@@ -171,9 +175,12 @@ def marks_of(said: Iterable[tuple[Wish, Answer]]) -> list[Mark]:
     marks: list[Mark] = []
     for colour, (wish, answer) in enumerate(said):
         if wish.box is not None:
-            marks.append(Mark(wish.box, answer.text, colour))
+            is_unsure = answer.belief is not None and answer.belief.is_withheld
+            marks.append(Mark(wish.box, f"{answer.text} (withheld)" if is_unsure else answer.text, colour))
         elif isinstance(answer, BoxAnswer):
-            marks += [Mark(box, wish.words if wish.is_typed else "", colour) for box in answer.boxes]
+            is_withheld = answer.belief is not None and answer.belief.is_withheld
+            name = wish.words if wish.is_typed else ""
+            marks += [Mark(box, f"{name} (withheld)".strip() if is_withheld else name, colour) for box in answer.boxes]
         else:
             found = [match.group(0) for match in boxtext.BOX_PATTERN.finditer(answer.text)]
             marks += [Mark(boxtext.decode_box(one), "", colour) for one in found if _is_box(one)]
@@ -246,15 +253,22 @@ class Session:
         """A free question whose answer comes piece by piece; it joins the session when it is whole.
 
         Args:
-            stream: Gives the pieces of the answer to a question, such as `Predictor.stream`.
+            stream: Gives the pieces of the answer to a question, such as `Predictor.stream`; one that then returns the
+                reply says what to believe of it.
         """
         wish = Wish(Kind.SAY, words)
         question = wish.question(self.image, self._turns)
         started, pieces = time.monotonic(), list[str]()
-        for piece in stream(question, MAX_NEW_TOKENS[Task.VQA]):
-            pieces.append(piece)
-            yield piece
-        self._kept(wish, question, Reply("".join(pieces), float("nan"), time.monotonic() - started, "end"))
+        said = stream(question, MAX_NEW_TOKENS[Task.VQA])
+        while True:
+            try:
+                pieces.append(next(said))
+            except StopIteration as end:
+                belief = end.value.belief if isinstance(end.value, Reply) else None
+                break
+            yield pieces[-1]
+        whole = Reply("".join(pieces), float("nan"), time.monotonic() - started, "end", belief=belief)
+        self._kept(wish, question, whole)
 
     def _kept(self, wish: Wish, question: Question, reply: Reply) -> Exchange:
         assert self._shown is not None
@@ -275,6 +289,7 @@ class Session:
             presence=answer.presence if isinstance(answer, BoxAnswer) else None,
             confidence=None if math.isnan(answer.confidence) else answer.confidence,
             calibrated=answer.calibrated,
+            belief=answer.belief,
             stop_reason=reply.stop_reason,
             seconds=reply.seconds,
         )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gastrovl.core.types import Box
+from gastrovl.inference.verdicts import Belief
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class LabelAnswer:
         probabilities: Of every known term, by id, each in [0, 1].
         confidence: In [0, 1].
         calibrated: Whether `confidence` and `probabilities` were fitted on held-out data.
+        belief: Label set, whether it is withheld, what is said instead, checks, scope; None where nobody asked.
     """
 
     text: str
@@ -25,6 +27,7 @@ class LabelAnswer:
     probabilities: Mapping[str, float]
     confidence: float
     calibrated: bool = False
+    belief: Belief | None = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class BoxAnswer:
         presence: Probability that it is there at all; None where the language model wrote the boxes.
         confidence: In [0, 1].
         calibrated: Whether `confidence` was fitted on held-out data.
+        belief: Whether it is withheld, checks, scope; None where nobody asked.
     """
 
     text: str
@@ -46,6 +50,7 @@ class BoxAnswer:
     presence: float | None
     confidence: float
     calibrated: bool = False
+    belief: Belief | None = None
 
 
 @dataclass(frozen=True)
@@ -55,10 +60,12 @@ class TextAnswer:
     Attributes:
         confidence: In [0, 1].
         stop_reason: `end` when the model finished, `length` when it was cut at the token limit.
-        calibrated: Whether `confidence` was fitted on held-out data.
+        calibrated: Whether `confidence` was fitted on held-out data; of free text nothing is.
+        belief: The scope of the picture; None where nobody asked.
     """
 
     text: str
     confidence: float
     stop_reason: str
     calibrated: bool = False
+    belief: Belief | None = None

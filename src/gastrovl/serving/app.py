@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse
 from gastrovl import __version__
 from gastrovl.core.errors import ConfigError
 from gastrovl.inference.description import NOTICE
+from gastrovl.inference.looking import Manner
 from gastrovl.serving import openapi
 from gastrovl.serving.checkpoints import ServedCheckpoint
 from gastrovl.serving.engine import Engine, Model
@@ -41,14 +42,17 @@ def make_engine(model: Model, settings: ServerSettings) -> Engine:
 
 
 def load_engines(
-    folders: Sequence[tuple[str | None, Path]], settings: ServerSettings, device: str | None = None
+    folders: Sequence[tuple[str | None, Path]],
+    settings: ServerSettings,
+    device: str | None = None,
+    manner: Manner | None = None,
 ) -> list[Engine]:
     """Read checkpoints; each is served under the name given, or its own.
 
     Raises:
         CheckpointError, ConfigError: A folder cannot be loaded, or two have one name.
     """
-    models = [ServedCheckpoint.load(folder, name, device) for name, folder in folders]
+    models = [ServedCheckpoint.load(folder, name, device, manner) for name, folder in folders]
     names = [model.name for model in models]
     if double := {name for name in names if names.count(name) > 1}:
         raise ConfigError(f"two checkpoints are called {double.pop()!r}; name them: --model NAME=FOLDER")

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gastrovl.core.errors import ModelInputError
+from gastrovl.inference.loading import load_predictor
+from gastrovl.inference.looking import Manner
 from gastrovl.inference.question import Question, Reply
 from gastrovl.serving.engine import Say
 
@@ -32,15 +34,15 @@ class ServedCheckpoint:
         self._context = int(predictor.model.config.get_text_config().max_position_embeddings)
 
     @classmethod
-    def load(cls, folder: Path, name: str | None = None, device: str | None = None) -> ServedCheckpoint:
-        """Read a checkpoint folder.
+    def load(
+        cls, folder: Path, name: str | None = None, device: str | None = None, manner: Manner | None = None
+    ) -> ServedCheckpoint:
+        """Read a checkpoint folder; replies are calibrated as far as it and `manner` have it.
 
         Raises:
             CheckpointError, ConfigError: As `Predictor.load`.
         """
-        from gastrovl.inference.predictor import Predictor
-
-        return cls(Predictor.load(folder, device), name)
+        return cls(load_predictor(folder, device, manner), name)
 
     def answer(self, questions: Sequence[Question], max_new_tokens: int) -> Sequence[Reply]:
         return self._predictor.answer(questions, max_new_tokens)

@@ -16,6 +16,7 @@ from gastrovl.core.types import Task
 from gastrovl.inference import asking
 from gastrovl.inference.question import HELD_TASKS, Question, Reply
 from gastrovl.serving import shapes
+from gastrovl.serving.beliefs import scope_given
 from gastrovl.serving.refusals import RefusedError
 from gastrovl.serving.schemas import (
     BoxesAnswer,
@@ -172,6 +173,7 @@ def _words(model: str, question: Question, reply: Reply) -> WordsAnswer:
         text=said.text,
         confidence=said.confidence,
         calibrated=said.calibrated,
+        scope=scope_given(said.belief),
         image=ImageSize(width_px=width, height_px=height),
         stop_reason=reply.stop_reason,
     )

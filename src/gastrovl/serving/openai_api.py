@@ -16,6 +16,7 @@ from gastrovl.core.boxtext import BOX_PATTERN, decode_box
 from gastrovl.core.errors import BoxTextError
 from gastrovl.inference.question import Question, Reply
 from gastrovl.serving import logs
+from gastrovl.serving.beliefs import belief_given, scope_given
 from gastrovl.serving.engine import Answered, Engine
 from gastrovl.serving.formats import Form, form_of
 from gastrovl.serving.gate import LOG
@@ -177,7 +178,13 @@ class _Writer:
         self.id, self.created = f"chatcmpl-{uuid.uuid4().hex}", logs.now()
 
     def about(self, reply: Reply) -> About:
-        return About(confidence=reply.confidence, calibrated=False, boxes=boxes_in(reply, self.question.original_wh))
+        return About(
+            confidence=reply.confidence,
+            calibrated=reply.belief is not None and reply.belief.is_calibrated,
+            belief=belief_given(reply.belief),
+            scope=scope_given(reply.belief),
+            boxes=boxes_in(reply, self.question.original_wh),
+        )
 
     def usage(self, reply: Reply) -> Usage:
         """Tokens of the prompt, the image among them, and of the reply's text."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Generator, Sequence
 from concurrent.futures import Future
 
 from gastrovl.inference.question import Question, Reply
@@ -42,8 +42,8 @@ class Queued:
             for one in waiting:
                 one.cancel()
 
-    def stream(self, question: Question, max_new_tokens: int) -> Iterator[str]:
-        """The pieces of a reply as they come; closing the iterator ends the work on it.
+    def stream(self, question: Question, max_new_tokens: int) -> Generator[str, None, Reply]:
+        """The pieces of a reply as they come, then the reply; closing the generator ends the work on it.
 
         Raises:
             RefusedError, GastroVLError: As `answer`, at the first step or later.
@@ -54,6 +54,7 @@ class Queued:
         try:
             while isinstance(piece := loop.run_until_complete(_next(pieces)), str):
                 yield piece
+            return piece.reply
         finally:
             loop.run_until_complete(pieces.aclose())  # type: ignore[attr-defined]  # it is an async generator
             loop.close()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from uvicorn import Server
 
+    from gastrovl.inference.looking import Manner
     from gastrovl.serving.settings import ServerSettings
 
 CONNECTIONS_BESIDE = 64  # open at once beside those that wait in a queue; more are told that the server is busy
@@ -77,6 +78,7 @@ def serve_checkpoints(
     folders: Sequence[tuple[str | None, Path]],
     settings: ServerSettings,
     device: str | None = None,
+    manner: Manner | None = None,
     *,
     say: Callable[[str], None] = print,
 ) -> None:
@@ -84,6 +86,7 @@ def serve_checkpoints(
 
     Args:
         folders: (name or None for its own, checkpoint folder).
+        manner: How far answers are calibrated and checked.
 
     Raises:
         CheckpointError, ConfigError: A checkpoint cannot be loaded, or the address not be listened on.
@@ -94,7 +97,7 @@ def serve_checkpoints(
     from gastrovl.serving.logs import write_to_stderr
 
     with bind(settings) as listening:
-        engines = load_engines(folders, settings, device)
+        engines = load_engines(folders, settings, device, manner)
         server = make_server(create_app(engines, settings), settings, len(engines))
         write_to_stderr()
         host, port = listening.getsockname()[:2]

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from gastrovl.core.types import Task
 from gastrovl.inference.description import NOTICE
+from gastrovl.inference.verdicts import Verdict
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Share = Annotated[float, WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1})]  # ours, checked where made
@@ -127,11 +128,49 @@ class PlacedBox(Given):
     expected_iou: Share | None = Field(default=None, description="Overlap with the truth that the model expects.")
 
 
+class SetLabel(Given):
+    id: str
+    name: str
+
+
+class SureLabel(SetLabel):
+    probability: Share
+
+
+class CheckMade(Given):
+    """A comparison with another answer of the same model; `passed`: they agree."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+class BeliefGiven(Given):
+    """What to believe of an answer, by what was fitted on validation data."""
+
+    withheld: bool = Field(description="Too unsure to be given at `risk`; `text` is the model's own all the same.")
+    fallback: list[SureLabel] = Field(description="Of withheld labels what is sure: they themselves, or wider terms.")
+    risk: Share | None = Field(description="Share of the answers given that may be wrong.")
+    risk_is_shown: bool | None = Field(description="Whether validation was enough to show that it is kept.")
+    label_set: list[SetLabel] | None = Field(description="Labels that may be true at `level`, likeliest first.")
+    level: Share | None
+    checks: list[CheckMade] = Field(description="Empty where the server makes none.")
+
+
+class ScopeGiven(Given):
+    """Whether the picture is one that the model is for; a hint, which in-scope pictures set off, too."""
+
+    verdict: Verdict
+    reason: str
+
+
 class About(Given):
     """Ours, beside a chat completion: how sure the reply is, the boxes in it, and what it is not."""
 
     confidence: Share
     calibrated: bool
+    belief: BeliefGiven | None = None
+    scope: ScopeGiven | None = None
     boxes: list[PlacedBox]
     notice: str = NOTICE
 
@@ -223,7 +262,8 @@ class ImageSize(Given):
 class TypedAnswer(Given):
     """What every typed answer has.
 
-    `confidence` is in [0, 1]; a probability of being right only where `calibrated` is true. A reply that cannot be read
+    `confidence` is in [0, 1]; a probability of being right only where `calibrated` is true, and then `belief` says
+    more. `scope` is null where nothing speaks against the picture and no scope was fitted. A reply that cannot be read
     as an answer of its task says so in `unreadable`, and gives nothing else.
     """
 
@@ -231,7 +271,9 @@ class TypedAnswer(Given):
     text: str
     confidence: Share
     calibrated: bool
+    belief: BeliefGiven | None = None
     image: ImageSize
+    scope: ScopeGiven | None = None
     unreadable: str | None = None
     notice: str = NOTICE
 

@@ -16,6 +16,7 @@ from gastrovl.core.types import Box
 from gastrovl.inference import asking
 from gastrovl.inference.question import Question
 from gastrovl.inference.typed import BoxAnswer, LabelAnswer
+from gastrovl.serving.beliefs import belief_given, scope_given
 from gastrovl.serving.engine import Answered, Engine
 from gastrovl.serving.forms import read_form
 from gastrovl.serving.intake import Intake, parse
@@ -83,6 +84,7 @@ def typed_routes(intake: Intake) -> APIRouter:
             text=said.text,
             confidence=said.confidence,
             calibrated=said.calibrated,
+            scope=scope_given(said.belief),
             image=_size(image),
             stop_reason=answered.reply.stop_reason,
         )
@@ -118,6 +120,8 @@ def labels_answer(model: str, image: Image.Image, said: LabelAnswer) -> LabelsAn
         text=said.text,
         confidence=said.confidence,
         calibrated=said.calibrated,
+        belief=belief_given(said.belief),
+        scope=scope_given(said.belief),
         image=_size(image),
         unreadable=None if said.terms else _UNREADABLE.format(what="label of the taxonomy"),
         labels=[Label(id=term, name=taxonomy[term].name, probability=chances.get(term)) for term in said.terms],
@@ -134,6 +138,8 @@ def boxes_answer(model: str, image: Image.Image, what: str, said: BoxAnswer) -> 
         text=said.text,
         confidence=said.confidence,
         calibrated=said.calibrated,
+        belief=belief_given(said.belief),
+        scope=scope_given(said.belief),
         image=_size(image),
         unreadable=None if is_read else _UNREADABLE.format(what="box"),
         what=what,

@@ -1,0 +1,10 @@
+"""The words of the options by which a command says how far answers are calibrated and checked."""
+
+from __future__ import annotations
+
+RAW = "Confidences as the checkpoint gives them, also if it is calibrated."
+CHECKS = (
+    "Let a calibrated checkpoint check its answers by asking itself the other way round: one to three further "
+    "questions for each answer of CLS, REC or REG (of CLS a caption in words, the dear one); answers about one "
+    "image share them."
+)
