@@ -200,7 +200,7 @@ def test_what_a_calibrated_model_withholds_doubts_and_checks_is_shown_and_kept(p
     add(page)
     page.click("#classify")
     shown = card(page, 1).inner_text()
-    kept = json.loads(saved(page, tmp_path).read_text())["exchanges"][0]
+    kept = read_session(saved(page, tmp_path)).exchanges[0].model_dump(mode="json")
 
     assert "Withheld: too unsure of “polyp”, but sure of polyp (90 %)." in shown
     assert "The image is perhaps out of scope (a colon)" in shown
@@ -208,7 +208,7 @@ def test_what_a_calibrated_model_withholds_doubts_and_checks_is_shown_and_kept(p
     assert "Label set at 90 %: gastric ulcer" in shown
     assert "✗ against it: a caption names no ulcer" in shown
     assert kept["belief"] == {
-        "scope": {"verdict": "outside", "reason": "a colon"},
+        "scope": {"verdict": "outside", "reason": "a colon", "strangeness": None, "outsideness": None},
         "is_calibrated": True,
         "label_set": ["gastric_ulcer"],
         "level": 0.9,

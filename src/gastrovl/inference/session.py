@@ -144,7 +144,7 @@ class Exchange(Config):
     boxes: tuple[Box, ...] = ()
     expected_iou: tuple[float, ...] | None = None
     presence: float | None = None
-    confidence: float | None
+    confidence: float | None = None
     calibrated: bool = False
     belief: Belief | None = None
     stop_reason: str = "end"
