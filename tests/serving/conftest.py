@@ -163,3 +163,30 @@ def until(holds: Callable[[], bool], complaint: str, seconds: float = 10.0) -> N
     while not holds():
         assert time.monotonic() < end, complaint
         time.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, for tests that bear `browsing.MARKS`."""
+    from .browsing import launched  # needs playwright
+
+    with launched() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def site():
+    """A server of two models that disagree."""
+    from .browsing import Second
+
+    with listening([Echo("first"), Second("second")]) as site:
+        yield site
+
+
+@pytest.fixture
+def page(browser, site):
+    """Its web page."""
+    from .browsing import opened
+
+    with opened(browser, site.url) as page:
+        yield page

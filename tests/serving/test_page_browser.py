@@ -11,28 +11,10 @@ from gastrovl.inference.others.rated import import_sessions, read_session
 from gastrovl.inference.question import NOTICE
 from gastrovl.inference.session import Kind, pixel_digest
 
-from .browsing import IMAGE, MARKS, Second, add, card, drag, expect, launched, opened, saved
-from .conftest import Echo, listening, seen
+from .browsing import IMAGE, MARKS, add, card, drag, expect, saved
+from .conftest import seen
 
 pytestmark = MARKS
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with launched() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def site():
-    with listening([Echo("first"), Second("second")]) as site:
-        yield site
-
-
-@pytest.fixture
-def page(browser, site):
-    with opened(browser, site.url) as page:
-        yield page
 
 
 def test_labels_come_as_bars_with_names_and_how_sure_they_are(page):

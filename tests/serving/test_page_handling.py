@@ -6,29 +6,11 @@ import base64
 
 import pytest
 
-from .browsing import IMAGE, LAPTOP, MARKS, OTHER, PHONE, Second, add, card, drag, expect, launched, opened, upload
+from .browsing import IMAGE, LAPTOP, MARKS, OTHER, PHONE, add, card, drag, expect, opened, upload
 from .conftest import Echo, listening, png, seen
 
 KEY = "0123456789abcdef"
 pytestmark = MARKS
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with launched() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def site():
-    with listening([Echo("first"), Second("second")]) as site:
-        yield site
-
-
-@pytest.fixture
-def page(browser, site):
-    with opened(browser, site.url) as page:
-        yield page
 
 
 def test_several_images_stand_in_a_strip_each_with_its_own_marks(page):
