@@ -97,6 +97,7 @@ def test_json_of_several_images_is_one_object_a_line(learnt):
         (["--name", "left"], "'left' is no box"),
         (["--locate", " "], "nothing to locate"),
         (["nowhere.png", "What is this?"], "nowhere.png: no such image"),
+        (["--locate", "polyp", "--zoom"], "a perception head that answers is needed for zoom"),
     ],
 )
 def test_what_cannot_be_asked_is_one_message(learnt, given, message, capsys):

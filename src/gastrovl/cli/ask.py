@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gastrovl.cli.manner import CHECKS, RAW
+from gastrovl.cli.manner import CHECKS, RAW, ZOOM
 from gastrovl.core.errors import ConfigError, ImageError
 from gastrovl.core.types import Task
-from gastrovl.inference.head.looking import Manner
 
 if TYPE_CHECKING:
     from gastrovl.inference.session import Wish
@@ -46,12 +45,15 @@ def ask(
     draw: Annotated[
         Path | None, typer.Option(help="Write the image with all boxes to this PNG; of several images, to this folder.")
     ] = None,
+    zoom: Annotated[bool, typer.Option("--zoom", help=ZOOM)] = False,
     raw: Annotated[bool, typer.Option("--raw", help=RAW)] = False,
     checks: Annotated[bool, typer.Option("--checks", help=CHECKS)] = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; the best there is when left out.")] = None,
 ) -> None:
     """Print what the model answers and what to believe of it; boxes of free answers are per mille of the image."""
-    manner = Manner(is_raw=raw, makes_checks=checks)
+    from gastrovl.inference.head.looking import Looking, Manner
+
+    manner = Manner(looking=Looking(zoom), is_raw=raw, makes_checks=checks)
     wishes = _wishes(classify, locate or [], name or [], describe)
     images, question = _split(given, has_wishes=bool(wishes))
     if question is not None:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from gastrovl.cli.manner import CHECKS, RAW
+from gastrovl.cli.manner import CHECKS, RAW, ZOOM
 from gastrovl.core.errors import ConfigError, GastroVLError
-from gastrovl.inference.head.looking import Manner
 
 if TYPE_CHECKING:
     from gastrovl.inference.predictor import Predictor
@@ -38,16 +37,18 @@ def chat(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder written by `gastrovl train`.")],
     image: Annotated[Path | None, typer.Argument(help="The first image; /image PATH shows another one.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write the session to this JSON after every answer.")] = None,
+    zoom: Annotated[bool, typer.Option("--zoom", help=ZOOM)] = False,
     raw: Annotated[bool, typer.Option("--raw", help=RAW)] = False,
     checks: Annotated[bool, typer.Option("--checks", help=CHECKS)] = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; the best there is when left out.")] = None,
 ) -> None:
     """Talk about images; /help lists the commands, and the end of input or /quit ends it."""
+    from gastrovl.inference.head.looking import Looking, Manner
     from gastrovl.inference.loading import load_predictor
     from gastrovl.inference.question import NOTICE
     from gastrovl.inference.session import Session
 
-    manner = Manner(is_raw=raw, makes_checks=checks)
+    manner = Manner(looking=Looking(zoom), is_raw=raw, makes_checks=checks)
     with suppress(ImportError):  # arrow keys and earlier lines, where the platform has them
         import readline  # noqa: F401
     console = Console(highlight=False)

@@ -1,4 +1,4 @@
-"""The words of the options by which a command says how far answers are calibrated and checked."""
+"""The words of the options by which a command says how closely a checkpoint looks, and how it checks its answers."""
 
 from __future__ import annotations
 
@@ -8,3 +8,4 @@ CHECKS = (
     "questions for each answer of CLS, REC or REG (of CLS a caption in words, the dear one); answers about one "
     "image share them."
 )
+ZOOM = "Let the perception head look at each box of REC again, in a crop: one more pass of the tower for each box."

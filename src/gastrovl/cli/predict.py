@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gastrovl.cli.manner import CHECKS, RAW
+from gastrovl.cli.manner import CHECKS, RAW, ZOOM
 from gastrovl.cli.progress import progress_bar
 from gastrovl.core.errors import ConfigError
-from gastrovl.inference.head.looking import Looking, Manner
+
+if TYPE_CHECKING:
+    from gastrovl.inference.head.looking import Manner
 
 
 def predict(
@@ -32,14 +34,7 @@ def predict(
             help="Let a checkpoint's perception head answer CLS, REC and REG; --no-head decodes words instead."
         ),
     ] = True,
-    zoom: Annotated[
-        bool,
-        typer.Option(
-            "--zoom",
-            help="Let the perception head look at each box of REC again, in a crop: one more pass of the tower for "
-            "each box.",
-        ),
-    ] = False,
+    zoom: Annotated[bool, typer.Option("--zoom", help=ZOOM)] = False,
     views: Annotated[
         int,
         typer.Option(
@@ -71,6 +66,8 @@ def predict(
     if people:
         _people(given[0], from_csv, output, is_replaced=overwrite)
     else:
+        from gastrovl.inference.head.looking import Looking, Manner
+
         manner = Manner(head, Looking(zoom, views), is_raw=raw, makes_checks=checks)
         _model(given[0], given[1], output, batch_size, device, retry_failed, overwrite, manner)
 

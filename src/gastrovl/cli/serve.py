@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from gastrovl.cli.manner import CHECKS, RAW
+from gastrovl.cli.manner import CHECKS, RAW, ZOOM
 from gastrovl.core.errors import ConfigError
-from gastrovl.inference.head.looking import Manner
 
 
 def serve(
@@ -37,12 +36,16 @@ def serve(
     max_megabytes: Annotated[float, typer.Option(min=0.01, help="Of a request.")] = 16.0,
     max_megapixels: Annotated[float, typer.Option(min=0.001, max=100, help="Of an image.")] = 25.0,
     page: Annotated[bool, typer.Option("--page/--no-page", help="The web page at /, for people.")] = True,
+    zoom: Annotated[bool, typer.Option("--zoom", help=ZOOM)] = False,
     raw: Annotated[bool, typer.Option("--raw", help=RAW)] = False,
     checks: Annotated[bool, typer.Option("--checks", help=CHECKS)] = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; the best there is when left out.")] = None,
 ) -> None:
     """Answer over HTTP: typed endpoints, OpenAI's chat interface, a web page. Stops at Ctrl-C, after what it began."""
-    folders, manner = _folders(checkpoint, model or []), Manner(is_raw=raw, makes_checks=checks)
+    from gastrovl.inference.head.looking import Looking, Manner
+
+    folders = _folders(checkpoint, model or [])
+    manner = Manner(looking=Looking(zoom), is_raw=raw, makes_checks=checks)
     from gastrovl.core.config import parse_config
     from gastrovl.serving.run import serve_checkpoints
     from gastrovl.serving.settings import ServerSettings, read_keys
