@@ -7,14 +7,25 @@ import pytest
 from PIL import Image
 
 from gastrovl.core.errors import ImageError
+from gastrovl.core.images import open_image
 from gastrovl.core.types import Box
-from gastrovl.inference.drawing import COLOURS, Mark, draw_reply, marked
+from gastrovl.inference.drawing import COLOURS, Mark, marked, save_png
+from gastrovl.inference.session import Kind, Wish, marks_of
+from gastrovl.inference.typed import TextAnswer
 
 
 @pytest.fixture
 def image(tmp_path):
     Image.new("RGB", (200, 100), (20, 20, 20)).save(tmp_path / "a.png")
     return tmp_path / "a.png"
+
+
+def draw_reply(image, reply, output):
+    """As `gastrovl ask` draws the boxes of a free answer; gives how many there are."""
+    picture = open_image(image)
+    marks = marks_of([(Wish(Kind.SAY, "?"), TextAnswer(reply, 0.5, "end"))])
+    save_png(marked(picture, marks), output)
+    return len(marks)
 
 
 def test_every_box_of_a_reply_is_outlined_where_it_lies(image, tmp_path):

@@ -8,10 +8,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from gastrovl.core import boxtext, geometry
-from gastrovl.core.errors import BoxTextError
+from gastrovl.core import geometry
 from gastrovl.core.files import atomic_path
-from gastrovl.core.images import open_image
 from gastrovl.core.types import Box
 
 # Told apart in any common colour blindness, and from mucosa (Okabe and Ito 2008, without black and red).
@@ -26,18 +24,6 @@ class Mark:
     box: Box
     words: str = ""
     colour: int = 0
-
-
-def draw_reply(image: Path, reply: str, output: Path) -> int:
-    """Write `image` with every box of `reply` to a PNG; returns how many boxes there were (none is no error).
-
-    Raises:
-        ImageError: The image cannot be read.
-    """
-    picture = open_image(image)
-    boxes = _boxes(reply)
-    save_png(marked(picture, [Mark(box) for box in boxes]), output)
-    return len(boxes)
 
 
 def marked(picture: Image.Image, marks: Sequence[Mark]) -> Image.Image:
@@ -80,10 +66,3 @@ def _write(
     y = corners[1] - height if corners[1] >= height else corners[1]
     pen.rectangle((x, y, x + width, y + height), fill=colour)
     pen.text((x + 3 - left, y + 3 - top), words, fill=_INK, font=font)
-
-
-def _boxes(reply: str) -> tuple[Box, ...]:
-    try:
-        return boxtext.decode_boxes(reply)
-    except BoxTextError:
-        return ()

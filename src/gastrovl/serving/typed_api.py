@@ -15,7 +15,7 @@ from gastrovl.core.geometry import from_pixels, to_pixels
 from gastrovl.core.types import Box
 from gastrovl.inference import asking
 from gastrovl.inference.question import Question
-from gastrovl.inference.typed import BoxAnswer, LabelAnswer
+from gastrovl.inference.typed import BoxAnswer, LabelAnswer, TextAnswer
 from gastrovl.serving.beliefs import belief_given, scope_given
 from gastrovl.serving.engine import Answered, Engine
 from gastrovl.serving.forms import read_form
@@ -80,12 +80,7 @@ def typed_routes(intake: Intake) -> APIRouter:
         answered = await _ask(intake, request, engine, asking.describe(image), asked.max_tokens)
         said = asking.text_answer(answered.reply)
         return WordsAnswer(
-            model=engine.name,
-            text=said.text,
-            confidence=said.confidence,
-            calibrated=said.calibrated,
-            scope=scope_given(said.belief),
-            image=_size(image),
+            **_said(engine.name, image, said),
             stop_reason=answered.reply.stop_reason,
         )
 
@@ -116,13 +111,8 @@ def labels_answer(model: str, image: Image.Image, said: LabelAnswer) -> LabelsAn
     """Labels for the wire."""
     taxonomy, chances = Taxonomy.load(), said.probabilities
     return LabelsAnswer(
-        model=model,
-        text=said.text,
-        confidence=said.confidence,
-        calibrated=said.calibrated,
+        **_said(model, image, said),
         belief=belief_given(said.belief),
-        scope=scope_given(said.belief),
-        image=_size(image),
         unreadable=None if said.terms else _UNREADABLE.format(what="label of the taxonomy"),
         labels=[Label(id=term, name=taxonomy[term].name, probability=chances.get(term)) for term in said.terms],
         probabilities=dict(chances) or None,
@@ -134,13 +124,8 @@ def boxes_answer(model: str, image: Image.Image, what: str, said: BoxAnswer) -> 
     expected: Sequence[float | None] = said.expected_iou or [None] * len(said.boxes)
     is_read = bool(said.boxes) or said.text.strip().lower() == "absent"
     return BoxesAnswer(
-        model=model,
-        text=said.text,
-        confidence=said.confidence,
-        calibrated=said.calibrated,
+        **_said(model, image, said),
         belief=belief_given(said.belief),
-        scope=scope_given(said.belief),
-        image=_size(image),
         unreadable=None if is_read else _UNREADABLE.format(what="box"),
         what=what,
         present=bool(said.boxes) if is_read else None,
@@ -149,8 +134,16 @@ def boxes_answer(model: str, image: Image.Image, what: str, said: BoxAnswer) -> 
     )
 
 
-def _size(image: Image.Image) -> ImageSize:
-    return ImageSize(width_px=image.width, height_px=image.height)
+def _said(model: str, image: Image.Image, said: LabelAnswer | BoxAnswer | TextAnswer) -> dict[str, Any]:
+    """What every typed answer has."""
+    return {
+        "model": model,
+        "text": said.text,
+        "confidence": said.confidence,
+        "calibrated": said.calibrated,
+        "scope": scope_given(said.belief),
+        "image": ImageSize(width_px=image.width, height_px=image.height),
+    }
 
 
 async def _ask(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -52,27 +50,23 @@ class HeadAnswers:
     def replies(
         self, questions: Sequence[Question], task: Task, features: Tensor, states: Tensor | None = None
     ) -> list[Reply]:
-        """Replies to questions of one task, without decoding; the tower looks again where `looking` says so.
+        """Replies to questions of one task, untimed and without decoding; the tower looks again as `looking` says.
 
         Args:
             features: What the tower says of each question's image, (questions, cells, tower width).
             states: Of REC, the state in which each answer would begin, (questions, text width).
         """
-        started = time.perf_counter()
         images = [question.image for question in questions]
         seen = self._with_mirrors(self.head.look(features), images)
         if task is Task.REC:
             assert states is not None
-            found = [located(said) for said in self._located(images, seen, self.head.of_state(states))]
-        elif task is Task.CLS:
+            return [located(said) for said in self._located(images, seen, self.head.of_state(states))]
+        if task is Task.CLS:
             presences = presence_of(self.head, seen, self._names.to(seen.cells.dtype))
-            found = [self._labelled(row) for row in self._mean(presences)]
-        else:
-            regions = mirrored_regions([question.regions[0] for question in questions], self.looking.views)
-            named = names_of(self.head, seen, regions, self._names.to(seen.cells.dtype))
-            found = [self._named(row) for row in self._mean(named)]
-        seconds = (time.perf_counter() - started) / len(questions)
-        return [replace(reply, seconds=seconds) for reply in found]
+            return [self._labelled(row) for row in self._mean(presences)]
+        regions = mirrored_regions([question.regions[0] for question in questions], self.looking.views)
+        named = names_of(self.head, seen, regions, self._names.to(seen.cells.dtype))
+        return [self._named(row) for row in self._mean(named)]
 
     def _with_mirrors(self, seen: SeenMap, images: Sequence[Image.Image]) -> SeenMap:
         """What is kept of images, and of their mirror images behind it, view by view."""
