@@ -91,7 +91,11 @@ def main() -> None:
             words.answer(asked, options.most_tokens)
 
         def looked(number: int, asked: list[Question] = asked) -> Callable[[], object]:
-            return lambda: closer[number].answer(asked, options.most_tokens)
+            def look() -> None:
+                closer[number].forget()
+                closer[number].answer(asked, options.most_tokens)
+
+            return look
 
         calls = [forward, by_head, by_words, *(looked(number) for number in range(len(closer)))]
         rounds = [[cpu_ms(call) for call in calls] for _ in range(options.rounds)]
