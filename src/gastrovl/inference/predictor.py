@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from gastrovl.clinical.taxonomy import Taxonomy
+from gastrovl.core import processes
 from gastrovl.core.errors import ConfigError
 from gastrovl.core.images import open_image
 from gastrovl.core.types import Box, Task
@@ -276,14 +277,18 @@ def _limit(question: Question, max_new_tokens: int | None) -> int:
 
 
 def pick_device(name: str | None) -> torch.device:
-    """The device of that name; the best there is for None."""
+    """The device of that name; the best there is for None.
+
+    Where a launcher started several processes, each takes the GPU of its number on its machine, unless one is named.
+    """
     has_gpu = torch.cuda.is_available()
-    if name is None:
-        return torch.device("cuda" if has_gpu else "cpu")
     try:
-        device = torch.device(name)
+        device = torch.device(name or ("cuda" if has_gpu else "cpu"))
     except RuntimeError as error:
         raise ConfigError(f"device {name!r} does not exist; take cpu or cuda, or leave it out") from error
     if device.type == "cuda" and not has_gpu:
         raise ConfigError(f"device {name!r}: PyTorch finds no GPU here; take cpu, or leave it out")
+    if device.type == "cuda" and device.index is None and processes.size() > 1:
+        device = torch.device("cuda", processes.local_rank() % torch.cuda.device_count())
+        torch.cuda.set_device(device)  # kernels that are compiled here run on the current one
     return device
