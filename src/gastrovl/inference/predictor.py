@@ -15,7 +15,7 @@ from PIL import Image
 
 from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core import processes
-from gastrovl.core.errors import ConfigError
+from gastrovl.core.errors import ConfigError, ModelInputError
 from gastrovl.core.images import open_image
 from gastrovl.core.types import Box, Task
 from gastrovl.inference import asking
@@ -183,13 +183,28 @@ class Predictor:
 
         Args:
             max_new_tokens: Of each reply in words; what its task needs when left out.
+
+        Raises:
+            ModelInputError: A question asks for tokens and is answered without any.
         """
+        for question in questions:
+            if question.top_logprobs is not None and (why := self.why_no_tokens(question)):
+                raise ModelInputError(f"log-probabilities of tokens: {why}")
         started = time.perf_counter()
         replies = self._answered(questions, max_new_tokens)
         if self.trust:
             replies = self.trust(self._answered, self._summaries, questions, replies)
         seconds = (time.perf_counter() - started) / max(len(questions), 1)
         return [replace(reply, seconds=seconds) for reply in replies]
+
+    def why_no_tokens(self, question: Question) -> str | None:
+        """Why there can be no log-probabilities of a reply's tokens; None where there can."""
+        if self._head and self._head.answers(question):
+            return (
+                f"the perception head answers {question.task}, so that no tokens are decoded; its probabilities and "
+                "confidence say how sure it is"
+            )
+        return None
 
     def judge(self, image: Image.Image) -> ScopeAnswer | None:
         """Whether a picture is one the model is for; None where nothing speaks against it and nothing is fitted."""

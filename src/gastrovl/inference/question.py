@@ -31,6 +31,7 @@ class Question:
     `wants_probabilities` asks for those of all names beside a reply of CLS or REG in words, which costs one more pass
     of the language model; a perception head always gives them.
     `schema`, of a free question, is a JSON schema that the reply is held to (extra `structured`).
+    `top_logprobs` asks for the tokens of a reply in words, with so many of the likeliest ones at each place.
     """
 
     image: Image.Image
@@ -39,6 +40,7 @@ class Question:
     size_wh: tuple[int, int] | None = None
     wants_probabilities: bool = False
     schema: Mapping[str, Any] | None = None
+    top_logprobs: int | None = None
 
     def __post_init__(self) -> None:
         if self.schema is not None and self.task in HELD_TASKS:
@@ -57,6 +59,27 @@ class Question:
 
 
 @dataclass(frozen=True)
+class SaidToken:
+    """A token of a reply in words: the bytes of UTF-8 that it stands for, and the log-probability the model gave it.
+
+    That is the model's own probability, before a form forbade tokens or a box's digits were chosen by their median.
+
+    Attributes:
+        likeliest: The likeliest tokens at this place, in the same way, the first one first.
+    """
+
+    said: bytes
+    log: float
+    likeliest: tuple[tuple[bytes, float], ...] = ()
+
+
+class Piece(str):
+    """A piece of a streamed reply that knows the tokens said since the piece before it."""
+
+    tokens: tuple[SaidToken, ...] = ()
+
+
+@dataclass(frozen=True)
 class Reply:
     """What the model said.
 
@@ -70,6 +93,7 @@ class Reply:
         presence, expected_iou: Of REC by the perception head: that it is there at all, and the IoU expected of each
             box in the order of the text.
         belief: What one may believe of it; None where nobody asked.
+        tokens: As they were said, without the one that ends the reply; None where nobody asked.
     """
 
     text: str
@@ -80,3 +104,4 @@ class Reply:
     presence: float | None = None
     expected_iou: tuple[float, ...] | None = None
     belief: Belief | None = None
+    tokens: tuple[SaidToken, ...] | None = None

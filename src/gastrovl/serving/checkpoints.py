@@ -84,5 +84,8 @@ class ServedCheckpoint:
             written = len(self._processor.tokenizer.encode(reply.text, add_special_tokens=False))
         return min(written + 1, limit)
 
+    def why_no_tokens(self, question: Question) -> str | None:
+        return self._predictor.why_no_tokens(question)
+
     def room(self, prompt_length: int) -> int:
         return self._context - prompt_length

@@ -49,6 +49,10 @@ class Model(Protocol):
         """Tokens of a reply that might have `limit`; called by any thread."""
         ...
 
+    def why_no_tokens(self, question: Question) -> str | None:
+        """Why a reply's tokens cannot be told with their log-probabilities; None where they can. Of any thread."""
+        ...
+
     def room(self, prompt_length: int) -> int:
         """Tokens that a reply to such a prompt may have; below 1: the prompt is too long."""
         ...

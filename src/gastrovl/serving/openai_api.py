@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, StreamingResponse
 
 from gastrovl.core.boxtext import BOX_PATTERN, decode_box
 from gastrovl.core.errors import BoxTextError, GastroVLError
-from gastrovl.inference.question import Question, Reply
+from gastrovl.inference.question import Piece, Question, Reply, SaidToken
 from gastrovl.serving import logs
 from gastrovl.serving.beliefs import belief_given, scope_given
 from gastrovl.serving.engine import Answered, Engine
@@ -30,12 +30,15 @@ from gastrovl.serving.schemas import (
     Choice,
     Completion,
     ImagePart,
+    LikelyToken,
+    Logprobs,
     Message,
     ModelEntry,
     ModelList,
     PlacedBox,
     ReplyMessage,
     TextPart,
+    TokenLogprob,
     Usage,
 )
 from gastrovl.serving.typed_api import placed
@@ -48,14 +51,10 @@ _ONE_WAY: tuple[tuple[str, tuple[Any, ...], str], ...] = (
     ("frequency_penalty", (None, 0), "nothing but the model decides its words; leave it out, or set 0"),
     ("presence_penalty", (None, 0), "nothing but the model decides its words; leave it out, or set 0"),
     ("stop", (None, []), "a reply ends where the model ends it; leave it out"),
-    (
-        "logprobs",
-        (None, False),
-        "boxes, and labels of the perception head, are not chosen token by token, so that such numbers would mislead; "
-        "`gastrovl.confidence` and the probabilities of /v1/classify say how sure the model is",
-    ),
-    ("top_logprobs", (None, 0), "see logprobs"),
 )
+
+
+LEAST_LOGPROB = -9999.0  # OpenAI's number for what is as good as impossible; JSON has no infinity
 
 
 def openai_routes(intake: Intake, started: int) -> APIRouter:
@@ -83,8 +82,16 @@ def openai_routes(intake: Intake, started: int) -> APIRouter:
         form = form_of(asked)
         turns, url = dialogue(asked.messages, intake.settings.max_characters)
         image = await intake.image(partial(from_data_url, url, "messages"), "messages")
-        question = Question(image, turns, form.task, wants_probabilities=form.wants_probabilities, schema=form.held_to)
+        question = Question(
+            image,
+            turns,
+            form.task,
+            wants_probabilities=form.wants_probabilities,
+            schema=form.held_to,
+            top_logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
+        )
         form.check(question)
+        check_tokens(engine, question, form)
         length, limit = await intake.measure(engine, question, asked.max_completion_tokens or asked.max_tokens)
         writer = _Writer(engine, question, form, length, limit)
         if asked.stream:
@@ -108,6 +115,24 @@ def check(asked: ChatRequest) -> None:
     for name, allowed, why in _ONE_WAY:
         if getattr(asked, name) not in allowed:
             raise RefusedError(400, "unsupported_parameter", f"{name}: {why}", param=name)
+    if asked.top_logprobs is not None and not asked.logprobs:
+        raise RefusedError(400, "invalid_value", "top_logprobs: needs logprobs to be true", param="top_logprobs")
+
+
+def check_tokens(engine: Engine, question: Question, form: Form) -> None:
+    """Refuse log-probabilities of tokens where the reply will not be made of any.
+
+    Raises:
+        RefusedError: They are asked for, and it will not.
+    """
+    if question.top_logprobs is None:
+        return
+    if form.is_typed:
+        why: str | None = "a typed answer is filled in from another reply, so that its JSON was not decoded as tokens"
+    else:
+        why = engine.model.why_no_tokens(question)
+    if why:
+        raise RefusedError(400, "unsupported_parameter", f"logprobs: {why}", param="logprobs")
 
 
 def dialogue(messages: Sequence[Message], most_characters: int) -> tuple[tuple[tuple[str, str], ...], str]:
@@ -169,6 +194,19 @@ def boxes_in(reply: Reply, size_wh: tuple[int, int]) -> list[PlacedBox]:
     return [placed(box, size_wh, expected[place] if expected else None) for place, box in enumerate(boxes)]
 
 
+def logprobs_given(tokens: Sequence[SaidToken]) -> Logprobs:
+    """Tokens in OpenAI's form; half a letter is shown as one that is unknown, and whole in its bytes."""
+    content = []
+    for one in tokens:
+        likeliest = [LikelyToken(**_likely(said, log)) for said, log in one.likeliest]
+        content.append(TokenLogprob(**_likely(one.said, one.log), top_logprobs=likeliest))
+    return Logprobs(content=content)
+
+
+def _likely(said: bytes, log: float) -> dict[str, Any]:
+    return {"token": said.decode("utf-8", "replace"), "logprob": max(log, LEAST_LOGPROB), "bytes": list(said)}
+
+
 class _Writer:
     """Writes one completion, whole or in chunks."""
 
@@ -197,7 +235,11 @@ class _Writer:
         return self.form.content(self.engine.name, self.question, reply)
 
     def completion(self, reply: Reply) -> Completion:
-        choice = Choice(message=ReplyMessage(content=self.content(reply)), finish_reason=_finish(reply))
+        choice = Choice(
+            message=ReplyMessage(content=self.content(reply)),
+            logprobs=None if reply.tokens is None else logprobs_given(reply.tokens),
+            finish_reason=_finish(reply),
+        )
         return Completion(
             id=self.id,
             created=self.created,
@@ -207,8 +249,11 @@ class _Writer:
             gastrovl=self.about(reply),
         )
 
-    def chunk(self, delta: dict[str, Any], finish: str | None = None, **others: Any) -> dict[str, Any]:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+    def chunk(
+        self, delta: dict[str, Any], finish: str | None = None, tokens: Sequence[SaidToken] = (), **others: Any
+    ) -> dict[str, Any]:
+        told = logprobs_given(tokens).model_dump() if tokens else None
+        choice = {"index": 0, "delta": delta, "logprobs": told, "finish_reason": finish}
         return self._frame([choice]) | others
 
     def counts(self, reply: Reply) -> dict[str, Any]:
@@ -234,17 +279,21 @@ async def _events(
 ) -> AsyncIterator[str]:
     """The reply as server-sent events: the role, pieces of the text, why it ended, counts if asked for, [DONE]."""
     yield _event(writer.chunk({"role": "assistant", "content": ""}))
+    told = 0
     try:
         async for piece in _chain(first, pieces):
             if isinstance(piece, str):
                 if piece and not writer.form.is_typed:
-                    yield _event(writer.chunk({"content": piece}))
+                    tokens = piece.tokens if isinstance(piece, Piece) else ()
+                    told += len(tokens)
+                    yield _event(writer.chunk({"content": piece}, tokens=tokens))
                 continue
             note(request, writer.engine, writer.question, piece)
             if writer.form.is_typed:
                 yield _event(writer.chunk({"content": writer.content(piece.reply)}))
             about = writer.about(piece.reply).model_dump(mode="json")
-            yield _event(writer.chunk({}, _finish(piece.reply), gastrovl=about))
+            left = (piece.reply.tokens or ())[told:]  # those that say nothing, or were not told with a piece
+            yield _event(writer.chunk({}, _finish(piece.reply), left, gastrovl=about))
             if is_counted:
                 yield _event(writer.counts(piece.reply))
             yield "data: [DONE]\n\n"

@@ -11,6 +11,7 @@ import torch
 
 from gastrovl.inference.decoding.confidence import ReplyConfidence
 from gastrovl.inference.decoding.holding import Forms
+from gastrovl.inference.decoding.tokens import TokenBytes
 from gastrovl.inference.question import Question, Reply
 from gastrovl.model.processor import GastroVLProcessor, region_boxes
 
@@ -28,7 +29,7 @@ def generated(
     started = time.perf_counter()
     inputs = inputs_of(processor, questions, model.device, model.dtype)
     held = forms.hold(questions, inputs["input_ids"].shape[1])
-    confidence = ReplyConfidence([held])
+    confidence = ReplyConfidence([held], max(question.top_logprobs or 0 for question in questions))
     made = model.generate(
         **inputs,
         max_new_tokens=max(forms.limit(question, max_new_tokens) for question in questions),
@@ -43,8 +44,15 @@ def generated(
     end = processor.tokenizer.eos_token_id
     lengths = [row.index(end) + 1 if end in row else len(row) for row in rows]
     seconds = (time.perf_counter() - started) / len(questions)
+    tokens = TokenBytes(processor.tokenizer)
+    told = [
+        tokens.said(row[:length], *confidence.of_tokens(number, length), asked.top_logprobs)
+        if asked.top_logprobs is not None
+        else None
+        for number, (asked, row, length) in enumerate(zip(questions, rows, lengths, strict=True))
+    ]
     return [
-        Reply(held.text(number, row[:length]), sure, seconds, "end" if end in row else "length")
+        Reply(held.text(number, row[:length]), sure, seconds, "end" if end in row else "length", tokens=told[number])
         for number, (row, length, sure) in enumerate(zip(rows, lengths, confidence.of_replies(lengths), strict=True))
     ]
 
