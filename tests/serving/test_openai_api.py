@@ -233,7 +233,7 @@ WRONG = {
     "a fetched image": ([user(part("https://example.org/x.png"), WORDS)], "image_url_not_allowed"),
     "a file": ([user(part("file:///etc/hostname"), WORDS)], "image_url_not_allowed"),
     "no image": ([user(WORDS)], "invalid_image_count"),
-    "two images": ([user(SHOWN, SHOWN, WORDS)], "invalid_image_count"),
+    "nine images": ([user(*[SHOWN] * 9, WORDS)], "invalid_image_count"),
     "no words": ([user(SHOWN)], "empty_message"),
     "a system message": ([{"role": "system", "content": "Be kind."}, user(SHOWN, WORDS)], "unsupported_role"),
     "the assistant last": ([user(SHOWN, WORDS), {"role": "assistant", "content": "a polyp"}], "invalid_turns"),

@@ -152,14 +152,23 @@ class Predictor:
         """What an image shows, in a sentence or two."""
         return asking.text_answer(self._one(asking.describe(image)))
 
-    def chat(self, image: Image.Image, turns: Sequence[tuple[str, str]]) -> TextAnswer:
+    def chat(
+        self,
+        image: Image.Image,
+        turns: Sequence[tuple[str, str]],
+        further: Sequence[tuple[int, Image.Image]] = (),
+    ) -> TextAnswer:
         """The next turn of a dialogue about an image; `turns` are (role, text), beginning and ending with a user's.
 
+        Args:
+            further: More images, each with the place in `turns` of the user turn that it opens. A model that learnt
+                from dialogues about one image has not learnt to compare several.
+
         Raises:
-            ModelInputError: They do not alternate so.
+            ModelInputError: Turns do not alternate so, or the model cannot look at several images in one dialogue.
             BoxTextError: A box in a question is reversed or leaves the image.
         """
-        return asking.text_answer(self._one(asking.chat(image, turns)))
+        return asking.text_answer(self._one(asking.chat(image, turns, further)))
 
     def prior(self, task: Task, box: Box | None = None) -> dict[str, float]:
         """The probability of every term where nothing can be seen: of a grey image, asked as CLS or REG is.

@@ -31,6 +31,8 @@ class Question:
     `wants_probabilities` asks for those of all names beside a reply of CLS or REG in words, which costs one more pass
     of the language model; a perception head always gives them.
     `schema`, of a free question, is a JSON schema that the reply is held to (extra `structured`).
+    `further`, of a free question, are images shown after the first one, each with the place in `turns` of the user turn
+    that it opens; `image` itself opens the first turn.
     `top_logprobs` asks for the tokens of a reply in words, with so many of the likeliest ones at each place.
     """
 
@@ -41,12 +43,30 @@ class Question:
     wants_probabilities: bool = False
     schema: Mapping[str, Any] | None = None
     top_logprobs: int | None = None
+    further: tuple[tuple[int, Image.Image], ...] = ()
 
     def __post_init__(self) -> None:
+        self._check_further()
         if self.schema is not None and self.task in HELD_TASKS:
             raise ModelInputError(
                 f"a question of {self.task} has a form of its own; expected no task, CAP, VQA or REPORT with a schema"
             )
+
+    def _check_further(self) -> None:
+        places = [place for place, _ in self.further]
+        if places and self.task in HELD_TASKS:
+            raise ModelInputError(f"{1 + len(places)} images: a question of {self.task} is about one image")
+        if places != sorted(places) or any(not 0 <= one < len(self.turns) for one in places):
+            raise ModelInputError(
+                f"further images are shown in turns {places}; expected turns of the dialogue, in order"
+            )
+        if any(self.turns[place][0] != "user" for place in places):
+            raise ModelInputError(f"further images are shown in turns {places}; expected turns of the user")
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """All that are shown, in order."""
+        return [self.image, *(image for _, image in self.further)]
 
     @property
     def original_wh(self) -> tuple[int, int]:

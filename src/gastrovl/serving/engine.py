@@ -86,7 +86,7 @@ class _Job:
 
     @property
     def pixels(self) -> int:
-        return self.question.image.width * self.question.image.height
+        return sum(image.width * image.height for image in self.question.images)
 
     def goes_with(self, other: _Job) -> bool:
         alike = (self.question.task, self.limit) == (other.question.task, other.limit)

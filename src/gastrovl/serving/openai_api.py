@@ -1,4 +1,4 @@
-"""OpenAI's chat interface over a dialogue about one image: whole or streamed, free or in the form of a typed answer."""
+"""OpenAI's chat interface over a dialogue about images: whole or streamed, free or in the form of a typed answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, StreamingResponse
 
 from gastrovl.core.boxtext import BOX_PATTERN, decode_box
 from gastrovl.core.errors import BoxTextError, GastroVLError
-from gastrovl.inference.question import Piece, Question, Reply, SaidToken
+from gastrovl.inference.question import HELD_TASKS, Piece, Question, Reply, SaidToken
 from gastrovl.serving import logs
 from gastrovl.serving.beliefs import belief_given, scope_given
 from gastrovl.serving.engine import Answered, Engine
@@ -54,6 +54,7 @@ _ONE_WAY: tuple[tuple[str, tuple[Any, ...], str], ...] = (
 )
 
 
+MOST_IMAGES = 8  # in a dialogue
 LEAST_LOGPROB = -9999.0  # OpenAI's number for what is as good as impossible; JSON has no infinity
 
 
@@ -75,20 +76,25 @@ def openai_routes(intake: Intake, started: int) -> APIRouter:
 
     @routes.post("/chat/completions", response_model=Completion, openapi_extra=request_body(ChatRequest, is_form=False))
     async def chat(request: Request) -> Response:
-        """The next turn of a dialogue about one image; as events when `stream` is true."""
+        """The next turn of a dialogue about an image or several; as events when `stream` is true."""
         asked = parse(ChatRequest, await request.body())
         check(asked)
         engine = intake.engine(asked.model)
         form = form_of(asked)
-        turns, url = dialogue(asked.messages, intake.settings.max_characters)
-        image = await intake.image(partial(from_data_url, url, "messages"), "messages")
+        turns, urls = dialogue(asked.messages, intake.settings.max_characters)
+        if len(urls) > 1 and form.task in HELD_TASKS:
+            raise RefusedError(
+                400, "invalid_image_count", f"task {form.task.value} is about one image", param="messages"
+            )
+        images = [await intake.image(partial(from_data_url, url, "messages"), "messages") for _, url in urls]
         question = Question(
-            image,
+            images[0],
             turns,
             form.task,
             wants_probabilities=form.wants_probabilities,
             schema=form.held_to,
             top_logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
+            further=tuple((place, image) for (place, _), image in zip(urls[1:], images[1:], strict=True)),
         )
         form.check(question)
         check_tokens(engine, question, form)
@@ -135,14 +141,16 @@ def check_tokens(engine: Engine, question: Question, form: Form) -> None:
         raise RefusedError(400, "unsupported_parameter", f"logprobs: {why}", param="logprobs")
 
 
-def dialogue(messages: Sequence[Message], most_characters: int) -> tuple[tuple[tuple[str, str], ...], str]:
-    """The turns of a dialogue and the URL of its image.
+def dialogue(
+    messages: Sequence[Message], most_characters: int
+) -> tuple[tuple[tuple[str, str], ...], list[tuple[int, str]]]:
+    """The turns of a dialogue, and the URLs of its images with the places of their turns.
 
     Raises:
-        RefusedError: The turns do not alternate, have more than one image or none, or too many words.
+        RefusedError: The turns do not alternate, have no image or too many, or too many words.
     """
     turns: list[tuple[str, str]] = []
-    urls: list[str] = []
+    urls: list[tuple[int, str]] = []
     for place, message in enumerate(messages):
         param = f"messages.{place}"
         expected = ("user", "assistant")[place % 2]
@@ -161,25 +169,25 @@ def dialogue(messages: Sequence[Message], most_characters: int) -> tuple[tuple[t
                 param=f"{param}.role",
             )
         parts = [TextPart(type="text", text=message.content)] if isinstance(message.content, str) else message.content
-        urls += [part.image_url.url for part in parts if isinstance(part, ImagePart)]
+        urls += [(place, part.image_url.url) for part in parts if isinstance(part, ImagePart)]
         text = "\n".join(part.text for part in parts if isinstance(part, TextPart)).strip()
         if not text:
             raise RefusedError(400, "empty_message", "a message has no words", param=f"{param}.content")
         turns.append((message.role, text))
     if turns[-1][0] != "user":
         raise RefusedError(400, "invalid_turns", "the last message must be the user's", param="messages")
-    if len(urls) != 1:
+    if not 1 <= len(urls) <= MOST_IMAGES:
         raise RefusedError(
             400,
             "invalid_image_count",
-            f"found {len(urls)} images; expected exactly one in a dialogue",
+            f"found {len(urls)} images; expected 1 to {MOST_IMAGES} in a dialogue",
             param="messages",
         )
     if sum(len(text) for _, text in turns) > most_characters:
         raise RefusedError(
             400, "too_many_characters", f"the messages have more than {most_characters:,} characters", param="messages"
         )
-    return tuple(turns), urls[0]
+    return tuple(turns), urls
 
 
 def boxes_in(reply: Reply, size_wh: tuple[int, int]) -> list[PlacedBox]:
@@ -221,7 +229,7 @@ class _Writer:
             calibrated=reply.belief is not None and reply.belief.is_calibrated,
             belief=belief_given(reply.belief),
             scope=scope_given(reply.belief),
-            boxes=boxes_in(reply, self.question.original_wh),
+            boxes=[] if self.question.further else boxes_in(reply, self.question.original_wh),
         )
 
     def usage(self, reply: Reply) -> Usage:

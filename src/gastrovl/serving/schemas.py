@@ -88,7 +88,7 @@ class StreamOptions(Asked):
 
 
 class ChatRequest(Asked):
-    """A dialogue about one image. Decoding is greedy: `temperature` and the like may only ask for that."""
+    """A dialogue about an image, or several. Decoding is greedy: `temperature` and the like may only ask for that."""
 
     model: Name
     messages: Annotated[list[Message], Field(min_length=1, max_length=64)]

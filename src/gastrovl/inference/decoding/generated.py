@@ -11,6 +11,7 @@ import torch
 
 from gastrovl.inference.decoding.confidence import ReplyConfidence
 from gastrovl.inference.decoding.holding import Forms
+from gastrovl.inference.decoding.prompts import prompt_ids
 from gastrovl.inference.decoding.tokens import TokenBytes
 from gastrovl.inference.question import Question, Reply
 from gastrovl.model.processor import GastroVLProcessor, region_boxes
@@ -64,16 +65,17 @@ def inputs_of(
     dtype: torch.dtype = torch.float32,
 ) -> dict[str, torch.Tensor]:
     """The model's inputs for a batch, prompts padded on the left."""
-    prompts = [processor.encode_prompt(question.turns, question.original_wh) for question in questions]
+    prompts = [prompt_ids(processor, question) for question in questions]
     length = max(len(prompt) for prompt in prompts)
     pad = int(processor.tokenizer.pad_token_id)
-    squares = np.stack([processor.square(question.image) for question in questions])
+    squares = np.stack([processor.square(image) for question in questions for image in question.images])
     tensors = {
         "input_ids": torch.tensor([[pad] * (length - len(prompt)) + prompt for prompt in prompts]),
         "attention_mask": torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts]),
         "pixel_values": processor.pixels(squares).to(dtype),
     }
-    regions = region_boxes([processor.regions(question.turns) for question in questions])
+    boxes = [[processor.regions(question.turns), *([()] * len(question.further))] for question in questions]
+    regions = region_boxes([some for of_images in boxes for some in of_images])
     if regions is not None:
         tensors["region_boxes"] = regions
     tensors |= processor.beside(tensors["input_ids"])

@@ -29,11 +29,12 @@ _WORTH_PACKING = 0.75  # rows that go on, of those in a pass, from which on the 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One row: whose image, the prompt's tokens, and the boxes asked about."""
+    """One row: whose image, the prompt's tokens, and the boxes asked about, or the images that are shown behind it."""
 
     key: bytes
     ids: Sequence[int]
     regions: tuple[Box, ...] = ()
+    further: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,8 @@ class Begun:
         self.lengths = self.is_key.sum(dim=1)
         self.ids = ids[:, -CONTEXT:]
         embedded = self.model.get_input_embeddings()(ids)
-        boxes = region_boxes([prompt.regions for prompt in prompts])
-        if boxes is not None and self._gates is None:
-            embedded = _with_regions(shared, keys, boxes, embedded, ids)
+        if self._gates is None and any(prompt.regions or prompt.further for prompt in prompts):
+            embedded = merge_image_features(embedded, _seen(shared, prompts), ids == shared.processor.image_token_id)
         earlier = torch.ones(longest, self.is_key.shape[1], dtype=torch.bool, device=device).tril(shared.length)
         positions = self.is_key.cumsum(dim=1)[:, shared.length :] - 1
         self.states = self.read(embedded, earlier & self.is_key[:, None], positions)[:, -1]
@@ -161,9 +161,19 @@ def greedy(begun: Begun, choose: RowChooser, limits: Sequence[int], end: int, to
         begun.say(chosen)
 
 
-def _with_regions(shared: SharedImages, keys: Sequence[bytes], boxes: Tensor, embedded: Tensor, ids: Tensor) -> Tensor:
-    """Words with what each box encloses behind it, as `GastroVLModel.with_regions` has it."""
-    side = shared.model.config.token_grid_side()
-    boxes = boxes.to(embedded.device)
-    pooled = pool_regions(shared.tokens(keys), boxes.nan_to_num(), side)[~boxes.isnan().any(dim=-1)]
-    return merge_image_features(embedded, pooled, ids == shared.processor.image_token_id)
+def _seen(shared: SharedImages, prompts: Sequence[Prompt]) -> Tensor:
+    """What stands among the words, row by row: what each box encloses, as `GastroVLModel.with_regions` has it, or the
+    tokens of further images; (tokens, text width)."""
+    found: list[Tensor] = []
+    boxes = region_boxes([prompt.regions for prompt in prompts])
+    pooled = None
+    if boxes is not None:
+        boxes = boxes.to(shared.model.device)
+        side = shared.model.config.token_grid_side()
+        pooled = pool_regions(shared.tokens([prompt.key for prompt in prompts]), boxes.nan_to_num(), side)
+    for row, prompt in enumerate(prompts):
+        if pooled is not None:
+            found.append(pooled[row, : len(prompt.regions)])
+        if prompt.further:
+            found.append(shared.shown(prompt.further).flatten(0, 1))
+    return torch.cat(found)

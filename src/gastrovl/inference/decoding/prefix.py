@@ -103,6 +103,10 @@ class SharedImages:
         self._encode(keys)
         return torch.stack([_there(self._known[key].tokens) for key in keys])
 
+    def shown(self, keys: Sequence[bytes]) -> Tensor:
+        """The tokens of each for any place behind the prefix, (keys, image tokens, text width)."""
+        return self.model.model.project(self.features(keys))
+
     def gates(self, keys: Sequence[bytes]) -> Tensor | None:
         """Keys and values for gated cross-attention of each; None for a model without."""
         if not len(self.model.model.gated_blocks):

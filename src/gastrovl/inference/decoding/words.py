@@ -18,6 +18,7 @@ from gastrovl.inference.decoding.greedy import CONTEXT, Begun, Prompt, greedy
 from gastrovl.inference.decoding.holding import Forms, Held
 from gastrovl.inference.decoding.labeltrie import LabelTrie
 from gastrovl.inference.decoding.prefix import SharedImages
+from gastrovl.inference.decoding.prompts import prompt_ids
 from gastrovl.inference.decoding.tokens import TokenBytes
 from gastrovl.inference.question import HELD_TASKS, LABEL_TASKS, Piece, Question, Reply, SaidToken
 from gastrovl.model.packed.shared_prefix import supports
@@ -57,10 +58,12 @@ class Words:
     def prompts(self, questions: Sequence[Question]) -> list[Prompt]:
         """Questions as rows to be read."""
         processor = self.processor
-        keys = self.shared.keys([question.image for question in questions])
+        is_gated = bool(len(self.shared.model.model.gated_blocks))
+        rows = [prompt_ids(processor, one, is_gated=is_gated) for one in questions]
+        keys = iter(self.shared.keys([image for question in questions for image in question.images]))
         return [
-            Prompt(key, processor.encode_prompt(one.turns, one.original_wh), processor.regions(one.turns))
-            for key, one in zip(keys, questions, strict=True)
+            Prompt(next(keys), ids, processor.regions(one.turns), tuple(next(keys) for _ in one.further))
+            for ids, one in zip(rows, questions, strict=True)
         ]
 
     def states(self, questions: Sequence[Question]) -> Tensor:
