@@ -234,16 +234,18 @@ class Predictor:
         head = self._head
         ways = {place: one.task if head and head.answers(one) else None for place, one in enumerate(questions)}
         replies: dict[int, Reply] = {}
-        for way in dict.fromkeys(ways.values()):
-            places = [place for place, taken in ways.items() if taken is way]
-            batch = [questions[place] for place in places]
-            if head is None or way is None:
-                found = self._written(batch, max_new_tokens)
-            else:
-                found = self._headed(head, way, batch)
-            replies.update(zip(places, found, strict=True))
-        if self.words:
-            self.words.shared.forget()
+        try:
+            for way in dict.fromkeys(ways.values()):
+                places = [place for place, taken in ways.items() if taken is way]
+                batch = [questions[place] for place in places]
+                if head is None or way is None:
+                    found = self._written(batch, max_new_tokens)
+                else:
+                    found = self._headed(head, way, batch)
+                replies.update(zip(places, found, strict=True))
+        finally:
+            if self.words:
+                self.words.shared.forget()
         return [replies[place] for place in range(len(questions))]
 
     @torch.inference_mode()
@@ -280,9 +282,11 @@ class Predictor:
                 states = self.words.states(questions).to(dtype)
         else:
             inputs = self._inputs(questions)
-            features = self.model.model.tower_features(inputs["pixel_values"])
             if task is Task.REC:
-                states = self.model.perceive(**inputs)[1].to(dtype)
+                features, began = self.model.perceive(**inputs)
+                states = began.to(dtype)
+            else:
+                features = self.model.model.tower_features(inputs["pixel_values"])
         return head.replies(questions, task, features.to(dtype), states)
 
     def _written(self, questions: Sequence[Question], max_new_tokens: int | None) -> list[Reply]:

@@ -14,27 +14,13 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from gastrovl.core.types import Box
 from gastrovl.inference.decoding.holding import RowChooser
-from gastrovl.inference.decoding.prefix import SharedImages
+from gastrovl.inference.decoding.prefix import Prompt, SharedImages
 from gastrovl.inference.decoding.rowcache import cache_argument, growing_cache, keep_rows, layers_of, roomy_cache
 from gastrovl.inference.decoding.tokens import likeliest
-from gastrovl.model.fusion.projector import pool_regions
-from gastrovl.model.gastrovl import merge_image_features
-from gastrovl.model.processor import region_boxes
 
 CONTEXT = 2  # tokens of the prompt that stand before a reply's own in what choosers see
 _WORTH_PACKING = 0.75  # rows that go on, of those in a pass, from which on the others are left in
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """One row: whose image, the prompt's tokens, and the boxes asked about, or the images that are shown behind it."""
-
-    key: bytes
-    ids: Sequence[int]
-    regions: tuple[Box, ...] = ()
-    further: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,9 +63,7 @@ class Begun:
         self.is_key = torch.cat([is_said.new_ones(len(keys), shared.length), is_said], dim=1)
         self.lengths = self.is_key.sum(dim=1)
         self.ids = ids[:, -CONTEXT:]
-        embedded = self.model.get_input_embeddings()(ids)
-        if self._gates is None and any(prompt.regions or prompt.further for prompt in prompts):
-            embedded = merge_image_features(embedded, _seen(shared, prompts), ids == shared.processor.image_token_id)
+        embedded = shared.embedded(prompts, ids)
         earlier = torch.ones(longest, self.is_key.shape[1], dtype=torch.bool, device=device).tril(shared.length)
         positions = self.is_key.cumsum(dim=1)[:, shared.length :] - 1
         self.states = self.read(embedded, earlier & self.is_key[:, None], positions)[:, -1]
@@ -159,21 +143,3 @@ def greedy(begun: Begun, choose: RowChooser, limits: Sequence[int], end: int, to
             begun.keep(kept)
             ids, chosen, rows, is_done = ids[kept], chosen[kept], [rows[one] for one in left], [False] * len(left)
         begun.say(chosen)
-
-
-def _seen(shared: SharedImages, prompts: Sequence[Prompt]) -> Tensor:
-    """What stands among the words, row by row: what each box encloses, as `GastroVLModel.with_regions` has it, or the
-    tokens of further images; (tokens, text width)."""
-    found: list[Tensor] = []
-    boxes = region_boxes([prompt.regions for prompt in prompts])
-    pooled = None
-    if boxes is not None:
-        boxes = boxes.to(shared.model.device)
-        side = shared.model.config.token_grid_side()
-        pooled = pool_regions(shared.tokens([prompt.key for prompt in prompts]), boxes.nan_to_num(), side)
-    for row, prompt in enumerate(prompts):
-        if pooled is not None:
-            found.append(pooled[row, : len(prompt.regions)])
-        if prompt.further:
-            found.append(shared.shown(prompt.further).flatten(0, 1))
-    return torch.cat(found)

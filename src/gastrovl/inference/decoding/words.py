@@ -14,10 +14,10 @@ from torch import Tensor
 from gastrovl.clinical.answers import SEPARATOR
 from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.types import Task
-from gastrovl.inference.decoding.greedy import CONTEXT, Begun, Prompt, greedy
+from gastrovl.inference.decoding.greedy import CONTEXT, Begun, greedy
 from gastrovl.inference.decoding.holding import Forms, Held
 from gastrovl.inference.decoding.labeltrie import LabelTrie
-from gastrovl.inference.decoding.prefix import SharedImages
+from gastrovl.inference.decoding.prefix import Prompt, SharedImages
 from gastrovl.inference.decoding.prompts import prompt_ids
 from gastrovl.inference.decoding.tokens import TokenBytes
 from gastrovl.inference.question import HELD_TASKS, LABEL_TASKS, Piece, Question, Reply, SaidToken
@@ -67,10 +67,22 @@ class Words:
         ]
 
     def states(self, questions: Sequence[Question]) -> Tensor:
-        """The state in which each reply would begin, (questions, text width)."""
+        """The state in which each reply would begin, (questions, text width).
+
+        The first question about an image not read yet is read in one pass with it, the others behind what is shared.
+        """
         prompts = self.prompts(questions)
-        parts = [prompts[start : start + _ROWS] for start in range(0, len(prompts), _ROWS)]
-        return torch.cat([Begun(self.shared, part, 0).states for part in parts])
+        firsts: dict[bytes, int] = {}
+        for place, prompt in enumerate(prompts):
+            if not self.shared.is_read(prompt.key):
+                firsts.setdefault(prompt.key, place)
+        first = list(firsts.values())
+        others = sorted(set(range(len(prompts))) - set(first))
+        parts = [self.shared.begin([prompts[place] for place in first])] if first else []
+        for start in range(0, len(others), _ROWS):
+            parts.append(Begun(self.shared, [prompts[place] for place in others[start : start + _ROWS]], 0).states)
+        states = torch.cat(parts)
+        return states[torch.tensor([*first, *others], device=states.device).argsort()]
 
     def replies(self, questions: Sequence[Question], limits: Sequence[int]) -> list[Reply]:
         """Greedy replies, each of so many tokens at most."""
