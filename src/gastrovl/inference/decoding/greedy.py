@@ -17,6 +17,7 @@ from transformers.cache_utils import Cache
 from gastrovl.inference.decoding.holding import RowChooser
 from gastrovl.inference.decoding.prefix import Prompt, SharedImages
 from gastrovl.inference.decoding.rowcache import cache_argument, growing_cache, keep_rows, layers_of, roomy_cache
+from gastrovl.inference.decoding.tokens import likeliest
 
 CONTEXT = 2  # tokens of the prompt that stand before a reply's own in what choosers see
 _WORTH_PACKING = 0.75  # rows that go on, of those in a pass, from which on the others are left in
@@ -30,11 +31,13 @@ class Step:
         rows: Their numbers.
         tokens: What each says now.
         logs: Log-probability of each, as the model gave it before choosers changed the scores.
+        tops: Of each the likeliest tokens and their log-probabilities in the same way, as many as were asked for.
     """
 
     rows: list[int]
     tokens: list[int]
     logs: list[float]
+    tops: list[list[tuple[int, float]]]
 
 
 class Begun:
@@ -104,8 +107,12 @@ class Begun:
         self._gates = None if self._gates is None else self._gates[rows]
 
 
-def greedy(begun: Begun, choose: RowChooser, limits: Sequence[int], end: int) -> Iterator[Step]:
-    """Say the likeliest token of each row, until it is `end` or the row has as many as its limit."""
+def greedy(begun: Begun, choose: RowChooser, limits: Sequence[int], end: int, top: int = 0) -> Iterator[Step]:
+    """Say the likeliest token of each row, until it is `end` or the row has as many as its limit.
+
+    Args:
+        top: How many of the likeliest tokens to name at each step.
+    """
     rows = list(range(len(limits)))
     ids = begun.ids
     is_done = [False] * len(rows)  # of the rows in the pass; those are not told of any more
@@ -117,7 +124,13 @@ def greedy(begun: Begun, choose: RowChooser, limits: Sequence[int], end: int) ->
         tokens = chosen.tolist()
         on = [place for place, done in enumerate(is_done) if not done]
         values = logs.tolist()
-        yield Step([rows[one] for one in on], [tokens[one] for one in on], [values[one] for one in on])
+        tops = likeliest(said, top)
+        yield Step(
+            [rows[one] for one in on],
+            [tokens[one] for one in on],
+            [values[one] for one in on],
+            [tops[one] for one in on],
+        )
         is_done = [
             done or token == end or step >= limits[row] for done, token, row in zip(is_done, tokens, rows, strict=True)
         ]

@@ -33,11 +33,12 @@ _TOGETHER = 32  # images in one pass
 
 @dataclass(frozen=True)
 class Prompt:
-    """One row: whose image, the prompt's tokens, and the boxes asked about."""
+    """One row: whose image, the prompt's tokens, and the boxes asked about, or the images that are shown behind it."""
 
     key: bytes
     ids: Sequence[int]
     regions: tuple[Box, ...] = ()
+    further: tuple[bytes, ...] = ()
 
 
 @dataclass
@@ -160,16 +161,26 @@ class SharedImages:
     def embedded(self, prompts: Sequence[Prompt], ids: Tensor) -> Tensor:
         """Words of what follows the images of prompts, (rows, length), each box with what it encloses behind it.
 
-        As `GastroVLModel.with_regions` has it. Returns (rows, length, text width).
+        As `GastroVLModel.with_regions` has it; further images stand among the words of their own rows. Returns (rows,
+        length, text width).
         """
         words: Tensor = self.model.get_input_embeddings()(ids)
         boxes = region_boxes([prompt.regions for prompt in prompts])
-        if boxes is None or len(self.model.model.gated_blocks):
+        is_bare = boxes is None and not any(prompt.further for prompt in prompts)
+        if is_bare or len(self.model.model.gated_blocks):
             return words
-        boxes = boxes.to(words.device)
-        tokens = self.tokens([prompt.key for prompt in prompts])
-        pooled = pool_regions(tokens, boxes.nan_to_num(), self.model.config.token_grid_side())
-        return merge_image_features(words, pooled[~boxes.isnan().any(dim=-1)], ids == self.processor.image_token_id)
+        among: list[Tensor] = []  # row by row, each of which has either boxes or images
+        pooled = None
+        if boxes is not None:
+            boxes = boxes.to(words.device)
+            tokens = self.tokens([prompt.key for prompt in prompts])
+            pooled = pool_regions(tokens, boxes.nan_to_num(), self.model.config.token_grid_side())
+        for row, prompt in enumerate(prompts):
+            if pooled is not None:
+                among.append(pooled[row, : len(prompt.regions)])
+            if prompt.further:
+                among.append(self.tokens(prompt.further).flatten(0, 1))
+        return merge_image_features(words, torch.cat(among), ids == self.processor.image_token_id)
 
     def _without(self, keys: Sequence[bytes], what: str) -> list[list[bytes]]:
         """Those of which something is not known yet, in batches."""
