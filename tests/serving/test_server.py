@@ -189,6 +189,7 @@ def test_no_answer_shows_a_path_or_a_traceback(echo):
         for answer in answers:
             assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
             assert not any(word in answer.text for word in ("Traceback", ".py", "secret", "passwd", "src/", "0x"))
+        assert [answer.headers.get("allow") for answer in answers] == [None] * 6 + ["GET", "POST"]
         assert chat(client).status_code == 200
 
 

@@ -138,4 +138,6 @@ async def _not_ours(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     said = {404: "there is no such address", 405: "this address knows no such method"}
     refusal = RefusedError(error.status_code, "not_found", said.get(error.status_code, "the request cannot be served"))
-    return await _refused(request, refusal)
+    answer = await _refused(request, refusal)
+    answer.headers.update(error.headers or {})  # of 405, the methods that the address knows
+    return answer
