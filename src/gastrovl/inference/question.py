@@ -30,6 +30,7 @@ class Question:
     datasets, and so are those of the reply, however the model writes them.
     `wants_probabilities` asks for those of all names beside a reply of CLS or REG in words, which costs one more pass
     of the language model; a perception head always gives them.
+    `source` is the name of the set it is from, if that is known: a calibration may have learnt its own ways for it.
     `schema`, of a free question, is a JSON schema that the reply is held to (extra `structured`).
     """
 
@@ -39,6 +40,7 @@ class Question:
     size_wh: tuple[int, int] | None = None
     wants_probabilities: bool = False
     schema: Mapping[str, Any] | None = None
+    source: str | None = None
 
     def __post_init__(self) -> None:
         if self.schema is not None and self.task in HELD_TASKS:

@@ -74,6 +74,12 @@ def fit_abstention(
     )
 
 
+def strictest(parts: Sequence[Abstention]) -> Abstention:
+    """For answers of which it is not known which part they belong to: the highest threshold, shown if all are."""
+    highest = max(parts, key=lambda one: one.threshold)
+    return highest.model_copy(update={"is_assured": all(one.is_assured for one in parts)})
+
+
 def p_value(losses: Sequence[float], risk: float) -> float:
     """How likely independent losses in [0, 1] of mean `risk` or more would look this good, at most.
 
