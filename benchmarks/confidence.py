@@ -38,7 +38,7 @@ from gastrovl.inference.belief.verdicts import Check
 from gastrovl.inference.predictor import Predictor
 from scopes import scope_table
 
-SEED, DRAWS = 7, 1000
+SEED, DRAWS = 7, 500
 SHOWN = (measures.ECE, measures.ECE_ADAPTIVE, measures.BRIER, measures.AURC, measures.CONFIDENCE_AUROC)
 Fitted = Sequence[tuple[Case, TaskCalibration]]  # each case with a calibration that has not seen its group
 ALL = "all"

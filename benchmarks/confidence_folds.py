@@ -4,8 +4,8 @@
         --checkpoint runs/fold2/train --data runs/fold2/data --leave-out drawn --date 2026-11-25
 
 Every image is answered by a model that was trained without it. What is said of an answer was fitted without its group
-("groups", ten parts), or without all answers of its model ("models": what another model of the recipe may expect). Each
-is told three ways: "one for all" knows of no sources, "source not said" and "source said" are `fit_task`'s.
+("groups", ten parts), or without all answers of its model ("models": what another model of the recipe may expect). "One
+for all" knows of no sources, "source not said" and "source said" are what `fit_task` has for either case.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from gastrovl.cli.calibrate import judge
 from gastrovl.core.files import write_text
 from gastrovl.core.types import Task
 from gastrovl.inference.belief.calibrating import cases_of
+from gastrovl.inference.belief.calibration import TaskCalibration
 from gastrovl.inference.belief.fitting import Case, fit_task
 from gastrovl.inference.belief.scaling import folds, numbered
 from gastrovl.inference.predictor import Predictor
 
-WAYS = ("one for all", "source not said", "source said")
+Crossed = list[tuple[Case, TaskCalibration]]
 
 
 def cases_of_folds(options: argparse.Namespace) -> dict[Task, list[tuple[int, Case]]]:
@@ -45,45 +46,45 @@ def cases_of_folds(options: argparse.Namespace) -> dict[Task, list[tuple[int, Ca
     return found
 
 
-def crossed(
-    task: Task, cases: Sequence[Case], parts: Sequence[np.ndarray], level: float, risk: float
-) -> dict[str, Fitted]:
-    """Each case with what was fitted without its part, in the three ways."""
-    found: dict[str, list[Any]] = {way: [] for way in WAYS}
-    plain = [replace(one, source=None) for one in cases]
+def crossed(task: Task, cases: Sequence[Case], parts: Sequence[np.ndarray], level: float, risk: float) -> Crossed:
+    """Each case with what was fitted without its part."""
+    found = []
     for part in parts:
-        out = np.flatnonzero(part)
         known = fit_task(task, [cases[row] for row in np.flatnonzero(~part)], level=level, risk=risk)
-        blind = fit_task(task, [plain[row] for row in np.flatnonzero(~part)], level=level, risk=risk)
-        found["one for all"] += [(cases[row], blind) for row in out]
-        found["source not said"] += [(cases[row], known) for row in out]
-        found["source said"] += [(cases[row], known.of(cases[row].source)) for row in out]
-    return dict(found)
+        found += [(cases[row], known) for row in np.flatnonzero(part)]
+    return found
+
+
+def said(fitted: Crossed) -> Fitted:
+    """The same where questions say which source they are from."""
+    return [(one, known.of(one.source)) for one, known in fitted]
 
 
 def tables(task: Task, numbered_cases: Sequence[tuple[int, Case]], options: argparse.Namespace) -> dict[str, Any]:
     """Everything about one task; the last fold, judged by the others, once more on its own."""
     fold_of, cases = np.array([number for number, _ in numbered_cases]), [one for _, one in numbered_cases]
-    sources = {one.group: str(one.source) for one in cases}
-    divisions = {
-        "groups": folds(numbered([one.group for one in cases])),
-        "models": [fold_of == number for number in sorted(set(fold_of.tolist()))],
+    source_of, (level, *others) = {one.group: str(one.source) for one in cases}, options.level
+    by_group = folds(numbered([one.group for one in cases]))
+    by_model = [fold_of == number for number in sorted(set(fold_of.tolist()))]
+    blind = crossed(task, [replace(one, source=None) for one in cases], by_group, level, options.risk)
+    over_groups = crossed(task, cases, by_group, level, options.risk)
+    over_models = crossed(task, cases, by_model, level, options.risk)
+    ways = {
+        "groups, one for all": blind,
+        "groups, source not said": over_groups,
+        "groups, source said": said(over_groups),
+        "models, source said": said(over_models),
+        "last fold by the others, source said": said(over_models[-int(by_model[-1].sum()) :]),
     }
     found: dict[str, Any] = {}
-    for name, parts in divisions.items():
-        fitted = {level: crossed(task, cases, parts, level, options.risk) for level in options.level}
-        for way in WAYS:
-            title = f"{name}, {way}"
-            found[title] = one_table(task, fitted[options.level[0]][way], sources, options.risk)
-            show(f"{task}: {title}", found[title])
-            for level in options.level[1:]:
-                for source, part in found[title].items():
-                    pairs = [one for one in fitted[level][way] if source in ("all", one[0].source)]
-                    part[f"sets at {level:g}"] = of_sets(pairs)
-                    print(f"  {source:12} sets at {level:g}: {json.dumps(rounded(part[f'sets at {level:g}']))}")
-    last = crossed(task, cases, divisions["models"][-1:], options.level[0], options.risk)["source said"]
-    found["last fold by the others, source said"] = one_table(task, last, sources, options.risk)
-    show(f"{task}: last fold", found["last fold by the others, source said"])
+    for name, fitted in ways.items():
+        found[name] = one_table(task, fitted, source_of, options.risk)
+        show(f"{task}: {name}", found[name])
+    for other in others if task is not Task.REC else []:
+        fitted = said(crossed(task, cases, by_group, other, options.risk))
+        for source, part in found["groups, source said"].items():
+            part[f"sets at {other:g}"] = of_sets([one for one in fitted if source in ("all", one[0].source)])
+            print(f"  {source:12} sets at {other:g}: {json.dumps(rounded(part[f'sets at {other:g}']))}", flush=True)
     return found
 
 
@@ -94,6 +95,7 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, action="append", required=True, help="its dataset folder, with a test split"
     )
+    parser.add_argument("--task", type=Task, action="append", help="only this one; what the results have stays")
     parser.add_argument("--leave-out", action="append", default=[], help="a source that is not to count")
     parser.add_argument("--work", type=Path, default=Path("runs/confidence"), help="where answers are kept")
     parser.add_argument("--level", type=float, nargs="+", default=[0.9, 0.8])
@@ -105,9 +107,14 @@ def main() -> None:
     torch.set_num_threads(1)
     cases = cases_of_folds(options)
     told: dict[str, Any] = {"date": options.date, "hardware": options.hardware, "folds": len(options.data)}
-    told |= {task.value: tables(task, some, options) for task, some in cases.items()}
-    known = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
-    write_text(options.output, json.dumps({**known, "folds": rounded(told)}, indent=1) + "\n")
+    for task, some in cases.items():
+        if options.task and task not in options.task:
+            continue
+        told[task.value] = tables(task, some, options)
+        known = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
+        write_text(
+            options.output, json.dumps({**known, "folds": {**known.get("folds", {}), **rounded(told)}}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ def calibrate(
     predictions: Annotated[
         list[Path],
         typer.Argument(
-            help="Its raw predictions for validation data, by `gastrovl predict` (with --raw). Several are the folds of "
-            "a cross-validation, each with its own --conversations and --answered-by."
+            help="Its raw predictions for validation data, by `gastrovl predict` (with --raw). Several are the folds "
+            "of a cross-validation, each with its own --conversations and --answered-by."
         ),
     ],
     conversations: Annotated[

@@ -80,20 +80,25 @@ def hierarchical_quantile(scores: Sequence[float], groups: Sequence[str], level:
 
 
 def fit_one(
-    probabilities: Sequence[Mapping[str, float]], truth: Sequence[str], groups: Sequence[str], level: float
+    probabilities: Sequence[Mapping[str, float]],
+    truth: Sequence[str],
+    groups: Sequence[str],
+    level: float,
+    *,
+    divides: bool = True,
 ) -> LabelSets:
     """Sets for answers that name one thing; the score of an answer is one minus the probability of the true label.
 
     Answers whose likeliest label is common are a matter of their own, and the others another, where those others are in
     less than half of the groups: hundreds of easy polyps would otherwise make up for everything rare (Mondrian
-    conformal prediction, Vovk et al. 2005, chapter 4.5).
+    conformal prediction, Vovk et al. 2005, chapter 4.5). Without `divides` all answers are one matter.
     """
     missed = np.array([-one.get(name, 0.0) for one, name in zip(probabilities, truth, strict=True)])
     likeliest = [max(one.items(), key=itemgetter(1))[0] for one in probabilities]
     seen = {name: {group for group, top in zip(groups, likeliest, strict=True) if top == name} for name in likeliest}
     own = sorted(name for name, some in seen.items() if len(some) >= OWN_GROUPS)
     others = {group for group, top in zip(groups, likeliest, strict=True) if top not in own}
-    if 2 * len(others) >= len(set(groups)):
+    if not divides or 2 * len(others) >= len(set(groups)):
         own = []
     numbers = numbered(groups)
 

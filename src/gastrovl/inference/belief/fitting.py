@@ -153,14 +153,15 @@ def _labels(
 def _sets(told: Sequence[tuple[Case, dict[str, float]]], level: float, *, is_one: bool) -> LabelSets:
     """Sets of all; of several sources with enough groups, large enough for each."""
 
-    def fitted(some: Sequence[tuple[Case, dict[str, float]]]) -> LabelSets:
+    def fitted(some: Sequence[tuple[Case, dict[str, float]]], *, divides: bool) -> LabelSets:
         probabilities, groups = [values for _, values in some], [one.group for one, _ in some]
         if is_one:
-            return fit_one(probabilities, [next(iter(one.true_terms)) for one, _ in some], groups, level)
+            truth = [next(iter(one.true_terms)) for one, _ in some]
+            return fit_one(probabilities, truth, groups, level, divides=divides)
         return fit_several(probabilities, [one.true_terms for one, _ in some], groups, level)
 
-    whole, parts = fitted(told), by_source([one for one, _ in told])
-    some = [fitted([pair for pair in told if pair[0].source == name]) for name in parts]
+    whole, parts = fitted(told, divides=True), by_source([one for one, _ in told])
+    some = [fitted([pair for pair in told if pair[0].source == name], divides=False) for name in parts]
     return sets_for_each(whole, some) if len(some) > 1 else whole
 
 

@@ -83,9 +83,9 @@ def is_held_out(fold: Fold) -> bool | None:
     asked = {one.group for one in records.read_records(fold.conversations, Conversation)}
     if shared := sorted(known & asked):
         raise ConfigError(
-            f"{fold.answered_by}: was trained on {len(shared)} of the {len(asked)} groups of {fold.conversations}, e.g. "
-            f"{', '.join(map(repr, shared[:_NAMED]))}; expected a fold that it never saw: on what it learnt by heart it "
-            "is surer and more often right than on new patients. Check the order of --conversations and --answered-by"
+            f"{fold.answered_by}: was trained on {len(shared)} of the {len(asked)} groups of {fold.conversations}, "
+            f"e.g. {', '.join(map(repr, shared[:_NAMED]))}; expected a fold that it never saw, for it is right more "
+            "often on what it learnt than on new patients. Check the order of --conversations and --answered-by"
         )
     return True
 
@@ -105,8 +105,8 @@ def check_recipe(wanted: Predictor, other: Predictor, folder: Path) -> None:
         unlike.append("perception head")
     if unlike:
         raise ConfigError(
-            f"{folder}: differs from the checkpoint to calibrate in {', '.join(unlike)}; expected models of one recipe, "
-            "trained on different folds: how sure another kind of model is says nothing of this one"
+            f"{folder}: differs from the checkpoint to calibrate in {', '.join(unlike)}; expected models of one "
+            "recipe, trained on different folds: how sure another kind of model is says nothing of this one"
         )
 
 
