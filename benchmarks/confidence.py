@@ -325,6 +325,8 @@ def show(title: str, table: dict[str, Any]) -> None:
 def rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: rounded(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [rounded(one) for one in value]
     return round(value, 4) if isinstance(value, float) else value
 
 

@@ -133,7 +133,7 @@ def test_with_enough_groups_the_share_is_what_groups_left_out_need():
 
     def fitted(groups):
         names = [str(number) for number in range(groups) for _ in told]
-        return fit_one(told * groups, ["a"] * len(names), names, 0.9)
+        return fit_one(told * groups, ["a"] * len(names), names, 0.9, divides=False)
 
     few, many = fitted(OWN_GROUPS - 1), fitted(OWN_GROUPS)
     assert (few.least, few.is_measured) == (0.0, False)  # the share 0.9 * 20 / 19 = 0.947 takes the tenth score
