@@ -378,6 +378,8 @@ def main() -> None:
             show(f"{task}: {name}", table)
     if options.lower:
         told["scope"] = scope_table(predictor, options.data, options.lower, options.level)
+    known = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
+    told |= {"folds": known["folds"]} if "folds" in known else {}  # by confidence_folds.py
     write_text(options.output, json.dumps(rounded(told), indent=1) + "\n")
 
 
