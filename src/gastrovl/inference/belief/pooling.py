@@ -38,7 +38,7 @@ def paired(predictions: Sequence[Path], conversations: Sequence[Path], answered_
     Raises:
         ConfigError: There are not as many of one as of the other; of one fold alone `answered_by` may be left out.
     """
-    models = list(answered_by) or ([None] if len(predictions) == 1 else [])
+    models: list[Path | None] = [*answered_by] or ([None] if len(predictions) == 1 else [])
     if not len(predictions) == len(conversations) == len(models):
         raise ConfigError(
             f"found {len(predictions)} files of predictions, {len(conversations)} --conversations and {len(models)} "
