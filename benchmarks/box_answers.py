@@ -1,10 +1,11 @@
 """What a box costs: one forward pass, the answer of the perception head, the same at second looks, and in words.
 
-    python benchmarks/box_answers.py --checkpoint runs/grounding/train --image DATA/images/edd2020/EDD2020_B0049.jpg
+    python benchmarks/box_answers.py --checkpoint runs/grounding/train --image DATA/edd2020/images/EDD2020_B0049.jpg
     python benchmarks/box_answers.py                # the shapes of configs/run/grounding.yaml, untrained
 
-CPU time of one process, the best of several rounds in turn. Without `--image` the pictures are noise: in words an
-untrained model says what comes, up to `--most-tokens`, and zoom has a second look at whatever boxes the head sees.
+CPU time of one process, the best of several rounds in turn. With `--image` a batch is one image asked so often.
+Without it the pictures are noise: in words an untrained model says what comes, up to `--most-tokens`, and zoom has a
+second look at whatever boxes the head sees.
 """
 
 from __future__ import annotations

@@ -75,3 +75,16 @@ def test_another_image_begins_another_dialogue(talk, learnt, tmp_path):
     content = json.loads((tmp_path / "session.json").read_text("utf-8"))
     assert [one["image"]["name"] for one in content["exchanges"]] == ["0.png", "1.png"]
     assert [one["text"] for one in content["exchanges"]] == ["polyp", "gastric ulcer"]
+
+
+def test_one_more_image_joins_the_dialogue_and_is_kept_with_its_answers(talk, learnt, tmp_path):
+    lines = ["/add nowhere.png", f"/add {learnt[1].parent / '1.png'}", "Where is the polyp?", "/classify"]
+
+    result = talk([*lines, f"/save {tmp_path / 'session.json'}"])
+
+    said = " ".join(result.stdout.split())
+    assert "nowhere.png: no such image" in said
+    assert "1.png: 64 x 64 px" in said
+    first, second = json.loads((tmp_path / "session.json").read_text("utf-8"))["exchanges"]
+    assert (first["image"]["name"], [one["name"] for one in first["further"]]) == ("0.png", ["1.png"])
+    assert "further" not in second

@@ -94,6 +94,9 @@ class Echo:
             raise ModelInputError("a message holds '<image>', which has a meaning of its own to the model; remove it")
         return 16 + sum(len(text.split()) for _, text in question.turns)
 
+    def why_no_tokens(self, question):
+        return "the perception head answers it" if question.task in (Task.CLS, Task.REC, Task.REG) else None
+
     def reply_length(self, reply, limit):
         return min(len(reply.text.split()), limit)
 

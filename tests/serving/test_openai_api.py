@@ -168,7 +168,27 @@ REFUSED = {
     "another model": ({"model": "gpt"}, openai.NotFoundError, "model_not_found"),
     "sampling": ({"temperature": 0.7}, openai.BadRequestError, "unsupported_parameter"),
     "several replies": ({"n": 2}, openai.BadRequestError, "unsupported_parameter"),
-    "log-probabilities": ({"logprobs": True}, openai.BadRequestError, "unsupported_parameter"),
+    "tokens of what the head answers": (
+        {"logprobs": True, "extra_body": {"task": "REC"}},
+        openai.BadRequestError,
+        "unsupported_parameter",
+    ),
+    "tokens of what the head answers, in a stream": (
+        {"logprobs": True, "stream": True, "extra_body": {"task": "REC"}},
+        openai.BadRequestError,
+        "unsupported_parameter",
+    ),
+    "tokens of a typed answer": (
+        {"logprobs": True, "response_format": as_json("describe", text={"type": "string"})},
+        openai.BadRequestError,
+        "unsupported_parameter",
+    ),
+    "likeliest tokens alone": ({"top_logprobs": 3}, openai.BadRequestError, "invalid_value"),
+    "too many of the likeliest tokens": (
+        {"logprobs": True, "top_logprobs": 21},
+        openai.BadRequestError,
+        "invalid_value",
+    ),
     "tools": ({"tools": []}, openai.BadRequestError, "unknown_parameter"),
     "no tokens": ({"max_tokens": 0}, openai.BadRequestError, "invalid_value"),
     "any JSON of a task with a form": (
@@ -213,7 +233,7 @@ WRONG = {
     "a fetched image": ([user(part("https://example.org/x.png"), WORDS)], "image_url_not_allowed"),
     "a file": ([user(part("file:///etc/hostname"), WORDS)], "image_url_not_allowed"),
     "no image": ([user(WORDS)], "invalid_image_count"),
-    "two images": ([user(SHOWN, SHOWN, WORDS)], "invalid_image_count"),
+    "nine images": ([user(*[SHOWN] * 9, WORDS)], "invalid_image_count"),
     "no words": ([user(SHOWN)], "empty_message"),
     "a system message": ([{"role": "system", "content": "Be kind."}, user(SHOWN, WORDS)], "unsupported_role"),
     "the assistant last": ([user(SHOWN, WORDS), {"role": "assistant", "content": "a polyp"}], "invalid_turns"),

@@ -59,6 +59,59 @@ def test_a_chat_reply_is_what_the_predictor_says(site, predictor):
     assert reply.usage.prompt_tokens == len(prompt)
 
 
+def test_log_probabilities_of_tokens_come_in_the_form_of_openai(site, predictor):
+    asked = Question(IMAGES[0], (("user", "What is it?"),), top_logprobs=2)
+    expected = predictor.answer([asked], 6)[0].tokens
+
+    with openai.OpenAI(base_url=f"{site.url}/v1", api_key="unused", max_retries=0) as client:
+        wanted = {"model": "tiny", "messages": messages(IMAGES[0]), "max_tokens": 6, "logprobs": True}
+        whole = client.chat.completions.create(**wanted, top_logprobs=2)
+        bare = client.chat.completions.create(**wanted)
+        none = client.chat.completions.create(**wanted | {"logprobs": False})
+        chunks = list(client.chat.completions.create(**wanted, top_logprobs=2, stream=True))
+
+    said = whole.choices[0].logprobs.content
+    assert len(said) == len(expected) == whole.usage.completion_tokens
+    for one, token in zip(said, expected, strict=True):
+        assert (bytes(one.bytes), one.token) == (token.said, token.said.decode("utf-8", "replace"))
+        assert one.logprob == pytest.approx(token.log, abs=1e-4)
+        assert [bytes(other.bytes) for other in one.top_logprobs] == [said for said, _ in token.likeliest]
+        assert [other.logprob for other in one.top_logprobs] == pytest.approx(
+            [log for _, log in token.likeliest], abs=1e-4
+        )
+    assert whole.choices[0].message.content in b"".join(bytes(one.bytes) for one in said).decode("utf-8", "replace")
+    assert [one.top_logprobs for one in bare.choices[0].logprobs.content] == [[]] * len(said)
+    assert none.choices[0].logprobs is None
+    by_chunk = [chunk.choices[0] for chunk in chunks]
+    streamed = [one for chunk in by_chunk if chunk.logprobs for one in chunk.logprobs.content]
+    assert [one.bytes for one in streamed] == [one.bytes for one in said]
+    assert [one.logprob for one in streamed] == pytest.approx([one.logprob for one in said], abs=1e-4)
+    assert all(chunk.logprobs for chunk in by_chunk if chunk.delta.content)  # with the words that they make up
+
+
+def test_several_images_stand_where_they_are_sent(site, predictor):
+    first, second = messages(IMAGES[0])[0], messages(IMAGES[1], "And here?")[0]
+    said = [first, {"role": "assistant", "content": "polyp"}, second]
+    turns = (("user", "What is it?"), ("assistant", "polyp"), ("user", "And here?"))
+    expected = predictor.answer([Question(IMAGES[0], turns, further=((2, IMAGES[1]),))], 6)[0]
+
+    with openai.OpenAI(base_url=f"{site.url}/v1", api_key="unused", max_retries=0) as client:
+        reply = client.chat.completions.create(model="tiny", messages=said, max_tokens=6)
+        alone = client.chat.completions.create(model="tiny", messages=messages(IMAGES[0]), max_tokens=6)
+        for task, code in (("REC", "invalid_image_count"), ("CLS", "invalid_image_count")):
+            with pytest.raises(openai.BadRequestError) as caught:
+                client.chat.completions.create(model="tiny", messages=said, extra_body={"task": task})
+            assert caught.value.code == code
+        boxed = [*said[:2], messages(IMAGES[1], "What is in [1,2,3,4]?")[0]]
+        with pytest.raises(openai.BadRequestError, match="does not say in which of them it lies"):
+            client.chat.completions.create(model="tiny", messages=boxed)
+
+    assert reply.choices[0].message.content == expected.text
+    assert reply.model_extra["gastrovl"]["confidence"] == pytest.approx(expected.confidence, abs=1e-6)
+    assert reply.model_extra["gastrovl"]["boxes"] == []
+    assert reply.usage.prompt_tokens > alone.usage.prompt_tokens + 16
+
+
 def test_typed_answers_are_those_of_the_predictor(site, predictor):
     image, box = IMAGES[1], Box(x0=0.25, y0=0.25, x1=0.75, y1=0.75)
     said = {"image": data_url(image)}

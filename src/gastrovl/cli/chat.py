@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 HELP = """\
 /image PATH            ask about this image from now on
+/add PATH              show one more image in this dialogue, with your next words
 /classify              which labels fit
 /locate TERM           where TERM is
 /name X0,Y0,X1,Y1      what lies in this box, in fractions of width and height
@@ -80,6 +81,7 @@ class _Talk:
         self.console, self.predictor, self.session = console, predictor, session
         self._commands: dict[str, Callable[[str], None]] = {
             "/image": self.show,
+            "/add": self._add,
             "/classify": lambda _: self._ask("classify"),
             "/locate": lambda words: self._ask("locate", words),
             "/name": lambda words: self._ask("name", words),
@@ -108,13 +110,20 @@ class _Talk:
         self._commands[name](rest.strip())
 
     def show(self, path: str) -> None:
+        self._open(path, self.session.show)
+
+    def _add(self, path: str) -> None:
+        self._open(path, self.session.add)
+
+    def _open(self, path: str, show: Callable[[Any, str], None]) -> None:
         from gastrovl.cli.answers import scope_line
         from gastrovl.core.images import open_image
 
         place = Path(" ".join(shlex.split(path)) if path else "")
-        self.session.show(open_image(place), place.name)
-        self.console.print(f"{place.name}: {self.session.image.width} x {self.session.image.height} px", style="dim")
-        if line := scope_line(self.predictor.judge(self.session.image)):
+        image = open_image(place)
+        show(image, place.name)
+        self.console.print(f"{place.name}: {image.width} x {image.height} px", style="dim")
+        if line := scope_line(self.predictor.judge(image)):
             self.console.print(line, style="yellow", markup=False)
 
     def _ask(self, kind: str, words: str = "") -> None:

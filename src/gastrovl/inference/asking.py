@@ -53,16 +53,21 @@ def describe(image: Image.Image) -> Question:
     return Question(image, (("user", ASKED[Task.CAP]),), Task.CAP)
 
 
-def chat(image: Image.Image, turns: Sequence[tuple[str, str]]) -> Question:
+def chat(
+    image: Image.Image, turns: Sequence[tuple[str, str]], further: Sequence[tuple[int, Image.Image]] = ()
+) -> Question:
     """The next turn of a dialogue about an image; `turns` are (role, text), from a user's to a user's.
 
+    Args:
+        further: More images, each with the place of the user turn that it opens.
+
     Raises:
-        ModelInputError: They do not alternate so.
+        ModelInputError: They do not alternate so, or a further image opens no turn of the user.
     """
     roles = [role for role, _ in turns]
     if len(roles) % 2 == 0 or roles != [("user", "assistant")[place % 2] for place in range(len(roles))]:
         raise ModelInputError(f"turns are {roles}; expected user and assistant in turn, beginning and ending with user")
-    return Question(image, tuple((role, text) for role, text in turns), Task.VQA)
+    return Question(image, tuple((role, text) for role, text in turns), Task.VQA, further=tuple(further))
 
 
 def label_answer(reply: Reply, taxonomy: Taxonomy) -> LabelAnswer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from pathlib import Path
@@ -121,18 +121,21 @@ def predict_file(
             f"{output} exists already; choose another -o, or pass --overwrite (--retry-failed asks for failures only)"
         )
     started = time.monotonic()
-    asked = _asked(conversations)
+    asked = asked_in(conversations)
     begun = Begun(model=answerer.name, fingerprint=answerer.fingerprint, conversations=sha256_file(conversations))
     done = _finished(output, begun) if is_again else {}
     with PartialFile(output.with_name(output.name + ".partial"), begun) as partial:
         done |= partial.read(asked)
-        if retries_failed:
-            done = {name: one for name, one in done.items() if one.stop_reason != "failed"}
-        left = [conversation for name, conversation in asked.items() if name not in done]
-        size = answerer.batch_size or batch_size
-        is_mixed = isinstance(answerer, Ours) and answerer.mixes_tasks
-        jobs = list(batches_by_image(left, size) if is_mixed else batches(left, size))
-        _ask(answerer, jobs, conversations.parent, partial, done, len(asked), progress)
+        count = answer_left(
+            answerer,
+            asked,
+            conversations.parent,
+            partial,
+            done,
+            batch_size=batch_size,
+            retries_failed=retries_failed,
+            progress=progress,
+        )
         predictions = [done[name] for name in asked]
         records.write_records(output, predictions)
         partial.path.unlink()
@@ -141,12 +144,39 @@ def predict_file(
         summarise(
             predictions,
             **begun.model_dump(),
-            asked_now=len(left),
+            asked_now=count,
             seconds_now=time.monotonic() - started,
             description=answerer.settings,
             currency=answerer.currency,
         ),
     )
+    return count
+
+
+def answer_left(
+    answerer: Answerer,
+    asked: Mapping[str, Conversation],
+    folder: Path,
+    partial: PartialFile,
+    done: dict[str, Prediction],
+    *,
+    batch_size: int,
+    retries_failed: bool = False,
+    progress: Progress | None = None,
+) -> int:
+    """Answer what is not in `done` yet, which is filled, as the partial file is; returns how many that were.
+
+    Raises:
+        EndpointError, ImageError: As `predict_file`.
+    """
+    if retries_failed:
+        for name in [name for name, one in done.items() if one.stop_reason == "failed"]:
+            del done[name]
+    left = [conversation for name, conversation in asked.items() if name not in done]
+    size = answerer.batch_size or batch_size
+    is_mixed = isinstance(answerer, Ours) and answerer.mixes_tasks
+    jobs = list(batches_by_image(left, size) if is_mixed else batches(left, size))
+    _ask(answerer, jobs, folder, partial, done, len(asked), progress)
     return len(left)
 
 
@@ -197,8 +227,12 @@ def _worked(
             raise
 
 
-def _asked(path: Path) -> dict[str, Conversation]:
-    """The conversations of a file by their ids."""
+def asked_in(path: Path) -> dict[str, Conversation]:
+    """The conversations of a file by their ids, in its order.
+
+    Raises:
+        RecordError: The file is missing or empty, a line is broken, or an id stands there twice.
+    """
     asked: dict[str, Conversation] = {}
     for conversation in records.read_records(path, Conversation):
         if conversation.id in asked:

@@ -39,6 +39,8 @@ def load_in(
     has_head = bool(card.recognised) or card.locates
     model, processor, card = load_checkpoint(Path(folder), torch.float32 if has_head else narrow)
     model = model.to(device)
+    if model.perception is not None:  # its convolutions get maps that lie so; else weights are turned at every look
+        model.perception.to(memory_format=torch.channels_last)
     if chosen == "bfloat16" and has_head:
         head = model.perception
         model.perception = None

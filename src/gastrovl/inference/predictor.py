@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from gastrovl.clinical.taxonomy import Taxonomy
-from gastrovl.core.errors import ConfigError
+from gastrovl.core import processes
+from gastrovl.core.errors import ConfigError, ModelInputError
 from gastrovl.core.images import open_image
 from gastrovl.core.types import Box, Task
 from gastrovl.inference import asking
@@ -151,14 +152,23 @@ class Predictor:
         """What an image shows, in a sentence or two."""
         return asking.text_answer(self._one(asking.describe(image)))
 
-    def chat(self, image: Image.Image, turns: Sequence[tuple[str, str]]) -> TextAnswer:
+    def chat(
+        self,
+        image: Image.Image,
+        turns: Sequence[tuple[str, str]],
+        further: Sequence[tuple[int, Image.Image]] = (),
+    ) -> TextAnswer:
         """The next turn of a dialogue about an image; `turns` are (role, text), beginning and ending with a user's.
 
+        Args:
+            further: More images, each with the place in `turns` of the user turn that it opens. A model that learnt
+                from dialogues about one image has not learnt to compare several.
+
         Raises:
-            ModelInputError: They do not alternate so.
+            ModelInputError: Turns do not alternate so, or the model cannot look at several images in one dialogue.
             BoxTextError: A box in a question is reversed or leaves the image.
         """
-        return asking.text_answer(self._one(asking.chat(image, turns)))
+        return asking.text_answer(self._one(asking.chat(image, turns, further)))
 
     def prior(self, task: Task, box: Box | None = None) -> dict[str, float]:
         """The probability of every term where nothing can be seen: of a grey image, asked as CLS or REG is.
@@ -182,13 +192,28 @@ class Predictor:
 
         Args:
             max_new_tokens: Of each reply in words; what its task needs when left out.
+
+        Raises:
+            ModelInputError: A question asks for tokens and is answered without any.
         """
+        for question in questions:
+            if question.top_logprobs is not None and (why := self.why_no_tokens(question)):
+                raise ModelInputError(f"log-probabilities of tokens: {why}")
         started = time.perf_counter()
         replies = self._answered(questions, max_new_tokens)
         if self.trust:
             replies = self.trust(self._answered, self._summaries, questions, replies)
         seconds = (time.perf_counter() - started) / max(len(questions), 1)
         return [replace(reply, seconds=seconds) for reply in replies]
+
+    def why_no_tokens(self, question: Question) -> str | None:
+        """Why there can be no log-probabilities of a reply's tokens; None where there can."""
+        if self._head and self._head.answers(question):
+            return (
+                f"the perception head answers {question.task}, so that no tokens are decoded; its probabilities and "
+                "confidence say how sure it is"
+            )
+        return None
 
     def judge(self, image: Image.Image) -> ScopeAnswer | None:
         """Whether a picture is one the model is for; None where nothing speaks against it and nothing is fitted."""
@@ -209,16 +234,18 @@ class Predictor:
         head = self._head
         ways = {place: one.task if head and head.answers(one) else None for place, one in enumerate(questions)}
         replies: dict[int, Reply] = {}
-        for way in dict.fromkeys(ways.values()):
-            places = [place for place, taken in ways.items() if taken is way]
-            batch = [questions[place] for place in places]
-            if head is None or way is None:
-                found = self._written(batch, max_new_tokens)
-            else:
-                found = self._headed(head, way, batch)
-            replies.update(zip(places, found, strict=True))
-        if self.words:
-            self.words.shared.forget()
+        try:
+            for way in dict.fromkeys(ways.values()):
+                places = [place for place, taken in ways.items() if taken is way]
+                batch = [questions[place] for place in places]
+                if head is None or way is None:
+                    found = self._written(batch, max_new_tokens)
+                else:
+                    found = self._headed(head, way, batch)
+                replies.update(zip(places, found, strict=True))
+        finally:
+            if self.words:
+                self.words.shared.forget()
         return [replies[place] for place in range(len(questions))]
 
     @torch.inference_mode()
@@ -255,9 +282,11 @@ class Predictor:
                 states = self.words.states(questions).to(dtype)
         else:
             inputs = self._inputs(questions)
-            features = self.model.model.tower_features(inputs["pixel_values"])
             if task is Task.REC:
-                states = self.model.perceive(**inputs)[1].to(dtype)
+                features, began = self.model.perceive(**inputs)
+                states = began.to(dtype)
+            else:
+                features = self.model.model.tower_features(inputs["pixel_values"])
         return head.replies(questions, task, features.to(dtype), states)
 
     def _written(self, questions: Sequence[Question], max_new_tokens: int | None) -> list[Reply]:
@@ -276,14 +305,18 @@ def _limit(question: Question, max_new_tokens: int | None) -> int:
 
 
 def pick_device(name: str | None) -> torch.device:
-    """The device of that name; the best there is for None."""
+    """The device of that name; the best there is for None.
+
+    Where a launcher started several processes, each takes the GPU of its number on its machine, unless one is named.
+    """
     has_gpu = torch.cuda.is_available()
-    if name is None:
-        return torch.device("cuda" if has_gpu else "cpu")
     try:
-        device = torch.device(name)
+        device = torch.device(name or ("cuda" if has_gpu else "cpu"))
     except RuntimeError as error:
         raise ConfigError(f"device {name!r} does not exist; take cpu or cuda, or leave it out") from error
     if device.type == "cuda" and not has_gpu:
         raise ConfigError(f"device {name!r}: PyTorch finds no GPU here; take cpu, or leave it out")
+    if device.type == "cuda" and device.index is None and processes.size() > 1:
+        device = torch.device("cuda", processes.local_rank() % torch.cuda.device_count())
+        torch.cuda.set_device(device)  # kernels that are compiled here run on the current one
     return device

@@ -32,6 +32,9 @@ class Question:
     of the language model; a perception head always gives them.
     `source` is the name of the set it is from, if that is known: a calibration may have learnt its own ways for it.
     `schema`, of a free question, is a JSON schema that the reply is held to (extra `structured`).
+    `further`, of a free question, are images shown after the first one, each with the place in `turns` of the user turn
+    that it opens; `image` itself opens the first turn.
+    `top_logprobs` asks for the tokens of a reply in words, with so many of the likeliest ones at each place.
     """
 
     image: Image.Image
@@ -40,13 +43,32 @@ class Question:
     size_wh: tuple[int, int] | None = None
     wants_probabilities: bool = False
     schema: Mapping[str, Any] | None = None
+    top_logprobs: int | None = None
+    further: tuple[tuple[int, Image.Image], ...] = ()
     source: str | None = None
 
     def __post_init__(self) -> None:
+        self._check_further()
         if self.schema is not None and self.task in HELD_TASKS:
             raise ModelInputError(
                 f"a question of {self.task} has a form of its own; expected no task, CAP, VQA or REPORT with a schema"
             )
+
+    def _check_further(self) -> None:
+        places = [place for place, _ in self.further]
+        if places and self.task in HELD_TASKS:
+            raise ModelInputError(f"{1 + len(places)} images: a question of {self.task} is about one image")
+        if places != sorted(places) or any(not 0 <= one < len(self.turns) for one in places):
+            raise ModelInputError(
+                f"further images are shown in turns {places}; expected turns of the dialogue, in order"
+            )
+        if any(self.turns[place][0] != "user" for place in places):
+            raise ModelInputError(f"further images are shown in turns {places}; expected turns of the user")
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """All that are shown, in order."""
+        return [self.image, *(image for _, image in self.further)]
 
     @property
     def original_wh(self) -> tuple[int, int]:
@@ -56,6 +78,27 @@ class Question:
     def regions(self) -> list[Box]:
         """The boxes that the last user turn names."""
         return [boxtext.decode_box(found.group(0)) for found in boxtext.BOX_PATTERN.finditer(self.turns[-1][1])]
+
+
+@dataclass(frozen=True)
+class SaidToken:
+    """A token of a reply in words: the bytes of UTF-8 that it stands for, and the log-probability the model gave it.
+
+    That is the model's own probability, before a form forbade tokens or a box's digits were chosen by their median.
+
+    Attributes:
+        likeliest: The likeliest tokens at this place, in the same way, the first one first.
+    """
+
+    said: bytes
+    log: float
+    likeliest: tuple[tuple[bytes, float], ...] = ()
+
+
+class Piece(str):
+    """A piece of a streamed reply that knows the tokens said since the piece before it."""
+
+    tokens: tuple[SaidToken, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,6 +115,7 @@ class Reply:
         presence, expected_iou: Of REC by the perception head: that it is there at all, and the IoU expected of each
             box in the order of the text.
         belief: What one may believe of it; None where nobody asked.
+        tokens: As they were said, without the one that ends the reply; None where nobody asked.
     """
 
     text: str
@@ -82,3 +126,4 @@ class Reply:
     presence: float | None = None
     expected_iou: tuple[float, ...] | None = None
     belief: Belief | None = None
+    tokens: tuple[SaidToken, ...] | None = None

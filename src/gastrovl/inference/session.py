@@ -61,8 +61,16 @@ class Wish:
         """Whether the kind says what is wanted, and no words of one's own."""
         return self.kind is not Kind.SAY
 
-    def question(self, image: Image.Image, before: Sequence[tuple[str, str]] = ()) -> Question:
+    def question(
+        self,
+        image: Image.Image,
+        before: Sequence[tuple[str, str]] = (),
+        further: Sequence[tuple[int, Image.Image]] = (),
+    ) -> Question:
         """The question that asks for it; `before` are the turns that a free question goes on from.
+
+        Args:
+            further: Of a free question, more images, each with the place of the turn that it opens.
 
         Raises:
             ModelInputError: Nothing is named to locate, no box to name, or no word is said.
@@ -81,7 +89,7 @@ class Wish:
             raise ModelInputError("an empty question; expected words")
         if self.task is not None:
             return Question(image, (("user", self.words),), self.task)
-        return asking.chat(image, (*before, ("user", self.words)))
+        return asking.chat(image, (*before, ("user", self.words)), further)
 
     def answer(self, reply: Reply) -> Answer:
         """The reply in the type of what was wanted."""
@@ -128,6 +136,7 @@ class Exchange(Config):
     Attributes:
         confidence: In [0, 1]; None where the answer came piece by piece.
         belief: What one may believe of it, and the scope of the picture; None where nobody asked.
+        further: More images of the dialogue that the answer is part of, in order.
         rating: What a person made of the answer; None where nobody rated it.
         correction: What a person says would have been right.
     """
@@ -149,6 +158,7 @@ class Exchange(Config):
     belief: Belief | None = None
     stop_reason: str = "end"
     seconds: float
+    further: tuple[ShownImage, ...] | None = None
     rating: Literal["right", "partly", "wrong"] | None = None
     correction: str | None = None
 
@@ -213,6 +223,8 @@ class Session:
         self._image: Image.Image | None = None
         self._shown: ShownImage | None = None
         self._turns: list[tuple[str, str]] = []
+        self._further: list[tuple[int, Image.Image]] = []
+        self._shown_further: list[ShownImage] = []
 
     @property
     def image(self) -> Image.Image:
@@ -227,15 +239,22 @@ class Session:
 
     def show(self, image: Image.Image, name: str) -> None:
         """Ask about this image from now on; what was said about another one is no part of the dialogue any more."""
-        self._image = image
-        self._shown = ShownImage(
-            name=Path(name).name, sha256=pixel_digest(image), width_px=image.width, height_px=image.height
-        )
-        self._turns = []
+        self._image, self._shown = image, _shown(image, name)
+        self.forget()
+
+    def add(self, image: Image.Image, name: str) -> None:
+        """Show one more image in the dialogue, with the next words; typed wishes go on being about the first one.
+
+        Raises:
+            ModelInputError: No image is shown yet.
+        """
+        assert self.image
+        self._further.append((len(self._turns), image))
+        self._shown_further.append(_shown(image, name))
 
     def forget(self) -> None:
         """Begin a new dialogue about the same image."""
-        self._turns = []
+        self._turns, self._further, self._shown_further = [], [], []
 
     def ask(self, wish: Wish) -> Exchange:
         """One answer, which joins the session and, if words were said, the dialogue.
@@ -244,7 +263,7 @@ class Session:
             ModelInputError: No image is shown, or the wish is incomplete.
             BoxTextError: A box in the words is reversed or leaves the image.
         """
-        question = wish.question(self.image, self._turns)
+        question = wish.question(self.image, self._turns, self._further)
         [reply] = self.model.answer([question], MAX_NEW_TOKENS[question.task or Task.VQA])
         return self._kept(wish, question, reply)
 
@@ -256,7 +275,7 @@ class Session:
                 reply says what to believe of it.
         """
         wish = Wish(Kind.SAY, words)
-        question = wish.question(self.image, self._turns)
+        question = wish.question(self.image, self._turns, self._further)
         started, pieces = time.monotonic(), list[str]()
         said = stream(question, MAX_NEW_TOKENS[Task.VQA])
         while True:
@@ -291,6 +310,7 @@ class Session:
             belief=answer.belief,
             stop_reason=reply.stop_reason,
             seconds=reply.seconds,
+            further=tuple(self._shown_further) if question.further else None,
         )
         self.exchanges.append(found)
         if wish.kind is Kind.SAY:
@@ -298,8 +318,8 @@ class Session:
         return found
 
     def marks(self) -> list[Mark]:
-        """What to draw on the image that is shown: the boxes of all that was asked about it."""
-        here = [one for one in self.exchanges if one.image == self._shown]
+        """What to draw on the image that is shown: the boxes of all that was asked about it, and about no other."""
+        here = [one for one in self.exchanges if one.image == self._shown and not one.further]
         return marks_of((one.wish, one.answer) for one in here)
 
     def rate(self, number: int, rating: Literal["right", "partly", "wrong"], correction: str | None = None) -> Exchange:
@@ -325,6 +345,10 @@ class Session:
             OutputError: The file cannot be written.
         """
         write_text(Path(path), self.record().model_dump_json(by_alias=True, indent=2, exclude_none=True) + "\n")
+
+
+def _shown(image: Image.Image, name: str) -> ShownImage:
+    return ShownImage(name=Path(name).name, sha256=pixel_digest(image), width_px=image.width, height_px=image.height)
 
 
 def parse_box(text: str) -> Box:

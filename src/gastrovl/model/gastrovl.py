@@ -27,7 +27,7 @@ from gastrovl.model.locations import LocationTokens
 from gastrovl.model.packed.answerloss import answer_loss, answer_scores
 from gastrovl.model.packed.shared_prefix import Backend, answering_states
 from gastrovl.model.packed.tokenlogprobs import token_logprobs
-from gastrovl.model.perception import PerceptionHead, SeenMap
+from gastrovl.model.perception import PerceptionHead
 from gastrovl.model.perception_loss import PerceptionTargets, perception_loss
 from gastrovl.model.vision import TowerShape, tower_shape, tower_tokens
 
@@ -313,14 +313,14 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
 
     def perceive(
         self, input_ids: Tensor, attention_mask: Tensor, pixel_values: Tensor, region_boxes: Tensor | None = None
-    ) -> tuple[SeenMap, Tensor]:
-        """One forward pass: what the perception head keeps of images, and the state in which each answer would begin.
+    ) -> tuple[Tensor, Tensor]:
+        """One forward pass: what the perception head reads of images, and the state in which each answer would begin.
 
         Args:
             input_ids, attention_mask: (rows, length), padded on the left; others as in `forward`.
 
         Returns:
-            The map, and states (rows, text width).
+            Features as of `tower_features`, and states (rows, text width).
 
         Raises:
             ModelInputError: The model has no perception head.
@@ -338,7 +338,7 @@ class GastroVLForConditionalGeneration(LlavaForConditionalGeneration):
             use_cache=False,
             **self.model.gating(images),
         ).last_hidden_state
-        return self.perception.look(features), hidden[:, -1]
+        return features, hidden[:, -1]
 
     def _contrast(self, images: Tensor, caption_ids: Tensor, caption_mask: Tensor) -> Tensor:
         """The contrastive loss of (pairs, width) image vectors and the first `pairs` captions."""

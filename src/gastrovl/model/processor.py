@@ -107,12 +107,23 @@ class GastroVLProcessor:
         is_answer[place:place] = [False] * (self.image_tokens - 1)
         return Dialogue(ids, is_answer, place + self.image_tokens, self.regions(turns), places)
 
-    def encode_prompt(self, turns: Sequence[tuple[str, str]], size_wh: SizeWH | None = None) -> list[int]:
-        """Token ids of a dialogue that ends with a user turn, ready for an answer."""
+    def encode_prompt(
+        self, turns: Sequence[tuple[str, str]], size_wh: SizeWH | None = None, *, further: Sequence[int] = ()
+    ) -> list[int]:
+        """Token ids of a dialogue that ends with a user turn, ready for an answer.
+
+        Args:
+            further: Turns, by their places, before whose words one more image each is shown; then no turn may name a
+                box to a model that takes regions.
+        """
+        messages = self._messages(self._coded(turns, size_wh)[0], further)
         encoded = self.tokenizer.apply_chat_template(
-            self._messages(self._coded(turns, size_wh)[0]), tokenize=True, return_dict=True, add_generation_prompt=True
+            messages, tokenize=True, return_dict=True, add_generation_prompt=True
         )
-        return self._with_image(encoded["input_ids"])[1]
+        if not further:
+            return self._with_image(encoded["input_ids"])[1]
+        repeats = {self.image_token_id: self.image_tokens}
+        return [token for token in encoded["input_ids"] for _ in range(repeats.get(token, 1))]
 
     def regions(self, turns: Sequence[tuple[str, str]]) -> tuple[Box, ...]:
         """The boxes that user turns ask about, in their order; none when the model takes no regions.
@@ -175,7 +186,7 @@ class GastroVLProcessor:
                 places += [place for box in boxes for place in self.coding.places(box)]
         return coded, tuple(places)
 
-    def _messages(self, turns: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+    def _messages(self, turns: Sequence[tuple[str, str]], further: Sequence[int] = ()) -> list[dict[str, str]]:
         messages = [{"role": role, "content": text} for role, text in turns]
         if not messages or messages[0]["role"] != "user":
             raise ModelInputError(
@@ -187,7 +198,8 @@ class GastroVLProcessor:
             if self.has_regions and message["role"] == "user":
                 marked = self.coding.pattern.sub(lambda found: found.group(0) + IMAGE_TOKEN, message["content"])
                 message["content"] = marked
-        messages[0]["content"] = IMAGE_TOKEN + "\n" + messages[0]["content"]
+        for place in (0, *further):
+            messages[place]["content"] = IMAGE_TOKEN + "\n" + messages[place]["content"]
         return messages
 
     def _with_image(self, ids: Sequence[int]) -> tuple[int, list[int]]:

@@ -29,6 +29,7 @@ class ServedCheckpoint:
         self.name = name or predictor.card.name
         self._predictor, self._processor = predictor, copy.deepcopy(predictor.processor)
         self._lock = threading.Lock()
+        self._is_gated = bool(len(predictor.model.model.gated_blocks))
         added = self._processor.tokenizer.added_tokens_decoder.values()
         self._marks = [token.content for token in added if token.special and token.content]
         self._context = int(predictor.model.config.get_text_config().max_position_embeddings)
@@ -72,9 +73,11 @@ class ServedCheckpoint:
                 raise ModelInputError(
                     f"a message holds {mark!r}, which has a meaning of its own to the model; remove it"
                 )
+        from gastrovl.inference.decoding.prompts import prompt_ids
+
         with self._lock:
             self._processor.regions(question.turns)
-            return len(self._processor.encode_prompt(question.turns, question.original_wh))
+            return len(prompt_ids(self._processor, question, is_gated=self._is_gated))
 
     def reply_length(self, reply: Reply, limit: int) -> int:
         """Tokens of a reply: all it might have where it was cut, else those of its text and its end, told again."""
@@ -83,6 +86,9 @@ class ServedCheckpoint:
         with self._lock:
             written = len(self._processor.tokenizer.encode(reply.text, add_special_tokens=False))
         return min(written + 1, limit)
+
+    def why_no_tokens(self, question: Question) -> str | None:
+        return self._predictor.why_no_tokens(question)
 
     def room(self, prompt_length: int) -> int:
         return self._context - prompt_length

@@ -49,6 +49,10 @@ class Model(Protocol):
         """Tokens of a reply that might have `limit`; called by any thread."""
         ...
 
+    def why_no_tokens(self, question: Question) -> str | None:
+        """Why a reply's tokens cannot be told with their log-probabilities; None where they can. Of any thread."""
+        ...
+
     def room(self, prompt_length: int) -> int:
         """Tokens that a reply to such a prompt may have; below 1: the prompt is too long."""
         ...
@@ -82,7 +86,7 @@ class _Job:
 
     @property
     def pixels(self) -> int:
-        return self.question.image.width * self.question.image.height
+        return sum(image.width * image.height for image in self.question.images)
 
     def goes_with(self, other: _Job) -> bool:
         alike = (self.question.task, self.limit) == (other.question.task, other.limit)

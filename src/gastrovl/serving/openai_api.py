@@ -1,4 +1,4 @@
-"""OpenAI's chat interface over a dialogue about one image: whole or streamed, free or in the form of a typed answer."""
+"""OpenAI's chat interface over a dialogue about images: whole or streamed, free or in the form of a typed answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, StreamingResponse
 
 from gastrovl.core.boxtext import BOX_PATTERN, decode_box
 from gastrovl.core.errors import BoxTextError, GastroVLError
-from gastrovl.inference.question import Question, Reply
+from gastrovl.inference.question import HELD_TASKS, Piece, Question, Reply, SaidToken
 from gastrovl.serving import logs
 from gastrovl.serving.beliefs import belief_given, scope_given
 from gastrovl.serving.engine import Answered, Engine
@@ -30,12 +30,15 @@ from gastrovl.serving.schemas import (
     Choice,
     Completion,
     ImagePart,
+    LikelyToken,
+    Logprobs,
     Message,
     ModelEntry,
     ModelList,
     PlacedBox,
     ReplyMessage,
     TextPart,
+    TokenLogprob,
     Usage,
 )
 from gastrovl.serving.typed_api import placed
@@ -48,14 +51,11 @@ _ONE_WAY: tuple[tuple[str, tuple[Any, ...], str], ...] = (
     ("frequency_penalty", (None, 0), "nothing but the model decides its words; leave it out, or set 0"),
     ("presence_penalty", (None, 0), "nothing but the model decides its words; leave it out, or set 0"),
     ("stop", (None, []), "a reply ends where the model ends it; leave it out"),
-    (
-        "logprobs",
-        (None, False),
-        "boxes, and labels of the perception head, are not chosen token by token, so that such numbers would mislead; "
-        "`gastrovl.confidence` and the probabilities of /v1/classify say how sure the model is",
-    ),
-    ("top_logprobs", (None, 0), "see logprobs"),
 )
+
+
+MOST_IMAGES = 8  # in a dialogue
+LEAST_LOGPROB = -9999.0  # OpenAI's number for what is as good as impossible; JSON has no infinity
 
 
 def openai_routes(intake: Intake, started: int) -> APIRouter:
@@ -76,15 +76,28 @@ def openai_routes(intake: Intake, started: int) -> APIRouter:
 
     @routes.post("/chat/completions", response_model=Completion, openapi_extra=request_body(ChatRequest, is_form=False))
     async def chat(request: Request) -> Response:
-        """The next turn of a dialogue about one image; as events when `stream` is true."""
+        """The next turn of a dialogue about an image or several; as events when `stream` is true."""
         asked = parse(ChatRequest, await request.body())
         check(asked)
         engine = intake.engine(asked.model)
         form = form_of(asked)
-        turns, url = dialogue(asked.messages, intake.settings.max_characters)
-        image = await intake.image(partial(from_data_url, url, "messages"), "messages")
-        question = Question(image, turns, form.task, wants_probabilities=form.wants_probabilities, schema=form.held_to)
+        turns, urls = dialogue(asked.messages, intake.settings.max_characters)
+        if len(urls) > 1 and form.task in HELD_TASKS:
+            raise RefusedError(
+                400, "invalid_image_count", f"task {form.task.value} is about one image", param="messages"
+            )
+        images = [await intake.image(partial(from_data_url, url, "messages"), "messages") for _, url in urls]
+        question = Question(
+            images[0],
+            turns,
+            form.task,
+            wants_probabilities=form.wants_probabilities,
+            schema=form.held_to,
+            top_logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
+            further=tuple((place, image) for (place, _), image in zip(urls[1:], images[1:], strict=True)),
+        )
         form.check(question)
+        check_tokens(engine, question, form)
         length, limit = await intake.measure(engine, question, asked.max_completion_tokens or asked.max_tokens)
         writer = _Writer(engine, question, form, length, limit)
         if asked.stream:
@@ -108,16 +121,36 @@ def check(asked: ChatRequest) -> None:
     for name, allowed, why in _ONE_WAY:
         if getattr(asked, name) not in allowed:
             raise RefusedError(400, "unsupported_parameter", f"{name}: {why}", param=name)
+    if asked.top_logprobs is not None and not asked.logprobs:
+        raise RefusedError(400, "invalid_value", "top_logprobs: needs logprobs to be true", param="top_logprobs")
 
 
-def dialogue(messages: Sequence[Message], most_characters: int) -> tuple[tuple[tuple[str, str], ...], str]:
-    """The turns of a dialogue and the URL of its image.
+def check_tokens(engine: Engine, question: Question, form: Form) -> None:
+    """Refuse log-probabilities of tokens where the reply will not be made of any.
 
     Raises:
-        RefusedError: The turns do not alternate, have more than one image or none, or too many words.
+        RefusedError: They are asked for, and it will not.
+    """
+    if question.top_logprobs is None:
+        return
+    if form.is_typed:
+        why: str | None = "a typed answer is filled in from another reply, so that its JSON was not decoded as tokens"
+    else:
+        why = engine.model.why_no_tokens(question)
+    if why:
+        raise RefusedError(400, "unsupported_parameter", f"logprobs: {why}", param="logprobs")
+
+
+def dialogue(
+    messages: Sequence[Message], most_characters: int
+) -> tuple[tuple[tuple[str, str], ...], list[tuple[int, str]]]:
+    """The turns of a dialogue, and the URLs of its images with the places of their turns.
+
+    Raises:
+        RefusedError: The turns do not alternate, have no image or too many, or too many words.
     """
     turns: list[tuple[str, str]] = []
-    urls: list[str] = []
+    urls: list[tuple[int, str]] = []
     for place, message in enumerate(messages):
         param = f"messages.{place}"
         expected = ("user", "assistant")[place % 2]
@@ -136,25 +169,25 @@ def dialogue(messages: Sequence[Message], most_characters: int) -> tuple[tuple[t
                 param=f"{param}.role",
             )
         parts = [TextPart(type="text", text=message.content)] if isinstance(message.content, str) else message.content
-        urls += [part.image_url.url for part in parts if isinstance(part, ImagePart)]
+        urls += [(place, part.image_url.url) for part in parts if isinstance(part, ImagePart)]
         text = "\n".join(part.text for part in parts if isinstance(part, TextPart)).strip()
         if not text:
             raise RefusedError(400, "empty_message", "a message has no words", param=f"{param}.content")
         turns.append((message.role, text))
     if turns[-1][0] != "user":
         raise RefusedError(400, "invalid_turns", "the last message must be the user's", param="messages")
-    if len(urls) != 1:
+    if not 1 <= len(urls) <= MOST_IMAGES:
         raise RefusedError(
             400,
             "invalid_image_count",
-            f"found {len(urls)} images; expected exactly one in a dialogue",
+            f"found {len(urls)} images; expected 1 to {MOST_IMAGES} in a dialogue",
             param="messages",
         )
     if sum(len(text) for _, text in turns) > most_characters:
         raise RefusedError(
             400, "too_many_characters", f"the messages have more than {most_characters:,} characters", param="messages"
         )
-    return tuple(turns), urls[0]
+    return tuple(turns), urls
 
 
 def boxes_in(reply: Reply, size_wh: tuple[int, int]) -> list[PlacedBox]:
@@ -167,6 +200,19 @@ def boxes_in(reply: Reply, size_wh: tuple[int, int]) -> list[PlacedBox]:
             continue
     expected = reply.expected_iou if reply.expected_iou and len(reply.expected_iou) == len(boxes) else None
     return [placed(box, size_wh, expected[place] if expected else None) for place, box in enumerate(boxes)]
+
+
+def logprobs_given(tokens: Sequence[SaidToken]) -> Logprobs:
+    """Tokens in OpenAI's form; half a letter is shown as one that is unknown, and whole in its bytes."""
+    content = []
+    for one in tokens:
+        likeliest = [LikelyToken(**_likely(said, log)) for said, log in one.likeliest]
+        content.append(TokenLogprob(**_likely(one.said, one.log), top_logprobs=likeliest))
+    return Logprobs(content=content)
+
+
+def _likely(said: bytes, log: float) -> dict[str, Any]:
+    return {"token": said.decode("utf-8", "replace"), "logprob": max(log, LEAST_LOGPROB), "bytes": list(said)}
 
 
 class _Writer:
@@ -183,7 +229,7 @@ class _Writer:
             calibrated=reply.belief is not None and reply.belief.is_calibrated,
             belief=belief_given(reply.belief),
             scope=scope_given(reply.belief),
-            boxes=boxes_in(reply, self.question.original_wh),
+            boxes=[] if self.question.further else boxes_in(reply, self.question.original_wh),
         )
 
     def usage(self, reply: Reply) -> Usage:
@@ -197,7 +243,11 @@ class _Writer:
         return self.form.content(self.engine.name, self.question, reply)
 
     def completion(self, reply: Reply) -> Completion:
-        choice = Choice(message=ReplyMessage(content=self.content(reply)), finish_reason=_finish(reply))
+        choice = Choice(
+            message=ReplyMessage(content=self.content(reply)),
+            logprobs=None if reply.tokens is None else logprobs_given(reply.tokens),
+            finish_reason=_finish(reply),
+        )
         return Completion(
             id=self.id,
             created=self.created,
@@ -207,8 +257,11 @@ class _Writer:
             gastrovl=self.about(reply),
         )
 
-    def chunk(self, delta: dict[str, Any], finish: str | None = None, **others: Any) -> dict[str, Any]:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+    def chunk(
+        self, delta: dict[str, Any], finish: str | None = None, tokens: Sequence[SaidToken] = (), **others: Any
+    ) -> dict[str, Any]:
+        told = logprobs_given(tokens).model_dump() if tokens else None
+        choice = {"index": 0, "delta": delta, "logprobs": told, "finish_reason": finish}
         return self._frame([choice]) | others
 
     def counts(self, reply: Reply) -> dict[str, Any]:
@@ -234,17 +287,21 @@ async def _events(
 ) -> AsyncIterator[str]:
     """The reply as server-sent events: the role, pieces of the text, why it ended, counts if asked for, [DONE]."""
     yield _event(writer.chunk({"role": "assistant", "content": ""}))
+    told = 0
     try:
         async for piece in _chain(first, pieces):
             if isinstance(piece, str):
                 if piece and not writer.form.is_typed:
-                    yield _event(writer.chunk({"content": piece}))
+                    tokens = piece.tokens if isinstance(piece, Piece) else ()
+                    told += len(tokens)
+                    yield _event(writer.chunk({"content": piece}, tokens=tokens))
                 continue
             note(request, writer.engine, writer.question, piece)
             if writer.form.is_typed:
                 yield _event(writer.chunk({"content": writer.content(piece.reply)}))
             about = writer.about(piece.reply).model_dump(mode="json")
-            yield _event(writer.chunk({}, _finish(piece.reply), gastrovl=about))
+            left = (piece.reply.tokens or ())[told:]  # those that say nothing, or were not told with a piece
+            yield _event(writer.chunk({}, _finish(piece.reply), left, gastrovl=about))
             if is_counted:
                 yield _event(writer.counts(piece.reply))
             yield "data: [DONE]\n\n"

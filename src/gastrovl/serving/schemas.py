@@ -88,7 +88,7 @@ class StreamOptions(Asked):
 
 
 class ChatRequest(Asked):
-    """A dialogue about one image. Decoding is greedy: `temperature` and the like may only ask for that."""
+    """A dialogue about an image, or several. Decoding is greedy: `temperature` and the like may only ask for that."""
 
     model: Name
     messages: Annotated[list[Message], Field(min_length=1, max_length=64)]
@@ -108,8 +108,12 @@ class ChatRequest(Asked):
     user: str | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    logprobs: bool | None = Field(
+        default=None, description="Log-probabilities of the reply's tokens, as the model has them before any form."
+    )
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(
+        default=None, description="So many of the likeliest tokens at each place; needs `logprobs`."
+    )
     metadata: dict[str, str] | None = None
     store: bool | None = None
 
@@ -181,10 +185,29 @@ class ReplyMessage(Given):
     refusal: None = None
 
 
+class LikelyToken(Given):
+    """A token, and the natural logarithm of the probability that the model gave it."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprob(LikelyToken):
+    """A token of the reply, with the likeliest ones at its place."""
+
+    top_logprobs: list[LikelyToken]
+
+
+class Logprobs(Given):
+    content: list[TokenLogprob]
+    refusal: None = None
+
+
 class Choice(Given):
     index: int = 0
     message: ReplyMessage
-    logprobs: None = None
+    logprobs: Logprobs | None = None
     finish_reason: Literal["stop", "length"]
 
 

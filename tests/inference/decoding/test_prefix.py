@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from gastrovl.core.errors import BoxTextError
 from gastrovl.core.types import Task
-from gastrovl.inference.decoding.generated import generated
+from gastrovl.inference.decoding.generated import generated, inputs_of
 from gastrovl.inference.predictor import Predictor
 from gastrovl.inference.question import Question
 from gastrovl.model.checkpoint import build_model
@@ -123,6 +124,95 @@ def test_an_image_is_encoded_once_for_all_its_questions_and_remembered(tiny_mode
     predictor.answer(asked(second), 3)
     assert images == [2]
     assert passes[0][0] == 5
+
+
+def states_of(predictor, questions):
+    with torch.no_grad():
+        return predictor.words.states(questions)
+
+
+def scores_of(predictor, questions):
+    """Of the next token, by the model's own forward pass over one question at a time."""
+    found = []
+    with torch.no_grad():
+        for question in questions:
+            inputs = inputs_of(predictor.processor, [question], predictor.model.device)
+            found.append(predictor.model(**inputs, logits_to_keep=1).logits[0, -1])
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("fusion", ["pool", "gated-query", "two-towers"])
+def test_a_reply_begins_where_one_pass_over_its_image_and_question_ends(tiny_model, open_fusion, fusion):
+    pair = build_model(tiny_model("pool"), seed=5) if fusion == "pool" else open_fusion(fusion)
+    predictor = predictor_of(pair)
+    once, often = asked(picture(0)), asked(picture(1))
+    questions = [often[1], once[3], often[4], often[0], asked(picture(2))[2], often[1]]  # three images, once and often
+
+    unread, read = (predictor.model.lm_head(states_of(predictor, questions)) for _ in range(2))
+
+    expected = scores_of(predictor, questions)
+    torch.testing.assert_close(unread, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(read, expected, rtol=1e-4, atol=1e-5)
+    assert (expected[0] - expected[1]).abs().max() > 1e-2
+
+
+def test_an_image_is_read_with_the_first_question_about_it_and_stays_known(tiny_model, counted):
+    predictor = predictor_of(build_model(tiny_model("pool"), seed=5))
+    passes, images = counted(predictor)
+    first, second = picture(0), picture(1)
+    questions = asked(first)[:3] + asked(second)[:1]
+    shared = predictor.words.shared.length
+    lengths = [len(predictor.processor.encode_prompt(question.turns)) for question in questions]
+
+    states_of(predictor, questions)
+
+    assert images == [2]
+    assert passes == [(2, lengths[0]), (2, max(lengths[1:3]) - shared)]
+    predictor.words.shared.forget()
+    passes.clear()
+    predictor.answer(asked(second)[:1], 1)
+    assert images == [2]
+    assert passes == [(1, lengths[0] - shared)]
+
+
+def test_an_image_that_only_the_tower_has_seen_is_not_seen_again(tiny_model, counted):
+    predictor = predictor_of(build_model(tiny_model("pool"), seed=5))
+    passes, images = counted(predictor)
+    questions = asked(picture(0))[:1]
+    predictor._summaries([questions[0].image])
+
+    states_of(predictor, questions)
+
+    assert images == [1]
+    assert passes == [(1, len(predictor.processor.encode_prompt(questions[0].turns)))]
+
+
+def test_more_images_than_one_pass_takes_are_read_in_several(tiny_model, counted):
+    predictor = predictor_of(build_model(tiny_model("mlp"), seed=5))
+    passes, _ = counted(predictor)
+    questions = [asked(picture(seed))[seed % 2] for seed in range(35)]
+
+    together = states_of(predictor, questions)
+
+    assert [rows for rows, _ in passes] == [32, 3]
+    predictor.forget()
+    torch.testing.assert_close(together[33:], states_of(predictor, questions[33:]), rtol=1e-4, atol=1e-5)
+
+
+def test_an_image_that_is_painted_over_between_two_calls_is_looked_at_anew(tiny_model, counted):
+    predictor = predictor_of(build_model(tiny_model("pool"), seed=5))
+    _, images = counted(predictor)
+    image = picture(0)
+    predictor.answer(asked(image)[:1], 1)
+    with pytest.raises(BoxTextError):  # also where a call ended early
+        predictor.answer(
+            [*asked(image)[:1], Question(image, (("user", "What lies in [900,000,100,100]?"),), Task.REG)], 1
+        )
+    image.paste((200, 30, 30), (0, 0, 30, 40))
+
+    predictor.answer(asked(image)[:1], 1)
+
+    assert images == [1, 1]
 
 
 def test_old_images_are_forgotten(tiny_model, counted):

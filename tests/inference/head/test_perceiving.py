@@ -15,7 +15,8 @@ from gastrovl.core.errors import ConfigError, PredictionError
 from gastrovl.core.geometry import iou
 from gastrovl.core.images import open_image
 from gastrovl.core.records import read_records
-from gastrovl.core.types import Conversation, Task
+from gastrovl.core.types import Box, Conversation, Task
+from gastrovl.inference.asking import classify, describe, locate, name_region
 from gastrovl.inference.batch import predict_file
 from gastrovl.inference.head.looking import Looking
 from gastrovl.inference.head.perceiving import boxes_of
@@ -146,7 +147,31 @@ def test_the_language_model_reads_images_and_questions_once_for_boxes_and_nothin
         predictor.answer(questions, max_new_tokens=8)
         counts[task] = len(calls)
 
-    assert counts == {Task.REC: 2, Task.CLS: 0, Task.REG: 0}
+    assert counts == {Task.REC: 1, Task.CLS: 0, Task.REG: 0}
+
+
+def test_a_call_of_all_tasks_looks_at_an_image_once_and_reads_it_with_the_first_question_that_needs_it(
+    perceived, asked
+):
+    predictor = Predictor.load(perceived[0], "cpu")
+    read, seen = [], []
+    trunk = predictor.model.model
+    trunk.language_model.register_forward_pre_hook(
+        lambda _, __, given: read.append(tuple(given["inputs_embeds"].shape[:2])), with_kwargs=True
+    )
+    trunk.vision_tower.register_forward_pre_hook(lambda *_: seen.append(1))
+    image, region = asked[0][0].image, Box(x0=0.2, y0=0.2, x1=0.6, y1=0.6)
+    questions = [classify(image), locate(image, "polyp"), name_region(image, region), describe(image)]
+    shared = predictor.words.shared.length
+
+    together = predictor.answer(questions, 2)
+
+    assert seen == [1]
+    assert [(rows, length > shared) for rows, length in read] == [(1, True), (1, False), (1, False)]
+    predictor.forget()
+    alone = [predictor.answer([question], 2)[0] for question in questions]
+    assert [reply.text for reply in together] == [reply.text for reply in alone]
+    assert together[1].presence == pytest.approx(alone[1].presence, abs=1e-5)
 
 
 def test_without_the_head_the_words_come_back_and_the_fingerprint_tells(perceived, asked):
@@ -236,8 +261,8 @@ def test_what_a_box_costs_is_what_was_asked_for(perceived, asked):
         passed[str(look)] = (sum(tower[:1]), sum(tower), len(words))
 
     count = len(questions)
-    assert {words for _, _, words in passed.values()} == {2}  # the images once, the questions about them once
-    assert passed["{}"] == (count, count, 2)
+    assert {words for _, _, words in passed.values()} == {1}  # images and questions together
+    assert passed["{}"] == (count, count, 1)
     assert passed["{'views': 2}"][1] == 2 * count
     assert passed["{'views': 4}"][1] == 4 * count
     assert count < passed["{'zoom': True}"][1] <= 2 * count

@@ -78,12 +78,14 @@ class Trust:
         self, asks: Asks, summarises: Summarises, questions: Sequence[Question], replies: Sequence[Reply]
     ) -> list[Reply]:
         """Raw replies as far as one may believe them; each picture is judged once."""
-        images = list({id(question.image): question.image for question in questions}.values())
+        images = list({id(image): image for question in questions for image in question.images}.values())
         scopes = dict(zip(map(id, images), self.judge(images, summarises), strict=True))
         made = self.believer(asks, questions, replies) if self.believer else replies
         found = []
         for question, reply in zip(questions, made, strict=True):
-            belief = (reply.belief or Belief()).model_copy(update={"scope": scopes[id(question.image)]})
+            said = [scopes[id(image)] for image in question.images]
+            worst = next((one for one in said if one is not None and one.verdict != "in_scope"), said[0])
+            belief = (reply.belief or Belief()).model_copy(update={"scope": worst})
             found.append(replace(reply, belief=None if belief == Belief() else belief))
         return found
 

@@ -11,6 +11,8 @@ import torch
 
 from gastrovl.inference.decoding.confidence import ReplyConfidence
 from gastrovl.inference.decoding.holding import Forms
+from gastrovl.inference.decoding.prompts import prompt_ids
+from gastrovl.inference.decoding.tokens import TokenBytes
 from gastrovl.inference.question import Question, Reply
 from gastrovl.model.processor import GastroVLProcessor, region_boxes
 
@@ -28,7 +30,7 @@ def generated(
     started = time.perf_counter()
     inputs = inputs_of(processor, questions, model.device, model.dtype)
     held = forms.hold(questions, inputs["input_ids"].shape[1])
-    confidence = ReplyConfidence([held])
+    confidence = ReplyConfidence([held], max(question.top_logprobs or 0 for question in questions))
     made = model.generate(
         **inputs,
         max_new_tokens=max(forms.limit(question, max_new_tokens) for question in questions),
@@ -43,8 +45,15 @@ def generated(
     end = processor.tokenizer.eos_token_id
     lengths = [row.index(end) + 1 if end in row else len(row) for row in rows]
     seconds = (time.perf_counter() - started) / len(questions)
+    tokens = TokenBytes(processor.tokenizer)
+    told = [
+        tokens.said(row[:length], *confidence.of_tokens(number, length), asked.top_logprobs)
+        if asked.top_logprobs is not None
+        else None
+        for number, (asked, row, length) in enumerate(zip(questions, rows, lengths, strict=True))
+    ]
     return [
-        Reply(held.text(number, row[:length]), sure, seconds, "end" if end in row else "length")
+        Reply(held.text(number, row[:length]), sure, seconds, "end" if end in row else "length", tokens=told[number])
         for number, (row, length, sure) in enumerate(zip(rows, lengths, confidence.of_replies(lengths), strict=True))
     ]
 
@@ -56,16 +65,17 @@ def inputs_of(
     dtype: torch.dtype = torch.float32,
 ) -> dict[str, torch.Tensor]:
     """The model's inputs for a batch, prompts padded on the left."""
-    prompts = [processor.encode_prompt(question.turns, question.original_wh) for question in questions]
+    prompts = [prompt_ids(processor, question) for question in questions]
     length = max(len(prompt) for prompt in prompts)
     pad = int(processor.tokenizer.pad_token_id)
-    squares = np.stack([processor.square(question.image) for question in questions])
+    squares = np.stack([processor.square(image) for question in questions for image in question.images])
     tensors = {
         "input_ids": torch.tensor([[pad] * (length - len(prompt)) + prompt for prompt in prompts]),
         "attention_mask": torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts]),
         "pixel_values": processor.pixels(squares).to(dtype),
     }
-    regions = region_boxes([processor.regions(question.turns) for question in questions])
+    boxes = [[processor.regions(question.turns), *([()] * len(question.further))] for question in questions]
+    regions = region_boxes([some for of_images in boxes for some in of_images])
     if regions is not None:
         tensors["region_boxes"] = regions
     tensors |= processor.beside(tensors["input_ids"])

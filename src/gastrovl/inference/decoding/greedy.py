@@ -14,25 +14,13 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from gastrovl.core.types import Box
 from gastrovl.inference.decoding.holding import RowChooser
-from gastrovl.inference.decoding.prefix import SharedImages
+from gastrovl.inference.decoding.prefix import Prompt, SharedImages
 from gastrovl.inference.decoding.rowcache import cache_argument, growing_cache, keep_rows, layers_of, roomy_cache
-from gastrovl.model.fusion.projector import pool_regions
-from gastrovl.model.gastrovl import merge_image_features
-from gastrovl.model.processor import region_boxes
+from gastrovl.inference.decoding.tokens import likeliest
 
 CONTEXT = 2  # tokens of the prompt that stand before a reply's own in what choosers see
 _WORTH_PACKING = 0.75  # rows that go on, of those in a pass, from which on the others are left in
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """One row: whose image, the prompt's tokens, and the boxes asked about."""
-
-    key: bytes
-    ids: Sequence[int]
-    regions: tuple[Box, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,11 +31,13 @@ class Step:
         rows: Their numbers.
         tokens: What each says now.
         logs: Log-probability of each, as the model gave it before choosers changed the scores.
+        tops: Of each the likeliest tokens and their log-probabilities in the same way, as many as were asked for.
     """
 
     rows: list[int]
     tokens: list[int]
     logs: list[float]
+    tops: list[list[tuple[int, float]]]
 
 
 class Begun:
@@ -73,10 +63,7 @@ class Begun:
         self.is_key = torch.cat([is_said.new_ones(len(keys), shared.length), is_said], dim=1)
         self.lengths = self.is_key.sum(dim=1)
         self.ids = ids[:, -CONTEXT:]
-        embedded = self.model.get_input_embeddings()(ids)
-        boxes = region_boxes([prompt.regions for prompt in prompts])
-        if boxes is not None and self._gates is None:
-            embedded = _with_regions(shared, keys, boxes, embedded, ids)
+        embedded = shared.embedded(prompts, ids)
         earlier = torch.ones(longest, self.is_key.shape[1], dtype=torch.bool, device=device).tril(shared.length)
         positions = self.is_key.cumsum(dim=1)[:, shared.length :] - 1
         self.states = self.read(embedded, earlier & self.is_key[:, None], positions)[:, -1]
@@ -120,8 +107,12 @@ class Begun:
         self._gates = None if self._gates is None else self._gates[rows]
 
 
-def greedy(begun: Begun, choose: RowChooser, limits: Sequence[int], end: int) -> Iterator[Step]:
-    """Say the likeliest token of each row, until it is `end` or the row has as many as its limit."""
+def greedy(begun: Begun, choose: RowChooser, limits: Sequence[int], end: int, top: int = 0) -> Iterator[Step]:
+    """Say the likeliest token of each row, until it is `end` or the row has as many as its limit.
+
+    Args:
+        top: How many of the likeliest tokens to name at each step.
+    """
     rows = list(range(len(limits)))
     ids = begun.ids
     is_done = [False] * len(rows)  # of the rows in the pass; those are not told of any more
@@ -133,7 +124,13 @@ def greedy(begun: Begun, choose: RowChooser, limits: Sequence[int], end: int) ->
         tokens = chosen.tolist()
         on = [place for place, done in enumerate(is_done) if not done]
         values = logs.tolist()
-        yield Step([rows[one] for one in on], [tokens[one] for one in on], [values[one] for one in on])
+        tops = likeliest(said, top)
+        yield Step(
+            [rows[one] for one in on],
+            [tokens[one] for one in on],
+            [values[one] for one in on],
+            [tops[one] for one in on],
+        )
         is_done = [
             done or token == end or step >= limits[row] for done, token, row in zip(is_done, tokens, rows, strict=True)
         ]
@@ -146,11 +143,3 @@ def greedy(begun: Begun, choose: RowChooser, limits: Sequence[int], end: int) ->
             begun.keep(kept)
             ids, chosen, rows, is_done = ids[kept], chosen[kept], [rows[one] for one in left], [False] * len(left)
         begun.say(chosen)
-
-
-def _with_regions(shared: SharedImages, keys: Sequence[bytes], boxes: Tensor, embedded: Tensor, ids: Tensor) -> Tensor:
-    """Words with what each box encloses behind it, as `GastroVLModel.with_regions` has it."""
-    side = shared.model.config.token_grid_side()
-    boxes = boxes.to(embedded.device)
-    pooled = pool_regions(shared.tokens(keys), boxes.nan_to_num(), side)[~boxes.isnan().any(dim=-1)]
-    return merge_image_features(embedded, pooled, ids == shared.processor.image_token_id)

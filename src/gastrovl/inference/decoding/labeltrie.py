@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gastrovl.inference.decoding.greedy import Begun, Prompt
+from gastrovl.inference.decoding.greedy import Begun
 from gastrovl.inference.decoding.labelnames import LabelNames, Node
-from gastrovl.inference.decoding.prefix import SharedImages
+from gastrovl.inference.decoding.prefix import Prompt, SharedImages
 
 _ROWS = 8  # prompts in one pass: a pass reads them times all tokens of the tree
 _SCORES = 2**24  # of the vocabulary that are held at once

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -14,16 +14,32 @@ from torch import Tensor
 from gastrovl.clinical.answers import SEPARATOR
 from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.types import Task
-from gastrovl.inference.decoding.greedy import CONTEXT, Begun, Prompt, greedy
+from gastrovl.inference.decoding.greedy import CONTEXT, Begun, greedy
 from gastrovl.inference.decoding.holding import Forms, Held
 from gastrovl.inference.decoding.labeltrie import LabelTrie
-from gastrovl.inference.decoding.prefix import SharedImages
-from gastrovl.inference.question import HELD_TASKS, LABEL_TASKS, Question, Reply
+from gastrovl.inference.decoding.prefix import Prompt, SharedImages
+from gastrovl.inference.decoding.prompts import prompt_ids
+from gastrovl.inference.decoding.tokens import TokenBytes
+from gastrovl.inference.question import HELD_TASKS, LABEL_TASKS, Piece, Question, Reply, SaidToken
 from gastrovl.model.packed.shared_prefix import supports
 from gastrovl.model.processor import GastroVLProcessor
 from gastrovl.model.published.processor import ForeignProcessor
 
 _ROWS = 128  # in one pass; more would only take more memory
+
+
+@dataclass
+class _Row:
+    """What a reply consists of so far; `tops` are the likeliest tokens at each place."""
+
+    ids: list[int] = field(default_factory=list)
+    logs: list[float] = field(default_factory=list)
+    tops: list[list[tuple[int, float]]] = field(default_factory=list)
+
+    def add(self, token: int, log: float, top: list[tuple[int, float]]) -> None:
+        self.ids.append(token)
+        self.logs.append(log)
+        self.tops.append(top)
 
 
 def shares_prefixes(model: object, processor: GastroVLProcessor) -> bool:
@@ -42,17 +58,31 @@ class Words:
     def prompts(self, questions: Sequence[Question]) -> list[Prompt]:
         """Questions as rows to be read."""
         processor = self.processor
-        keys = self.shared.keys([question.image for question in questions])
+        is_gated = bool(len(self.shared.model.model.gated_blocks))
+        rows = [prompt_ids(processor, one, is_gated=is_gated) for one in questions]
+        keys = iter(self.shared.keys([image for question in questions for image in question.images]))
         return [
-            Prompt(key, processor.encode_prompt(one.turns, one.original_wh), processor.regions(one.turns))
-            for key, one in zip(keys, questions, strict=True)
+            Prompt(next(keys), ids, processor.regions(one.turns), tuple(next(keys) for _ in one.further))
+            for ids, one in zip(rows, questions, strict=True)
         ]
 
     def states(self, questions: Sequence[Question]) -> Tensor:
-        """The state in which each reply would begin, (questions, text width)."""
+        """The state in which each reply would begin, (questions, text width).
+
+        The first question about an image not read yet is read in one pass with it, the others behind what is shared.
+        """
         prompts = self.prompts(questions)
-        parts = [prompts[start : start + _ROWS] for start in range(0, len(prompts), _ROWS)]
-        return torch.cat([Begun(self.shared, part, 0).states for part in parts])
+        firsts: dict[bytes, int] = {}
+        for place, prompt in enumerate(prompts):
+            if not self.shared.is_read(prompt.key):
+                firsts.setdefault(prompt.key, place)
+        first = list(firsts.values())
+        others = sorted(set(range(len(prompts))) - set(first))
+        parts = [self.shared.begin([prompts[place] for place in first])] if first else []
+        for start in range(0, len(others), _ROWS):
+            parts.append(Begun(self.shared, [prompts[place] for place in others[start : start + _ROWS]], 0).states)
+        states = torch.cat(parts)
+        return states[torch.tensor([*first, *others], device=states.device).argsort()]
 
     def replies(self, questions: Sequence[Question], limits: Sequence[int]) -> list[Reply]:
         """Greedy replies, each of so many tokens at most."""
@@ -98,20 +128,33 @@ class Words:
         limit = self.forms.limit(question, limit)
         begun = Begun(self.shared, self.prompts([question]), limit)
         held = self.forms.hold([question], CONTEXT)
-        ids: list[int] = []
-        logs: list[float] = []
-        given = ""
-        for step in greedy(begun, held, [limit], self.end):
-            ids += step.tokens
-            logs += step.logs
-            text = held.text(0, ids)
+        row, given, told = _Row(), "", 0
+        for step in greedy(begun, held, [limit], self.end, question.top_logprobs or 0):
+            row.add(step.tokens[0], step.logs[0], step.tops[0])
+            text = held.text(0, row.ids)
             if question.task not in HELD_TASKS and self._stays(text) and text.startswith(given):
                 if text != given:
-                    yield text[len(given) :]
+                    yield self._piece(question, text[len(given) :], row, told)
+                    told = len(row.ids)
                 given = text
-        if (text := held.text(0, ids)) != given:
-            yield text[len(given) :]
-        return self._reply(held, 0, ids, logs)
+        if (text := held.text(0, row.ids)) != given:
+            yield self._piece(question, text[len(given) :], row, told)
+        return self._reply(held, 0, question, row)
+
+    def _piece(self, question: Question, text: str, row: _Row, told: int) -> str:
+        if question.top_logprobs is None:
+            return text
+        piece = Piece(text)
+        piece.tokens = self._said(question, row, told)
+        return piece
+
+    def _said(self, question: Question, row: _Row, start: int = 0) -> tuple[SaidToken, ...]:
+        """The tokens of a reply from one on."""
+        return self._bytes.said(row.ids[start:], row.logs[start:], row.tops[start:], question.top_logprobs or 0)
+
+    @cached_property
+    def _bytes(self) -> TokenBytes:
+        return TokenBytes(self.processor.tokenizer)
 
     def _stays(self, text: str) -> bool:
         """Whether what follows cannot change a text: no part of a letter at its end, no box in another coding."""
@@ -120,14 +163,16 @@ class Words:
     def _replied(self, questions: Sequence[Question], prompts: Sequence[Prompt], limits: Sequence[int]) -> list[Reply]:
         held = self.forms.hold(questions, CONTEXT)
         begun = Begun(self.shared, prompts, max(limits))
-        ids: list[list[int]] = [[] for _ in questions]
-        logs: list[list[float]] = [[] for _ in questions]
-        for step in greedy(begun, held, limits, self.end):
-            for row, token, log in zip(step.rows, step.tokens, step.logs, strict=True):
-                ids[row].append(token)
-                logs[row].append(log)
-        return [self._reply(held, row, ids[row], logs[row]) for row in range(len(questions))]
+        rows = [_Row() for _ in questions]
+        top = max(one.top_logprobs or 0 for one in questions)
+        for step in greedy(begun, held, limits, self.end, top):
+            for row, token, log, likeliest in zip(step.rows, step.tokens, step.logs, step.tops, strict=True):
+                rows[row].add(token, log, likeliest)
+        return [self._reply(held, place, *pair) for place, pair in enumerate(zip(questions, rows, strict=True))]
 
-    def _reply(self, held: Held, row: int, ids: list[int], logs: list[float]) -> Reply:
-        sure = min(1.0, math.exp(sum(logs) / len(logs)))
-        return Reply(held.text(row, ids), sure, 0.0, "end" if ids[-1] == self.end else "length")
+    def _reply(self, held: Held, place: int, question: Question, row: _Row) -> Reply:
+        sure = min(1.0, math.exp(sum(row.logs) / len(row.logs)))
+        tokens = None if question.top_logprobs is None else self._said(question, row)
+        return Reply(
+            held.text(place, row.ids), sure, 0.0, "end" if row.ids[-1] == self.end else "length", tokens=tokens
+        )

@@ -81,8 +81,8 @@ def boxes_of(mask: Floats, boxes: Floats, qualities: Floats) -> tuple[Found, ...
     """
     size, side = mask.shape[0], boxes.shape[0]
     parts = components(mask >= min(_SHOWN, float(mask.max()) / 2))
-    masses = np.bincount(parts.ravel(), weights=mask.ravel())
-    masses[0] = 0.0
+    marked = np.flatnonzero(parts)
+    masses = np.bincount(parts.ravel()[marked], weights=mask.ravel()[marked])
     order = [part for part in np.argsort(-masses).tolist() if masses[part] >= _LEAST_PART * masses.max() > 0]
     found = []
     for part in order:

@@ -265,6 +265,8 @@ def _corrected(one: _Rated, correction: str) -> tuple[str, str, Target]:
     taxonomy, said = Taxonomy.load(), one.said
     if one.is_later:
         return "a later turn of a dialogue, whose earlier turns are not kept with it", "", Target()
+    if said.further:
+        return "several images in one dialogue", "", Target()
     if _MARK.search(correction) or _MARK.search(said.asked):
         return "a text holds a mark such as <image>, which has a meaning of its own to models", "", Target()
     meant = answers.parse_answer(one.task, correction, taxonomy)

@@ -81,9 +81,17 @@ class ForeignProcessor(GastroVLProcessor):
         is_answer[place:place] = [False] * (self.image_tokens - 1)
         return Dialogue(ids, is_answer[: len(ids)], place + self.image_tokens)
 
-    def encode_prompt(self, turns: Sequence[tuple[str, str]], size_wh: SizeWH | None = None) -> list[int]:
-        """Token ids of a dialogue that ends with a user turn, ready for an answer."""
+    def encode_prompt(
+        self, turns: Sequence[tuple[str, str]], size_wh: SizeWH | None = None, *, further: Sequence[int] = ()
+    ) -> list[int]:
+        """Token ids of a dialogue that ends with a user turn, ready for an answer.
+
+        Raises:
+            ModelInputError: More than one image is shown.
+        """
         del size_wh
+        if further:
+            raise ModelInputError(f"{self.folder}: prompts are written for one image here; found {1 + len(further)}")
         return self._with_image(self._ids(turns, asks=True))[1]
 
     def pixels(self, squares: NDArray[np.uint8]) -> Tensor:
