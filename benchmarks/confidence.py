@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from gastrovl.cli.calibrate import _judge
+from gastrovl.cli.calibrate import judge
 from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.files import write_text
 from gastrovl.core.records import read_records
@@ -38,7 +38,7 @@ from gastrovl.inference.belief.verdicts import Check
 from gastrovl.inference.predictor import Predictor
 from scopes import scope_table
 
-SEED, DRAWS = 7, 1000
+SEED, DRAWS = 7, 500
 SHOWN = (measures.ECE, measures.ECE_ADAPTIVE, measures.BRIER, measures.AURC, measures.CONFIDENCE_AUROC)
 Fitted = Sequence[tuple[Case, TaskCalibration]]  # each case with a calibration that has not seen its group
 ALL = "all"
@@ -66,7 +66,7 @@ def crossed(task: Task, cases: Sequence[Case], level: float, risk: float) -> Fit
     found: list[tuple[Case, TaskCalibration]] = []
     for fold in folds(numbered([one.group for one in cases])):
         known = fit_task(task, [one for one, out in zip(cases, fold, strict=True) if not out], level=level, risk=risk)
-        found += [(one, known) for one, out in zip(cases, fold, strict=True) if out]
+        found += [(one, known.of(one.source)) for one, out in zip(cases, fold, strict=True) if out]
     return found
 
 
@@ -97,6 +97,8 @@ def of_confidence(fitted: Fitted) -> dict[str, Any]:
         found[name] = {key: scores[key] for key in SHOWN} | {
             "mean": float(values.mean()),
             "perfect": float(np.mean(luck)),
+            "perfect, 95 of 100 below": float(np.quantile(luck, 0.95)),
+            "ece interval": _interval(groups, draws, lambda rows, said=values: _ece(said[rows], right[rows])),
         }
     found["trivial aurc"] = measures.trivial(right)[measures.AURC]
     found["checks minus scaled, aurc"] = _difference(sure["scaled"], sure["scaled + checks"], right, groups, draws)
@@ -113,13 +115,22 @@ def _difference(
     before: np.ndarray, after: np.ndarray, right: np.ndarray, groups: np.ndarray, draws: np.random.Generator
 ) -> dict[str, float]:
     """AURC after minus before (below 0 is better) with the 95 % interval of a bootstrap over groups."""
+
+    def change(rows: np.ndarray) -> float:
+        return _aurc(after[rows], right[rows]) - _aurc(before[rows], right[rows])
+
+    low, high = _interval(groups, draws, change)
+    return {"value": _aurc(after, right) - _aurc(before, right), "low": low, "high": high}
+
+
+def _interval(groups: np.ndarray, draws: np.random.Generator, of: Callable[[np.ndarray], float]) -> list[float]:
+    """95 % of what is found for the rows of groups drawn with replacement."""
     members = [np.flatnonzero(groups == group) for group in range(groups.max() + 1)]
-    found = []
-    for _ in range(DRAWS):
-        rows = np.concatenate([members[group] for group in draws.integers(0, len(members), len(members))])
-        found.append(_aurc(after[rows], right[rows]) - _aurc(before[rows], right[rows]))
-    low, high = np.quantile(found, [0.025, 0.975])
-    return {"value": _aurc(after, right) - _aurc(before, right), "low": float(low), "high": float(high)}
+    found = [
+        of(np.concatenate([members[group] for group in draws.integers(0, len(members), len(members))]))
+        for _ in range(DRAWS)
+    ]
+    return [float(value) for value in np.quantile(found, [0.025, 0.975])]
 
 
 def _aurc(sure: np.ndarray, right: np.ndarray) -> float:
@@ -152,10 +163,13 @@ def _probabilities(one: Case, known: TaskCalibration) -> dict[str, float]:
 def _coverage(sets: Sequence[Sequence[str]], truth: Sequence[frozenset[str]], groups: Sequence[str]) -> dict[str, Any]:
     held = covered(sets, truth)
     sizes = [len(some) for some in sets]
+    numbers, draws = numbered(groups), np.random.default_rng(SEED)
+    of_group = np.bincount(numbers, weights=np.asarray(held)) / np.bincount(numbers)
     return {
         "n": len(sets),
         "of answers": float(np.mean(held)),
-        "of groups": _group_mean(held, groups),
+        "of groups": float(of_group.mean()),
+        "of groups, interval": _interval(np.arange(len(of_group)), draws, lambda rows: float(of_group[rows].mean())),
         "mean size": float(np.mean(sizes)),
         "median size": float(np.median(sizes)),
         "least size": min(sizes),
@@ -305,12 +319,14 @@ def show(title: str, table: dict[str, Any]) -> None:
         )
         for name in ("sets", "labels", "boxes", "abstention", "abstention with checks"):
             if part[name]:
-                print(f"  {source:12} {name}: {json.dumps(_rounded(part[name]))}")
+                print(f"  {source:12} {name}: {json.dumps(rounded(part[name]))}")
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _rounded(one) for key, one in value.items()}
+        return {key: rounded(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [rounded(one) for one in value]
     return round(value, 4) if isinstance(value, float) else value
 
 
@@ -333,7 +349,7 @@ def main() -> None:
     sources: dict[str, str] = {}
     for split in ("val", "test"):
         asked, checks = answered(predictor, options.data, options.work, split)
-        verdicts = _judge(options.work / f"{split}.jsonl", options.data / f"{split}.jsonl")
+        verdicts = judge(options.work / f"{split}.jsonl", options.data / f"{split}.jsonl")
         cases[split] = cases_of(asked, verdicts, checks)
         sources |= {one.group: one.source for one, _ in asked}
     told: dict[str, Any] = {
@@ -345,8 +361,8 @@ def main() -> None:
     for task in cases["val"]:
         known = fit_task(task, cases["val"][task], level=options.level, risk=options.risk)
         both = [*cases["val"][task], *cases["test"][task]]
-        seen = [(one, known) for one in cases["val"][task]]
-        unseen = [(one, known) for one in cases["test"][task]]
+        seen = [(one, known.of(one.source)) for one in cases["val"][task]]
+        unseen = [(one, known.of(one.source)) for one in cases["test"][task]]
         cut = presence_cut(cases["val"][task])
         tables = {
             "fitted on val, val": one_table(task, seen, sources, options.risk, cut),
@@ -362,7 +378,9 @@ def main() -> None:
             show(f"{task}: {name}", table)
     if options.lower:
         told["scope"] = scope_table(predictor, options.data, options.lower, options.level)
-    write_text(options.output, json.dumps(_rounded(told), indent=1) + "\n")
+    known = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
+    told |= {"folds": known["folds"]} if "folds" in known else {}  # by confidence_folds.py
+    write_text(options.output, json.dumps(rounded(told), indent=1) + "\n")
 
 
 if __name__ == "__main__":

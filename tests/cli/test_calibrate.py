@@ -135,3 +135,22 @@ def test_a_calibrated_talk_keeps_beliefs(calibrated, tmp_path):
     place, text = json.loads((tmp_path / "session.json").read_text("utf-8"))["exchanges"]
     assert (place["calibrated"], text["calibrated"]) == (True, False)
     assert [one["name"] for one in place["belief"]["checks"]]
+
+
+def test_folds_are_fitted_on_together_and_a_checkpoint_that_saw_its_fold_is_refused(calibrated, learnt, tmp_path):
+    checkpoint, conversations, raw, _ = calibrated
+    copy = tmp_path / "fold"
+    shutil.copytree(learnt[0], copy)
+    command = ["calibrate", checkpoint, raw, "--conversations", conversations, "--answered-by", copy, "--overwrite"]
+
+    seen = invoke(*command)
+    (copy / "training.json").unlink()  # what it was trained on is not known any more
+    unknown = invoke(*command, "--no-checks")
+
+    assert isinstance(seen.exception, ConfigError)
+    assert "was trained on 2 of the 2 groups" in str(seen.exception)
+    assert unknown.exit_code == 0, unknown.exception
+    assert "could not be checked" in unknown.stdout
+    twice = [raw, raw, "--conversations", conversations, "--conversations", conversations]
+    both = invoke("calibrate", checkpoint, *twice, "--answered-by", copy, "--answered-by", copy, "--overwrite")
+    assert isinstance(both.exception, PredictionError)

@@ -13,13 +13,23 @@ from gastrovl.cli.progress import progress_bar
 def calibrate(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder; calibration.json is written there.")],
     predictions: Annotated[
-        Path, typer.Argument(help="Its raw predictions for validation data, by `gastrovl predict` (with --raw).")
+        list[Path],
+        typer.Argument(
+            help="Its raw predictions for validation data, by `gastrovl predict` (with --raw). Several are the folds "
+            "of a cross-validation, each with its own --conversations and --answered-by."
+        ),
     ],
-    conversations: Annotated[Path, typer.Option(help="JSONL of the questions they answer, e.g. val.jsonl.")],
+    conversations: Annotated[
+        list[Path], typer.Option(help="JSONL of the questions they answer, e.g. val.jsonl; once a fold.")
+    ],
+    answered_by: Annotated[
+        list[Path] | None,
+        typer.Option(help="Checkpoint that was trained without the fold and gave the predictions; once a fold."),
+    ] = None,
     train: Annotated[
         Path | None,
         typer.Option(
-            help="Training split, to tell pictures out of scope.  [default: train.jsonl beside CONVERSATIONS]"
+            help="Training split, to tell pictures out of scope.  [default: train.jsonl beside CONVERSATIONS, if one]"
         ),
     ] = None,
     outside: Annotated[
@@ -37,22 +47,23 @@ def calibrate(
 ) -> None:
     """Fit temperatures, label sets, abstention and scope on validation data; `gastrovl predict` then uses them."""
     from gastrovl.inference.belief.calibrating import Wishes, calibrate_checkpoint
+    from gastrovl.inference.belief.pooling import paired
     from gastrovl.inference.question import NOTICE
 
-    beside = conversations.with_name("train.jsonl")
+    folds = paired(predictions, conversations, answered_by or [])
+    beside = conversations[0].with_name("train.jsonl")
     wishes = Wishes(
         level=level,
         risk=risk,
         makes_checks=checks,
-        train=train or (beside if beside.is_file() else None),
+        train=train or (beside if len(folds) == 1 and beside.is_file() else None),
         outside=tuple(outside or ()),
     )
     with progress_bar() as show:
         found = calibrate_checkpoint(
             checkpoint,
-            predictions,
-            conversations,
-            judge=_judge,
+            folds,
+            judge=judge,
             wishes=wishes,
             device=device,
             uses_head=head,
@@ -62,7 +73,7 @@ def calibrate(
     typer.echo("\n".join([*found, NOTICE]))
 
 
-def _judge(predictions: Path, conversations: Path) -> dict[str, tuple[bool, list[float]]]:
+def judge(predictions: Path, conversations: Path) -> dict[str, tuple[bool, list[float]]]:
     """By conversation: whether the reply is right, and the IoU of each box given with the nearest true one."""
     from gastrovl.clinical.answers import BoxAnswer
     from gastrovl.clinical.taxonomy import Taxonomy

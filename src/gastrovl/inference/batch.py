@@ -263,6 +263,7 @@ def answer_batch(
             conversation.task,
             conversation.image.size_wh,
             wants_probabilities=wants_probabilities,
+            source=conversation.source,
         )
         for conversation in batch
     ]

@@ -30,6 +30,7 @@ class Question:
     datasets, and so are those of the reply, however the model writes them.
     `wants_probabilities` asks for those of all names beside a reply of CLS or REG in words, which costs one more pass
     of the language model; a perception head always gives them.
+    `source` is the name of the set it is from, if that is known: a calibration may have learnt its own ways for it.
     `schema`, of a free question, is a JSON schema that the reply is held to (extra `structured`).
     `further`, of a free question, are images shown after the first one, each with the place in `turns` of the user turn
     that it opens; `image` itself opens the first turn.
@@ -44,6 +45,7 @@ class Question:
     schema: Mapping[str, Any] | None = None
     top_logprobs: int | None = None
     further: tuple[tuple[int, Image.Image], ...] = ()
+    source: str | None = None
 
     def __post_init__(self) -> None:
         self._check_further()

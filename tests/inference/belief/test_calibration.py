@@ -223,3 +223,39 @@ def test_a_copied_checkpoint_keeps_its_calibration(folder, tmp_path):
 
     assert read_calibration(tmp_path / "copy") == read_calibration(folder)
     assert json.loads((folder / FILE).read_text(encoding="utf-8"))["schema"] == "gastrovl/calibration/1"
+
+
+def of_two_sources():
+    """Names that are always right in one source, and half of the time in the other; both say 0.7."""
+    told = {"esophagitis": 0.7, "esophageal_varices": 0.3}
+    easy = [Case(f"e{number}", 0.7, True, frozenset({"esophagitis"}), told, source="easy") for number in range(60)]
+    hard = [
+        Case(f"h{number}", 0.7, bool(number % 2), frozenset({list(told)[1 - number % 2]}), told, source="hard")
+        for number in range(30)
+    ]
+    return easy + hard
+
+
+def test_each_source_has_its_own_and_what_is_unknown_the_strictest():
+    known = fit_task(Task.REG, of_two_sources(), level=0.9, risk=0.1)
+
+    assert set(known.of_source) == {"easy", "hard"}
+    easy, hard = known.of("easy"), known.of("hard")
+    assert easy.rest.plain.scaling(0.7) > 0.85 > 0.6 > hard.rest.plain.scaling(0.7)
+    assert not easy.rest.plain.abstention.withholds(easy.rest.plain.scaling(0.7))
+    for unsure in (hard, known, known.of("elsewhere"), known.of(None)):
+        assert unsure.rest.plain.abstention.withholds(unsure.rest.plain.scaling(0.7))
+    told = {"esophagitis": 0.7, "esophageal_varices": 0.3}
+    assert easy.sets(easy.names(told)) == ("esophagitis",)
+    assert set(hard.sets(hard.names(told))) == set(known.sets(known.names(told))) == set(told)
+    assert fit_task(Task.REG, of_two_sources()[:60], level=0.9, risk=0.1).of_source == {}
+
+
+def test_a_question_that_says_its_source_is_judged_by_it():
+    known = calibration({Task.REG: fit_task(Task.REG, of_two_sources(), level=0.9, risk=0.1)})
+    reply = Reply("esophagitis", 0.7, 1.0, "end", {"esophagitis": 0.7, "esophageal_varices": 0.3})
+
+    found = {name: believed(known, replace(REGION, source=name), reply, TAXONOMY) for name in ("easy", "hard", None)}
+
+    assert [found[name].belief.is_withheld for name in found] == [False, True, True]
+    assert found["easy"].confidence > found[None].confidence > found["hard"].confidence

@@ -10,10 +10,12 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from gastrovl.clinical.taxonomy import Taxonomy
 from gastrovl.core.config import Config
+from gastrovl.inference.belief.scaling import numbered
 
 GRID = tuple(round(1 - step / 100, 2) for step in range(1, 100))  # 0.99, 0.98 .. 0.01
 SURE = 0.9  # of the statement that the risk is kept
@@ -59,8 +61,9 @@ def fit_abstention(
     assured: tuple[float, int] | None = None
     plain: tuple[float, int] | None = None
     is_testing = True
+    sure_of, wrong, numbers = np.asarray(confidences), ~np.asarray(is_right, dtype=np.bool_), numbered(groups)
     for threshold in GRID:
-        means = _group_errors(confidences, is_right, groups, threshold)
+        means = _group_errors(wrong[sure_of >= threshold], numbers[sure_of >= threshold])
         if not means:
             continue
         if is_testing and p_value([0.0] * len(means), risk) <= 1 - sure:
@@ -72,6 +75,12 @@ def fit_abstention(
     return Abstention(
         threshold=min(threshold, 2.0), risk=risk, sure=sure, is_assured=assured is not None, kept_groups=kept
     )
+
+
+def strictest(parts: Sequence[Abstention]) -> Abstention:
+    """For answers of which it is not known which part they belong to: the highest threshold, shown if all are."""
+    highest = max(parts, key=lambda one: one.threshold)
+    return highest.model_copy(update={"is_assured": all(one.is_assured for one in parts)})
 
 
 def p_value(losses: Sequence[float], risk: float) -> float:
@@ -108,15 +117,11 @@ def wider_term(
     return None
 
 
-def _group_errors(
-    confidences: Sequence[float], is_right: Sequence[bool], groups: Sequence[str], threshold: float
-) -> list[float]:
-    """Share of wrong answers among those kept, of each group that keeps one."""
-    kept: dict[str, list[float]] = {}
-    for confidence, right, name in zip(confidences, is_right, groups, strict=True):
-        if confidence >= threshold:
-            kept.setdefault(name, []).append(0.0 if right else 1.0)
-    return [sum(errors) / len(errors) for errors in kept.values()]
+def _group_errors(wrong: NDArray[np.bool_], groups: NDArray[np.int64]) -> list[float]:
+    """Share of wrong answers of each group that has one."""
+    counts, errors = np.bincount(groups), np.bincount(groups, wrong)
+    found: list[float] = (errors[counts > 0] / counts[counts > 0]).tolist()
+    return found
 
 
 def _binomial_tail(count: int, n: int, p: float) -> float:

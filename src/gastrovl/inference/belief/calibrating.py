@@ -1,9 +1,9 @@
-"""A checkpoint folder and its validation predictions to the calibration that is written there."""
+"""A checkpoint folder and predictions for what it, or its like, never saw, to the calibration that is written there."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +20,14 @@ from gastrovl.inference.belief import scope
 from gastrovl.inference.belief.calibration import (
     FILE,
     Calibration,
-    TaskCalibration,
-    Ways,
     subject_of,
     weights_hash,
     write_calibration,
 )
 from gastrovl.inference.belief.checks import check_replies
 from gastrovl.inference.belief.fitting import FITTED_TASKS, Case, fit_task
+from gastrovl.inference.belief.pooling import Fold, check_apart, check_recipe, hash_of, is_held_out
+from gastrovl.inference.belief.telling import words_of
 from gastrovl.inference.belief.verdicts import Check
 from gastrovl.inference.predictor import Predictor
 from gastrovl.inference.question import Question, Reply
@@ -61,8 +61,7 @@ class Wishes:
 
 def calibrate_checkpoint(
     folder: Path,
-    predictions: Path,
-    conversations: Path,
+    folds: Sequence[Fold],
     *,
     judge: Judge,
     wishes: Wishes,
@@ -74,36 +73,39 @@ def calibrate_checkpoint(
     """Write calibration.json (and scope.safetensors) into a checkpoint folder; returns what was found, in words.
 
     Args:
+        folds: Its own validation answers, or the folds of a cross-validation of its recipe (`pooling.paired`), which
+            are fitted on together.
         judge: Tells of each conversation whether its reply is right and how well its boxes fit; the evaluation's.
 
     Raises:
         OutputError: There is a calibration already, and not `is_replaced`.
-        PredictionError: The predictions are not this checkpoint's raw ones for these conversations.
+        PredictionError: Predictions are not a checkpoint's raw ones for these conversations, or folds share a question.
         CheckpointError, RecordError, ImageError: An input is broken.
-        ConfigError: There is nothing to fit on, or a folder of pictures is empty.
+        ConfigError: There is nothing to fit on, a folder of pictures is empty, a fold's checkpoint was trained on its
+            groups, or is of another recipe.
     """
-    folder, predictions, conversations = Path(folder), Path(predictions), Path(conversations)
+    folder = Path(folder)
     if (folder / FILE).exists() and not is_replaced:
         raise OutputError(f"{folder / FILE} exists already; pass --overwrite to replace it")
     predictor = Predictor.load(folder, device, uses_head=uses_head)
-    _check_origin(predictor, predictions, conversations)
-    verdicts = judge(predictions, conversations)
-    asked = _asked(predictions, conversations)
-    taxonomy = Taxonomy.load()
-    checks = checks_of_file(predictor, asked, conversations.parent, taxonomy, progress) if wishes.makes_checks else {}
-    cases = cases_of(asked, verdicts, checks)
-    if not cases:
-        raise ConfigError(f"{predictions}: no reply of CLS, REC or REG with a confidence; expected some to fit on")
-    tasks = {task: fit_task(task, some, level=wishes.level, risk=wishes.risk) for task, some in cases.items()}
-    found_scope = _scope(predictor, [one for one, _ in asked], conversations.parent, wishes, progress)
+    check_apart(folds)
+    pool = _Pool()
+    for fold in folds:
+        _add(pool, fold, predictor, judge, wishes, device, uses_head=uses_head, progress=progress)
+    if not pool.cases:
+        named = ", ".join(str(fold.predictions) for fold in folds)
+        raise ConfigError(f"{named}: no reply of CLS, REC or REG with a confidence; expected some to fit on")
+    tasks = {task: fit_task(task, some, level=wishes.level, risk=wishes.risk) for task, some in pool.cases.items()}
+    found_scope = _scope(predictor, pool.own, pool.folder, wishes, progress)
     if found_scope is not None:
         scope.save_scope(folder, found_scope)
     calibration = Calibration(
         model=predictor.card.name,
         weights=weights_hash(folder),
         answered_as=predictor.fingerprint,
-        conversations=sha256_file(conversations),
-        predictions=sha256_file(predictions),
+        conversations=hash_of([fold.conversations for fold in folds]),
+        predictions=hash_of([fold.predictions for fold in folds]),
+        answered_by=() if pool.answered_by == [predictor.fingerprint] else tuple(pool.answered_by),
         level=wishes.level,
         risk=wishes.risk,
         tasks=tasks,
@@ -111,7 +113,51 @@ def calibrate_checkpoint(
         version=__version__,
     )
     path = write_calibration(folder, calibration)
-    return [*(line for task, one in tasks.items() for line in _words(task, one)), *_scope_words(calibration), f"{path}"]
+    said = [line for task, one in tasks.items() for line in words_of(task, one)]
+    return [*said, *_scope_words(calibration), *pool.notes, f"{path}"]
+
+
+@dataclass
+class _Pool:
+    """What the folds gave so far; `own` and `folder` are of the answers that the checkpoint itself gave."""
+
+    cases: dict[Task, list[Case]] = field(default_factory=dict)
+    own: list[Conversation] = field(default_factory=list)
+    folder: Path = Path()
+    answered_by: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def _add(
+    pool: _Pool,
+    fold: Fold,
+    predictor: Predictor,
+    judge: Judge,
+    wishes: Wishes,
+    device: str | None,
+    *,
+    uses_head: bool,
+    progress: Progress | None,
+) -> None:
+    """Put the answers of a fold to the others, with the checks that its own model makes."""
+    answerer = predictor
+    if fold.answered_by is not None:
+        answerer = Predictor.load(fold.answered_by, device, uses_head=uses_head)
+        check_recipe(predictor, answerer, fold.answered_by)
+    _check_origin(answerer, fold.predictions, fold.conversations)
+    if fold.answered_by is not None and is_held_out(fold) is None:
+        pool.notes.append(
+            f"{fold.answered_by}: its training split is not here unchanged, so whether it saw {fold.conversations} "
+            "could not be checked"
+        )
+    asked, pictures = _asked(fold.predictions, fold.conversations), fold.conversations.parent
+    verdicts = judge(fold.predictions, fold.conversations)
+    checks = checks_of_file(answerer, asked, pictures, Taxonomy.load(), progress) if wishes.makes_checks else {}
+    for task, some in cases_of(asked, verdicts, checks).items():
+        pool.cases.setdefault(task, []).extend(some)
+    pool.answered_by.append(answerer.fingerprint)
+    if answerer.fingerprint == predictor.fingerprint and not pool.own:
+        pool.own, pool.folder = [one for one, _ in asked], pictures
 
 
 def checks_of_file(
@@ -162,6 +208,7 @@ def cases_of(
                 presence=said.presence,
                 expected_iou=said.expected_iou or (),
                 ious=tuple(ious),
+                source=conversation.source,
                 subject=subject_of(conversation.task, conversation.turns[-2].text, said.text, taxonomy),
                 checks=frozenset(one.name for one in made),
                 failed=frozenset(one.name for one in made if not one.passed),
@@ -233,34 +280,11 @@ def _pictures(folder: Path) -> list[Path]:
 
 def _question(conversation: Conversation, image: Image.Image) -> Question:
     turns = tuple((turn.role, turn.text) for turn in conversation.turns[:-1])
-    return Question(image, turns, conversation.task, conversation.image.size_wh)
+    return Question(image, turns, conversation.task, conversation.image.size_wh, source=conversation.source)
 
 
 def _reply(said: Prediction) -> Reply:
     return Reply(said.text, said.confidence or 0.0, said.seconds, "end", said.probabilities)
-
-
-def _words(task: Task, one: TaskCalibration) -> list[str]:
-    """What was fitted, for a terminal."""
-    lines = [line for name, some in one.of_subject.items() for line in _way_words(f"{task} of {name}", some)]
-    lines += _way_words(f"{task} of {'all else' if one.of_subject else 'all'}", one.rest)
-    if one.sets is not None and not one.sets.is_informative:
-        lines.append(f"{task}: too few groups for label sets at {one.sets.level:g}; they hold every label")
-    return lines
-
-
-def _way_words(what_of: str, ways: Ways) -> list[str]:
-    lines = []
-    for name, way in (("", ways.plain), (", checked", ways.checked)):
-        if way is None:
-            continue
-        fitted, given = way.scaling, way.abstention
-        line = f"{what_of}{name}: {fitted.kind}, slope {fitted.scaling.slope:.2f}, shift {fitted.scaling.shift:+.2f}"
-        line += "".join(f", {check} -{drop:.2f}" for check, drop in fitted.drops.items())
-        line += f" on {fitted.n} answers in {fitted.groups} groups"
-        what = "is shown" if given.is_assured else "is hoped for, not shown: too few groups or too many errors"
-        lines.append(f"{line}; answers from {given.threshold:.2f} on are given, risk {given.risk:g} {what}")
-    return lines
 
 
 def _scope_words(calibration: Calibration) -> list[str]:

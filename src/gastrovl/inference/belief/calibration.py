@@ -66,6 +66,8 @@ class TaskCalibration(Config):
         presence_least: Raw presence from which "present" is said, so that answers are right most often in the mean over
             questions about present and about absent things; None where there were too few to say. It is stated, not
             applied: a reply is never rewritten.
+        of_source: The same for questions that say which of these sources they are from, where there were several and
+            this one had conformal.SOURCE_GROUPS groups. What applies to others is then strict enough for each of them.
     """
 
     rest: Ways
@@ -76,6 +78,11 @@ class TaskCalibration(Config):
     box_iou: FittedScaling | None = None
     presence: FittedScaling | None = None
     presence_least: float | None = None
+    of_source: dict[str, TaskCalibration] = Field(default_factory=dict)
+
+    def of(self, source: str | None) -> TaskCalibration:
+        """What applies to questions from `source`."""
+        return self if source is None else self.of_source.get(source, self)
 
     def ways(self, subject: str | None) -> Ways:
         """What applies to an answer about `subject`, a term id."""
@@ -89,7 +96,8 @@ class Calibration(Config):
         model: Name of the checkpoint.
         weights: Hash of its weight files.
         answered_as: Fingerprint of the predictor whose predictions were used: weights, card and way of answering.
-        conversations, predictions: SHA-256 of the files it was fitted on.
+        conversations, predictions: SHA-256 of the files it was fitted on; of folds, of these hashes in their order.
+        answered_by: Of folds, the fingerprints of the models that answered; empty where this one did.
         level: Of label sets and of the scope's borders.
         risk: Of the answers that are given.
         scope: None where no training frames were given.
@@ -101,6 +109,7 @@ class Calibration(Config):
     answered_as: str
     conversations: str
     predictions: str
+    answered_by: tuple[str, ...] = ()
     level: float = Field(gt=0, lt=1)
     risk: float = Field(gt=0, lt=1)
     tasks: dict[Task, TaskCalibration]
@@ -127,6 +136,7 @@ def believed(
     known = calibration.tasks.get(task) if task is not None else None
     if known is None or task is None:
         return replace(reply, belief=Belief(checks=tuple(checks)))
+    known = known.of(question.source)
     way = known.ways(subject_of(task, question.turns[-1][1], reply.text, taxonomy)).way(has_checks=bool(checks))
     confidence = way.scaling(reply.confidence, [one.name for one in checks if not one.passed])
     probabilities = _calibrated(known, reply.probabilities)

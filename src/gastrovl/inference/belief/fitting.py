@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gastrovl.core.types import Task
-from gastrovl.inference.belief.abstention import fit_abstention
+from gastrovl.inference.belief.abstention import Abstention, fit_abstention, strictest
 from gastrovl.inference.belief.calibration import Confidence, TaskCalibration, Ways
-from gastrovl.inference.belief.conformal import OWN_GROUPS, LabelSets, fit_one, fit_several
+from gastrovl.inference.belief.conformal import OWN_GROUPS, SOURCE_GROUPS, LabelSets, fit_one, fit_several
+from gastrovl.inference.belief.conformal import strictest as sets_for_each
 from gastrovl.inference.belief.scaling import (
     FittedScaling,
     FittedTemperature,
@@ -36,6 +37,7 @@ class Case:
         presence, expected_iou: Raw, of REC, where the model says them.
         ious: Of each box given with the nearest true box.
         subject: Term id that REC asks for, or REG answers.
+        source: Name of the set it is from.
         checks: Names of the checks that were made.
         failed: Those that disagreed.
     """
@@ -50,12 +52,13 @@ class Case:
     expected_iou: tuple[float, ...] = ()
     ious: tuple[float, ...] = ()
     subject: str | None = None
+    source: str | None = None
     checks: frozenset[str] = frozenset()
     failed: frozenset[str] = frozenset()
 
 
 def fit_task(task: Task, cases: Sequence[Case], *, level: float, risk: float) -> TaskCalibration:
-    """Fit all that the cases of one task can teach.
+    """Fit all that the cases of one task can teach, over all sources and for each that has enough groups.
 
     Args:
         level: Of label sets.
@@ -64,6 +67,23 @@ def fit_task(task: Task, cases: Sequence[Case], *, level: float, risk: float) ->
     Raises:
         ValueError: There is no case.
     """
+    parts = by_source(cases)
+    return _fit(task, cases, level, risk).model_copy(
+        update={"of_source": {name: _fit(task, some, level, risk) for name, some in parts.items()}}
+    )
+
+
+def by_source(cases: Sequence[Case]) -> dict[str, list[Case]]:
+    """The cases of each source with conformal.SOURCE_GROUPS groups; empty where all cases are of one source."""
+    found: dict[str, list[Case]] = {}
+    for one in cases:
+        found.setdefault(one.source or "", []).append(one)
+    if len(found) < 2:
+        return {}
+    return {name: found[name] for name in sorted(found) if len({one.group for one in found[name]}) >= SOURCE_GROUPS}
+
+
+def _fit(task: Task, cases: Sequence[Case], level: float, risk: float) -> TaskCalibration:
     seen = {one.subject: {other.group for other in cases if other.subject == one.subject} for one in cases}
     own = sorted(name for name, some in seen.items() if name is not None and len(some) >= OWN_GROUPS)
     labels, names, sets = _labels(task, cases, level)
@@ -90,9 +110,16 @@ def _ways(cases: Sequence[Case], risk: float) -> Ways:
 
 
 def _with_abstention(scaling: FittedScaling, cases: Sequence[Case], risk: float, *, has_checks: bool) -> Confidence:
-    sure = [scaling(one.confidence, one.failed if has_checks else ()) for one in cases]
-    found = fit_abstention(sure, [one.is_right for one in cases], [one.group for one in cases], risk)
+    found = _abstention(scaling, cases, risk, has_checks=has_checks)
+    if parts := by_source(cases):
+        some = [_abstention(scaling, part, risk, has_checks=has_checks) for part in parts.values()]
+        found = strictest([found, *some])
     return Confidence(scaling=scaling, abstention=found)
+
+
+def _abstention(scaling: FittedScaling, cases: Sequence[Case], risk: float, *, has_checks: bool) -> Abstention:
+    sure = [scaling(one.confidence, one.failed if has_checks else ()) for one in cases]
+    return fit_abstention(sure, [one.is_right for one in cases], [one.group for one in cases], risk)
 
 
 def _labels(
@@ -100,7 +127,6 @@ def _labels(
 ) -> tuple[FittedScaling | None, FittedTemperature | None, LabelSets | None]:
     """Probabilities first, then sets made of the calibrated ones."""
     told = [(one, one.probabilities) for one in cases if one.probabilities]
-    groups = [one.group for one, _ in told]
     if not told or task is Task.REC:
         return None, None, None
     if task is Task.CLS:
@@ -108,8 +134,8 @@ def _labels(
         labels = fit_scaling(
             [p for p, _, _ in flat], [is_true for _, is_true, _ in flat], [name for _, _, name in flat]
         )
-        presences = [{name: labels(p) for name, p in some.items()} for _, some in told]
-        return labels, None, fit_several(presences, [one.true_terms for one, _ in told], groups, level)
+        presences = [(one, {name: labels(p) for name, p in some.items()}) for one, some in told]
+        return labels, None, _sets(presences, level, is_one=False)
     known = [(some, next(iter(one.true_terms)), one.group) for one, some in told if len(one.true_terms) == 1]
     known = [one for one in known if one[1] in one[0]]
     if not known:
@@ -117,11 +143,26 @@ def _labels(
     names = fit_temperature(
         [some for some, _, _ in known], [term for _, term, _ in known], [name for *_, name in known]
     )
-    single = [(names(some), next(iter(one.true_terms)), one.group) for one, some in told if len(one.true_terms) == 1]
-    sets = fit_one(
-        [some for some, _, _ in single], [term for _, term, _ in single], [name for *_, name in single], level
+    return (
+        None,
+        names,
+        _sets([(one, names(some)) for one, some in told if len(one.true_terms) == 1], level, is_one=True),
     )
-    return None, names, sets
+
+
+def _sets(told: Sequence[tuple[Case, dict[str, float]]], level: float, *, is_one: bool) -> LabelSets:
+    """Sets of all; of several sources with enough groups, large enough for each."""
+
+    def fitted(some: Sequence[tuple[Case, dict[str, float]]], *, divides: bool) -> LabelSets:
+        probabilities, groups = [values for _, values in some], [one.group for one, _ in some]
+        if is_one:
+            truth = [next(iter(one.true_terms)) for one, _ in some]
+            return fit_one(probabilities, truth, groups, level, divides=divides)
+        return fit_several(probabilities, [one.true_terms for one, _ in some], groups, level)
+
+    whole, parts = fitted(told, divides=True), by_source([one for one, _ in told])
+    some = [fitted([pair for pair in told if pair[0].source == name], divides=False) for name in parts]
+    return sets_for_each(whole, some) if len(some) > 1 else whole
 
 
 def _box_iou(cases: Sequence[Case]) -> FittedScaling | None:

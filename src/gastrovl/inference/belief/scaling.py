@@ -26,6 +26,7 @@ FOLDS = 10
 LEAST_SLOPE = 0.05  # the order of confidences is never turned round
 _EDGE = 1e-6
 _STEPS = 50
+_STILL = 1e-12  # a step that changes nothing any more
 
 
 class Scaling(Config):
@@ -254,7 +255,10 @@ def _fit(evidence: _Evidence, centre: tuple[float, ...], spread: tuple[float, ..
         gradient = kept * evidence.features.T @ (said - evidence.truth) + precision * (weights - middle)
         bend = kept * (evidence.features.T * (said * (1 - said))) @ evidence.features + np.diag(precision)
         step = np.linalg.solve(bend, gradient)
-        weights = weights - step / max(1.0, float(np.abs(step).max()))
+        length = float(np.abs(step).max())
+        weights = weights - step / max(1.0, length)
+        if length < _STILL:
+            break
     weights[0] = max(weights[0], LEAST_SLOPE)
     return weights
 
