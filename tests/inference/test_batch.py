@@ -8,7 +8,7 @@ from gastrovl.core.errors import ImageError, OutputError, PredictionError, Recor
 from gastrovl.core.files import sha256_file
 from gastrovl.core.records import read_records, to_line, write_records
 from gastrovl.core.types import Conversation, Prediction, Task
-from gastrovl.inference.batch import MAX_NEW_TOKENS, Ours, predict_file
+from gastrovl.inference.batch import Ours, predict_file
 from gastrovl.inference.head.looking import Looking
 from gastrovl.inference.predictor import Predictor
 from gastrovl.inference.question import Reply
@@ -27,10 +27,10 @@ class Parrot:
         self.looking = Looking()
         self.dies_at, self.batches = dies_at, []
 
-    def answer(self, questions, max_new_tokens):
+    def answer(self, questions):
         if len(self.batches) + 1 == self.dies_at:
             raise KeyboardInterrupt
-        self.batches.append(([question.turns[-1][1] for question in questions], max_new_tokens))
+        self.batches.append(([question.turns[-1][1] for question in questions], {one.task for one in questions}))
         return [Reply(f"größe: {question.turns[-1][1]}", 0.5, 0.25, "end") for question in questions]
 
     @property
@@ -62,16 +62,16 @@ def test_predictions_stand_in_the_order_of_the_conversations(conversations, tmp_
     assert sorted(path.name for path in output.parent.iterdir()) == ["predictions.jsonl", "predictions.run.json"]
 
 
-def test_a_batch_holds_one_task_and_gets_its_room(conversations, tmp_path):
+def test_a_batch_holds_one_task(conversations, tmp_path):
     parrot = Parrot()
 
     predict_file(parrot, conversations, tmp_path / "out.jsonl", batch_size=2)
 
-    assert [(len(batch), room) for batch, room in parrot.batches] == [
-        *((size, MAX_NEW_TOKENS[Task.CLS]) for size in (2, 1)),
-        *((size, MAX_NEW_TOKENS[Task.REC]) for size in (2, 1)),
-        *((size, MAX_NEW_TOKENS[Task.REG]) for size in (2, 1)),
-        *((size, MAX_NEW_TOKENS[Task.CAP]) for size in (2, 1)),
+    assert [(len(batch), tasks) for batch, tasks in parrot.batches] == [
+        *((size, {Task.CLS}) for size in (2, 1)),
+        *((size, {Task.REC}) for size in (2, 1)),
+        *((size, {Task.REG}) for size in (2, 1)),
+        *((size, {Task.CAP}) for size in (2, 1)),
     ]
 
 
@@ -110,8 +110,8 @@ def test_a_half_written_last_line_is_asked_again(conversations, tmp_path, cut):
 
 def test_a_reply_with_exotic_line_ends_is_one_line(conversations, tmp_path):
     class Exotic(Parrot):
-        def answer(self, questions, max_new_tokens):
-            replies = super().answer(questions, max_new_tokens)
+        def answer(self, questions):
+            replies = super().answer(questions)
             return [Reply(f"a\u2028b\x85c\x0bd {reply.text}", 0.5, 0.25, "end") for reply in replies]
 
     with pytest.raises(KeyboardInterrupt):
@@ -166,10 +166,10 @@ def test_a_run_that_answered_nothing_leaves_nothing(conversations, tmp_path):
 
 def test_two_runs_do_not_write_one_file(conversations, tmp_path):
     class Nosy(Parrot):
-        def answer(self, questions, max_new_tokens):
+        def answer(self, questions):
             with pytest.raises(OutputError, match="another run is writing it"):
                 predict_file(Parrot(), conversations, tmp_path / "out.jsonl")
-            return super().answer(questions, max_new_tokens)
+            return super().answer(questions)
 
     assert predict_file(Nosy(), conversations, tmp_path / "out.jsonl") == 12
 
@@ -248,9 +248,9 @@ def test_only_the_dialogue_before_the_last_answer_is_shown(conversations, tmp_pa
     seen = []
 
     class Spy(Parrot):
-        def answer(self, questions, max_new_tokens):
+        def answer(self, questions):
             seen.extend(question.turns for question in questions)
-            return super().answer(questions, max_new_tokens)
+            return super().answer(questions)
 
     predict_file(Spy(), conversations, tmp_path / "out.jsonl")
 

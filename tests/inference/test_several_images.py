@@ -154,9 +154,9 @@ def test_a_session_shows_more_images_until_another_dialogue_begins(predictor):
     asked = []
 
     class Watched:
-        def answer(self, questions, max_new_tokens):
+        def answer(self, questions):
             asked.extend(questions)
-            return predictor.answer(questions, max_new_tokens)
+            return predictor.answer(questions, 4)
 
     session = Session(Watched(), "tiny")
     with pytest.raises(ModelInputError, match="no image is shown yet"):

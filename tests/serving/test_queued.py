@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gastrovl.core.errors import ModelInputError
-from gastrovl.inference.question import Question
+from gastrovl.core.types import Task
+from gastrovl.inference.question import MAX_NEW_TOKENS, Question
 from gastrovl.inference.session import Kind, Session, Wish, answers
 from gastrovl.serving.app import make_engine
 from gastrovl.serving.queued import Queued
@@ -63,6 +66,16 @@ def test_a_reply_is_no_longer_than_the_server_lets_it_be(asked):
 
     assert reply.text == f"{seen(picture())} one"
     assert reply.stop_reason == "length"
+
+
+def test_a_reply_without_a_limit_has_the_usual_room_of_its_task(asked):
+    long = "word " * 250
+
+    [free] = asked().answer([words(long)])
+    [report] = asked().answer([replace(words(long), task=Task.REPORT)])
+
+    assert len(free.text.split()) == MAX_NEW_TOKENS[Task.VQA] == 192
+    assert len(report.text.split()) == 251  # what the picture is called, and all words
 
 
 def test_a_prompt_without_room_for_a_reply_is_refused(asked):

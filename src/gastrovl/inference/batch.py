@@ -16,7 +16,7 @@ from gastrovl.core.images import open_image
 from gastrovl.core.types import Conversation, Prediction, Task
 from gastrovl.inference.others.description import ModelDescription
 from gastrovl.inference.partial import Begun, PartialFile
-from gastrovl.inference.question import MAX_NEW_TOKENS, Question
+from gastrovl.inference.question import Question
 from gastrovl.inference.runrecord import read_run, summarise, write_run
 
 if TYPE_CHECKING:
@@ -267,8 +267,7 @@ def answer_batch(
         )
         for conversation in batch
     ]
-    tasks = {one.task for one in batch}
-    replies = predictor.answer(questions, MAX_NEW_TOKENS[tasks.pop()] if len(tasks) == 1 else None)
+    replies = predictor.answer(questions)
     if believer:
         replies = believer(predictor.answer, questions, replies)
     for conversation, reply in zip(batch, replies, strict=True):

@@ -29,7 +29,7 @@ from gastrovl.inference.decoding.words import Words, shares_prefixes
 from gastrovl.inference.head.answering import HeadAnswers
 from gastrovl.inference.head.looking import Looking
 from gastrovl.inference.precision import Precision, load_in
-from gastrovl.inference.question import MAX_NEW_TOKENS, Question, Reply
+from gastrovl.inference.question import Question, Reply
 from gastrovl.inference.typed import BoxAnswer, LabelAnswer, TextAnswer
 from gastrovl.model.checkpoint import CheckpointCard
 from gastrovl.model.gastrovl import GastroVLForConditionalGeneration
@@ -261,7 +261,7 @@ class Predictor:
             yield reply.text
             return reply
         try:
-            reply = yield from words.stream(question, _limit(question, max_new_tokens))
+            reply = yield from words.stream(question, max_new_tokens or question.usual_tokens)
         finally:  # also where nobody listens any more
             words.shared.forget()
         return self.trust(self._answered, self._summaries, [question], [reply])[0] if self.trust else reply
@@ -291,17 +291,13 @@ class Predictor:
 
     def _written(self, questions: Sequence[Question], max_new_tokens: int | None) -> list[Reply]:
         """Greedy replies in the language model's words."""
-        limits = [_limit(question, max_new_tokens) for question in questions]
+        limits = [max_new_tokens or question.usual_tokens for question in questions]
         if self.words:
             return self.words.replies(questions, limits)
         return generated(self.model, self.processor, self.forms, questions, max(limits))
 
     def _inputs(self, questions: Sequence[Question]) -> dict[str, torch.Tensor]:
         return inputs_of(self.processor, questions, self.model.device, self.model.dtype)
-
-
-def _limit(question: Question, max_new_tokens: int | None) -> int:
-    return max_new_tokens or MAX_NEW_TOKENS[question.task or Task.VQA]
 
 
 def pick_device(name: str | None) -> torch.device:

@@ -75,6 +75,11 @@ class Question:
         return self.size_wh or self.image.size
 
     @property
+    def usual_tokens(self) -> int:
+        """Room for the longest honest answer."""
+        return MAX_NEW_TOKENS[self.task or Task.VQA]
+
+    @property
     def regions(self) -> list[Box]:
         """The boxes that the last user turn names."""
         return [boxtext.decode_box(found.group(0)) for found in boxtext.BOX_PATTERN.finditer(self.turns[-1][1])]

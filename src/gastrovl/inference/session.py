@@ -23,7 +23,7 @@ from gastrovl.core.types import Box, Task
 from gastrovl.inference import asking
 from gastrovl.inference.belief.verdicts import Belief
 from gastrovl.inference.drawing import Mark
-from gastrovl.inference.question import MAX_NEW_TOKENS, NOTICE, Question, Reply
+from gastrovl.inference.question import NOTICE, Question, Reply
 from gastrovl.inference.typed import BoxAnswer, LabelAnswer, TextAnswer
 
 SCHEMA: Literal["gastrovl/session/1"] = "gastrovl/session/1"
@@ -104,15 +104,15 @@ class Wish:
 class Answering(Protocol):
     """Whatever answers a batch of questions: a `Predictor`, or a server's queue before one."""
 
-    def answer(self, questions: Sequence[Question], max_new_tokens: int) -> list[Reply]:
-        """Replies in the order of the questions."""
+    def answer(self, questions: Sequence[Question], max_new_tokens: int | None = None) -> list[Reply]:
+        """Replies in the order of the questions, each of as many tokens as usual where no limit is given."""
         ...
 
 
 def answers(model: Answering, image: Image.Image, wishes: Sequence[Wish]) -> list[tuple[Answer, float]]:
     """All that is wanted of one image, asked together, each with its seconds."""
     questions = [wish.question(image) for wish in wishes]
-    replies = model.answer(questions, max(MAX_NEW_TOKENS[question.task or Task.VQA] for question in questions))
+    replies = model.answer(questions)
     return [(wish.answer(reply), reply.seconds) for wish, reply in zip(wishes, replies, strict=True)]
 
 
@@ -264,7 +264,7 @@ class Session:
             BoxTextError: A box in the words is reversed or leaves the image.
         """
         question = wish.question(self.image, self._turns, self._further)
-        [reply] = self.model.answer([question], MAX_NEW_TOKENS[question.task or Task.VQA])
+        [reply] = self.model.answer([question])
         return self._kept(wish, question, reply)
 
     def say(self, words: str, stream: Callable[[Question, int], Iterator[str]]) -> Iterator[str]:
@@ -277,7 +277,7 @@ class Session:
         wish = Wish(Kind.SAY, words)
         question = wish.question(self.image, self._turns, self._further)
         started, pieces = time.monotonic(), list[str]()
-        said = stream(question, MAX_NEW_TOKENS[Task.VQA])
+        said = stream(question, question.usual_tokens)
         while True:
             try:
                 pieces.append(next(said))

@@ -23,7 +23,7 @@ class Queued:
     def name(self) -> str:
         return self.engine.name
 
-    def answer(self, questions: Sequence[Question], max_new_tokens: int) -> list[Reply]:
+    def answer(self, questions: Sequence[Question], max_new_tokens: int | None = None) -> list[Reply]:
         """Replies in the order of the questions; when one is refused, the others give up their places.
 
         Raises:
@@ -34,7 +34,9 @@ class Queued:
         waiting: list[Future[Answered]] = []
         try:
             for question in questions:
-                waiting.append(self.engine.submit(question, self._limit(question, max_new_tokens)))
+                waiting.append(
+                    self.engine.submit(question, self._limit(question, max_new_tokens or question.usual_tokens))
+                )
             return [one.result(max(0.0, until - time.monotonic())).reply for one in waiting]
         except TimeoutError:
             raise timed_out(self.settings.timeout_s) from None
