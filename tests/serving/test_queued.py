@@ -69,13 +69,13 @@ def test_a_reply_is_no_longer_than_the_server_lets_it_be(asked):
 
 
 def test_a_reply_without_a_limit_has_the_usual_room_of_its_task(asked):
-    long = "word " * 250
+    long = "word " * 220
 
     [free] = asked().answer([words(long)])
     [report] = asked().answer([replace(words(long), task=Task.REPORT)])
 
     assert len(free.text.split()) == MAX_NEW_TOKENS[Task.VQA] == 192
-    assert len(report.text.split()) == 251  # what the picture is called, and all words
+    assert len(report.text.split()) == 221  # what the picture is called, and all words
 
 
 def test_a_prompt_without_room_for_a_reply_is_refused(asked):
