@@ -20,7 +20,7 @@ def predict(
         list[Path],
         typer.Argument(
             metavar="[MODEL] CONVERSATIONS",
-            help="MODEL: a checkpoint folder, the folder of a Hugging Face model, or a YAML that describes a model "
+            help="MODEL: a checkpoint folder (or `starter`), the folder of a Hugging Face model, or a YAML that describes a model "
             "(configs/evaluate/models); left out with --from-csv and --template. CONVERSATIONS: e.g. test.jsonl of a "
             "dataset folder.",
         ),
@@ -86,6 +86,7 @@ def _model(
     from gastrovl.inference.loading import load_answerer
     from gastrovl.inference.question import NOTICE
     from gastrovl.inference.runrecord import read_run
+    from gastrovl.inference.starter import remark_of
 
     answerer = load_answerer(model, conversations, device, manner)
     with progress_bar() as show:
@@ -98,8 +99,8 @@ def _model(
             retries_failed=retries_failed,
             progress=lambda done, total: show("answering", done, total),
         )
-    said = [f"{count} replies in {output}", *read_run(output).lines(), NOTICE]
-    typer.echo("\n".join(said))
+    said = [f"{count} replies in {output}", *read_run(output).lines(), remark_of(model), NOTICE]
+    typer.echo("\n".join(filter(None, said)))
 
 
 def _people(conversations: Path, answers: Path | None, output: Path, *, is_replaced: bool) -> None:
