@@ -13,7 +13,7 @@ from gastrovl.cli.progress import progress_bar
 def draw(
     output: Annotated[Path, typer.Argument(help="Folder to make: images/, masks/, labels.csv, boxes.json.")],
     images: Annotated[int, typer.Option(min=1, help="How many frames; six make an examination.")] = 12,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same frames.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same frames.")] = 9,
 ) -> None:
     """Draw upper-GI frames, to try commands without a patient's image; nothing learnt from them says anything of people."""
     from gastrovl.core.files import whole_folder
