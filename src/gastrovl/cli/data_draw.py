@@ -15,7 +15,7 @@ def draw(
     images: Annotated[int, typer.Option(min=1, help="How many frames; six make an examination.")] = 12,
     seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same frames.")] = 9,
 ) -> None:
-    """Draw upper-GI frames, to try commands without a patient's image; nothing learnt from them says anything of people."""
+    """Draw upper-GI frames, to try commands without a patient's image; they are no evidence of how a model does."""
     from gastrovl.core.files import whole_folder
     from gastrovl.data.synthetic.drawn_set import write_drawn_set
 

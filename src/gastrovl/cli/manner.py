@@ -1,4 +1,4 @@
-"""The words by which a command says which checkpoint it takes, how closely that looks, and how it checks its answers."""
+"""The words by which a command says which checkpoint it takes, how closely it looks, and how it checks its answers."""
 
 from __future__ import annotations
 

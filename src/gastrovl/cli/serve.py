@@ -12,9 +12,7 @@ from gastrovl.core.errors import ConfigError
 
 
 def serve(
-    checkpoint: Annotated[
-        Path | None, typer.Argument(help=f"{CHECKPOINT} It is served under its own name.")
-    ] = None,
+    checkpoint: Annotated[Path | None, typer.Argument(help=f"{CHECKPOINT} It is served under its own name.")] = None,
     model: Annotated[
         list[str] | None, typer.Option("--model", help="NAME=FOLDER: another checkpoint and its name; may be repeated.")
     ] = None,

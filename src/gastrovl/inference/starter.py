@@ -1,4 +1,4 @@
-"""The word `starter` in the place of a checkpoint folder to the folder of the small model that comes with the package."""
+"""The word `starter` in the place of a checkpoint to the folder of the small model that comes with the package."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from gastrovl.core.errors import CheckpointError
 
 STARTER = "starter"
 REMARK = (
-    "starter model, trained on colon polyps and drawn frames, to try the commands; not for upper-GI work, not for patients"
+    "starter model, trained on colon polyps and drawn frames, to try the commands; "
+    "not for upper-GI work, not for patients"
 )
 _NEEDED = "gastrovl.json"
 
@@ -20,7 +21,7 @@ def starter_folder() -> Path:
 
 
 def checkpoint_folder(given: Path) -> Path:
-    """The folder that is meant: `starter` is the packaged model unless there is something of that name, all else itself.
+    """The folder that is meant: `starter` is the packaged model unless something has that name, all else itself.
 
     Raises:
         CheckpointError: `starter` is meant, and this installation has none.
