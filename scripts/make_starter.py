@@ -1,4 +1,4 @@
-"""A finished run of configs/run/starter.yaml to the folder that the package carries as `starter`: halved, with its card.
+"""A finished run of configs/run/starter.yaml to the folder that the package carries as `starter`: halved, and its card.
 
 python scripts/make_starter.py RUN [FOLDER]       # FOLDER: src/gastrovl/starter, which must not be there
 """
@@ -34,8 +34,8 @@ things: where a polyp of the colon lies, and the drawn frames of `gastrovl data 
 
 **It is not for upper-GI work and not for patients.** In particular:
 
-- Its only real findings are polyps of the colon. Of the stomach, the esophagus and the duodenum it has seen some
-  thirty real frames (z-line, esophagitis) and no polyp; gastric ulcer, varices or cancer it knows from drawings only.
+- Its real findings are polyps of the colon. Of the esophagus it has seen some thirty real frames (z-line, four of
+  esophagitis), of the stomach and the duodenum none; gastric polyps, ulcers and varices it knows from drawings only.
 - Asked for a polyp, it may box folds, bubbles, stool, light reflections and instruments, and it misses flat and small
   ones.
 - That a frame has no polyp it has learnt from four classes of colon frames (cecum, preparation of the bowel, stool),
@@ -100,7 +100,7 @@ def table_of(scores: Sequence[Score]) -> str:
                 continue
             if score.value is None or score.low is None or score.high is None or score.baseline is None:
                 raise SystemExit(f"{task} {metric} of {dataset} has no value, interval or baseline: {score.reason}")
-            interval = f"{100 * score.low:.1f} to {100 * score.high:.1f}" + ("*" if score.reason else "")
+            interval = f"{100 * score.low:.1f} to {100 * score.high:.1f}" + ("\\*" if score.reason else "")
             baseline = f"{100 * score.baseline:.1f} ({score.baseline_name})"
             lines.append(f"| {words} | {100 * score.value:.1f} | {interval} | {score.n} | {baseline} |")
     return "\n".join(lines) + "\n\n\\* from a few drawn examinations only, so too narrow."

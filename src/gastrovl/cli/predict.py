@@ -20,9 +20,9 @@ def predict(
         list[Path],
         typer.Argument(
             metavar="[MODEL] CONVERSATIONS",
-            help="MODEL: a checkpoint folder (or `starter`), the folder of a Hugging Face model, or a YAML that describes "
-            "a model (configs/evaluate/models); left out with --from-csv and --template. CONVERSATIONS: e.g. test.jsonl of a "
-            "dataset folder.",
+            help="MODEL: a checkpoint folder (or `starter`), the folder of a Hugging Face model, or a YAML that "
+            "describes a model (configs/evaluate/models); left out with --from-csv and --template. CONVERSATIONS: "
+            "e.g. test.jsonl of a dataset folder.",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="JSONL of predictions to write.")],

@@ -105,7 +105,7 @@ class Predictor:
         believes: bool = False,
         makes_checks: bool = False,
     ) -> Predictor:
-        """Read a checkpoint folder or `starter`; `device` defaults to a GPU when there is one, `dtype` to what suits it.
+        """Read a checkpoint folder or `starter`; `device` defaults to a GPU if there is one, `dtype` to what suits it.
 
         Args:
             believes: Calibrate replies and judge pictures, as far as the folder has what `gastrovl calibrate` fitted.
