@@ -41,7 +41,7 @@ def test_a_good_run_is_read(tmp_path):
         ("steps: 5", "steps: 5, answer_weight: 0", "every loss has weight 0"),
         ("steps: 5", "steps: 5, cutmix: 0.5", "cutmix needs answer_weight 0"),
         ("steps: 5", "steps: 5, paste: 0.5", "paste needs answer_weight 0, .* no words are true"),
-        ("steps: 5", "steps: 5, layers: {projector: '-1:'}", "layers of projector; expected `vision` or `language`"),
+        ("steps: 5", "steps: 5, layers: {projector: '-1:'}", "layers of projector; expected a tower or `language`"),
         ("steps: 5", "steps: 5, layers: {vision: '-1:'}", "layers of vision; expected .* among those that train"),
         ("epochs: 2", "epochs: 2, layers: {language: last}", "String should match pattern"),
         ("name: instruct", "name: align", r"stages share a name: \['align', 'align'\]"),

@@ -32,6 +32,10 @@ TURNS = (
 )
 
 
+def everything(model):
+    return (*EVERYTHING, Part.VISION_2) if hasattr(model.model, "vision_tower_2") else EVERYTHING
+
+
 def stage(*trains, **others):
     return StageConfig(name="s", tasks=(Task.CAP,), trains=trains, learning_rate=1e-3, steps=1, **others)
 
@@ -93,7 +97,7 @@ def test_features_of_a_frozen_tower_stand_for_its_pixels(open_fusion, name):
 @pytest.mark.parametrize("name", FUSIONS)
 def test_everything_that_is_open_gets_a_gradient(open_fusion, name):
     model, processor = open_fusion(name)
-    open_parts(model, stage(*EVERYTHING))
+    open_parts(model, stage(*everything(model)))
     batch = collate([pack([processor.encode_dialogue(TURNS[0][1])], [1.0], 512)], 0)
 
     model(pixel_values=torch.randn(1, 3, 32, 32), **batch).loss.backward()
@@ -102,21 +106,33 @@ def test_everything_that_is_open_gets_a_gradient(open_fusion, name):
     assert without == set()
 
 
-def test_a_second_tower_is_vision_and_gated_blocks_are_the_connector(open_fusion):
+def test_a_second_tower_is_a_part_of_its_own_and_gated_blocks_are_the_connector(open_fusion):
     model, _ = open_fusion("two-towers-gated")
 
     counts = open_parts(model, stage(Part.VISION, Part.PROJECTOR))
 
     names = [name for name, _ in model.named_parameters()]
     found = {part: {name.split(".")[1] for name in names if part_of(name) == part} for part in Part}
-    assert found[Part.VISION] == {"vision_tower", "vision_tower_2"}
+    assert found[Part.VISION] == {"vision_tower"}
+    assert found[Part.VISION_2] == {"vision_tower_2"}
     assert found[Part.PROJECTOR] == {"multi_modal_projector", "gated_blocks"}
     blocks = sum(p.numel() for p in model.model.gated_blocks.parameters())
     # of width 32: q, k, v, o; a feed-forward layer of four times the width; three norms and two gates
     assert blocks == 4 * 32 * 32 + 2 * 4 * 32 * 32 + 3 * 2 * 32 + 2
     projector = sum(p.numel() for p in model.model.multi_modal_projector.parameters())
     assert counts[Part.PROJECTOR] == blocks + projector
-    assert all(p.requires_grad for p in model.model.vision_tower_2.parameters())
+    assert any(p.requires_grad for p in model.model.vision_tower.parameters())
+    assert not any(p.requires_grad for p in model.model.vision_tower_2.parameters())
+
+
+def test_a_stage_opens_the_last_blocks_of_the_second_tower_alone(open_fusion):
+    model, _ = open_fusion("two-towers")
+
+    open_parts(model, stage(Part.VISION_2, layers={Part.VISION_2: "-1:"}))
+
+    names = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert names
+    assert all("vision_tower_2.encoder.stages.1." in name for name in names)  # of two stages, 0 and 1
 
 
 def test_blocks_behind_the_second_towers_features_never_train(tiny_fusion, tiny_model):
@@ -124,7 +140,7 @@ def test_blocks_behind_the_second_towers_features_never_train(tiny_fusion, tiny_
     config = tiny_fusion("two-towers").model_copy(update={"vision_2": clip, "feature_layer_2": -2})
     model, _ = build_model(config, seed=1)
 
-    open_parts(model, stage(Part.VISION))
+    open_parts(model, stage(Part.VISION_2))
 
     open_layers = {
         name.split(".layers.")[1][0]
@@ -140,7 +156,7 @@ def test_the_unused_end_of_a_second_convolutional_tower_never_trains(tiny_fusion
     model, processor = build_model(
         tiny_fusion("two-towers").model_copy(update={"vision_2": PartConfig(config=shape)}), seed=1
     )
-    open_parts(model, stage(*EVERYTHING))
+    open_parts(model, stage(*everything(model)))
     batch = collate([pack([processor.encode_dialogue(TURNS[0][1])], [1.0], 512)], 0)
 
     model(pixel_values=torch.randn(1, 3, 32, 32), **batch).loss.backward()

@@ -23,14 +23,19 @@ Positive = Annotated[float, Field(gt=0)]
 class Part(StrEnum):
     """A part of the model that a stage can open.
 
-    `lora` are the adapters on the language model, `perception` is the head for boxes, presence and names.
+    `vision_2` is the second tower, `lora` are the adapters on the language model, `perception` is the head for boxes,
+    presence and names.
     """
 
     VISION = "vision"
+    VISION_2 = "vision_2"
     PROJECTOR = "projector"
     LANGUAGE = "language"
     LORA = "lora"
     PERCEPTION = "perception"
+
+
+TOWERS = frozenset({Part.VISION, Part.VISION_2})
 
 
 class AugmentConfig(Config):
@@ -155,7 +160,7 @@ class StageConfig(Config):
             thousand, mostly noise that a short training should not spend its gradient on.
         contrastive: `infonce` (CLIP) or `sigmoid` (SigLIP), against the captions of all processes, with a temperature
             (and bias) that trains with the projector and is not kept. Equal captions are not held against each other.
-        layers: Of `vision` or `language`, only these blocks train, as a slice: `{language: "-4:", vision: "-2:"}` opens
+        layers: Of a tower or `language`, only these blocks train, as a slice: `{language: "-4:", vision: "-2:"}` opens
             the last four and the last two; embeddings, final norms and the output layer stay closed. Blocks of a
             convolutional tower are its stages; blocks behind `feature_layer` do not count.
         ema: Share of itself that a running average of the weights keeps each step, such as 0.999; the average is
@@ -201,6 +206,11 @@ class StageConfig(Config):
     global_images_per_step: Annotated[int, Field(gt=0)] | None = None
     reward: RewardConfig | None = None
 
+    @property
+    def trains_tower(self) -> bool:
+        """Whether what a vision tower says of an image changes during the stage."""
+        return not TOWERS.isdisjoint(self.trains)
+
     @model_validator(mode="after")
     def _check(self) -> StageConfig:
         if self.global_images_per_step is not None and self.accumulation != 1:
@@ -211,9 +221,9 @@ class StageConfig(Config):
             raise ValueError(f"stage {self.name!r}: give either `epochs` or `steps`")
         if closed := set(self.rates) - set(self.trains):
             raise ValueError(f"stage {self.name!r}: rates for parts that do not train: {', '.join(sorted(closed))}")
-        if others := set(self.layers) - ({*self.trains} & {Part.VISION, Part.LANGUAGE}):
+        if others := set(self.layers) - ({*self.trains} & {*TOWERS, Part.LANGUAGE}):
             raise ValueError(
-                f"stage {self.name!r}: layers of {', '.join(sorted(others))}; expected `vision` or `language`, "
+                f"stage {self.name!r}: layers of {', '.join(sorted(others))}; expected a tower or `language`, "
                 "and the part among those that train"
             )
         if self.sampling and self.repeat_several > 1:

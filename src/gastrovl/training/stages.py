@@ -23,6 +23,7 @@ _CONTRAST = re.compile(r"(?:^|\.)contrast\.")
 # What families of Hugging Face models call the two parts before the language model.
 _PROJECTORS = ("multi_modal_projector", "gated_blocks", "visual.merger", ".connector.")
 _TOWERS = ("vision_tower", ".visual.", ".vision_model.")
+_SECOND_TOWER = "vision_tower_2."
 _PERCEPTION = re.compile(r"(?:^|\.)perception\.")
 _GROUNDING = re.compile(r"(?:^|\.)grounding\.")
 _BLOCK = re.compile(r"\blayers?\.(\d+)\.")
@@ -39,6 +40,8 @@ def part_of(name: str) -> Part | None:
         return Part.PERCEPTION
     if any(word in name for word in _PROJECTORS) or _CONTRAST.search(name) or _GROUNDING.search(name):
         return Part.PROJECTOR
+    if _SECOND_TOWER in name:
+        return Part.VISION_2
     if any(word in name for word in _TOWERS):
         return Part.VISION
     return Part.LANGUAGE

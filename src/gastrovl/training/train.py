@@ -21,7 +21,7 @@ from gastrovl.model import adapters
 from gastrovl.model.checkpoint import read_card, save_checkpoint
 from gastrovl.model.published.processor import ForeignProcessor
 from gastrovl.training.cache.store import FeatureCache
-from gastrovl.training.config import Part, TrainConfig
+from gastrovl.training.config import TrainConfig
 from gastrovl.training.distributed.team import Team, joined
 from gastrovl.training.guards import (
     check_space,
@@ -109,7 +109,7 @@ def _train(
     )
     choose_attention(model, config, say)
     has_cache = config.feature_cache_gb > 0 and not isinstance(processor, ForeignProcessor)  # their tower is one piece
-    is_frozen = has_cache and all(Part.VISION not in stage.trains for stage in config.stages)
+    is_frozen = has_cache and not any(stage.trains_tower for stage in config.stages)
     is_whole = (config.cached_views or not config.augment) and not any(
         stage.cutmix or stage.paste for stage in config.stages
     )

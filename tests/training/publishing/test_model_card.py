@@ -97,6 +97,18 @@ def test_licences_of_weights_data_and_base_models_are_told_apart(finished):
     assert "- base model mine: unknown here" in text
 
 
+def test_a_second_tower_is_named_with_where_it_comes_from(finished):
+    for name, change in (
+        ("config.json", {"second_tower": {"config": {"model_type": "dinov2"}}}),
+        ("training.json", {"base_models": {"vision_2": "facebook/dinov2-small"}}),
+    ):
+        content = json.loads((finished / name).read_text(encoding="utf-8"))
+        (finished / name).write_text(json.dumps(content | change), encoding="utf-8")
+    text = write_model_card(finished).read_text(encoding="utf-8")
+    assert "| second vision encoder | dinov2, from `facebook/dinov2-small` |" in text
+    assert head_of(text)["base_model"] == ["facebook/dinov2-small"]
+
+
 def test_an_unfinished_run_gets_no_card(finished):
     (finished / "manifest.json").unlink()
     with pytest.raises(CheckpointError, match=r"no manifest\.json there"):

@@ -20,7 +20,7 @@ from gastrovl.core.parallel import in_order
 from gastrovl.core.types import ImageRef
 from gastrovl.model.processor import GastroVLProcessor
 from gastrovl.training.cache.store import FeatureCache, FeatureSpace
-from gastrovl.training.config import Part, StageConfig
+from gastrovl.training.config import TOWERS, StageConfig
 from gastrovl.training.rows.augment import View
 from gastrovl.training.rows.dataset import RowDataset
 from gastrovl.training.rows.images import ImageStore
@@ -174,7 +174,7 @@ def may_keep(stage: StageConfig, dataset: RowDataset) -> bool:
     """Whether the tower's word on an image holds for the whole stage: nothing trains it, no row mixes two images."""
     is_mixed = dataset.is_training and (stage.cutmix > 0 or stage.paste > 0)
     is_drawn_anew = dataset.is_training and dataset.augment is not None and not dataset.cached_views
-    return Part.VISION not in stage.trains and not is_mixed and not is_drawn_anew
+    return not stage.trains_tower and not is_mixed and not is_drawn_anew
 
 
 def tower_meaning(model: Any, processor: GastroVLProcessor) -> dict[str, Any]:
@@ -200,9 +200,7 @@ def tower_meaning(model: Any, processor: GastroVLProcessor) -> dict[str, Any]:
 def vision_digest(model: nn.Module) -> str:
     """SHA-256 over names, types, shapes and values of all that a model's vision part holds, lower-case hex."""
     digest = hashlib.sha256()
-    for name, value in sorted(
-        (name, value) for name, value in model.state_dict().items() if part_of(name) is Part.VISION
-    ):
+    for name, value in sorted((name, value) for name, value in model.state_dict().items() if part_of(name) in TOWERS):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(memoryview(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
     return digest.hexdigest()

@@ -118,7 +118,7 @@ def _stage(inputs: _Inputs, stage: StageConfig, sample: int, chunk_bytes: int, i
     row = lengths.laid_out if is_cpu else lengths.padded
     is_mixed = config.precision == "bfloat16"
     cost = footprint(model, stage, row, is_mixed=is_mixed, is_tower_cached=is_cached, has_layout=is_cpu)
-    has_statistics = Part.VISION in stage.trains and adapters.inner(model).model.shape.is_convolutional
+    has_statistics = stage.trains_tower and adapters.inner(model).model.shape.is_convolutional
     return StagePlan(
         name=stage.name,
         images_per_step=stage.images_per_step,
@@ -145,7 +145,7 @@ def _is_cached(inputs: _Inputs, stage: StageConfig) -> bool:
     config = inputs.config
     is_repeated = config.augment is None or config.cached_views > 0
     is_small = inputs.images * _feature_bytes(inputs) <= config.feature_cache_gb * 1e9
-    return Part.VISION not in stage.trains and not stage.cutmix and not stage.paste and is_repeated and is_small
+    return not stage.trains_tower and not stage.cutmix and not stage.paste and is_repeated and is_small
 
 
 def _feature_bytes(inputs: _Inputs) -> int:

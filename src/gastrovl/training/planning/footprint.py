@@ -235,7 +235,7 @@ def _trace(
     with flops, precision, torch.autograd.graph.saved_tensors_hooks(kept.note, lambda tensor: tensor):
         with mode:
             pixels = torch.empty(rows, 3, model.config.vision_config.image_size, model.config.vision_config.image_size)
-        with torch.set_grad_enabled(Part.VISION in stage.trains):
+        with torch.set_grad_enabled(stage.trains_tower):
             features = model.model.tower_features(pixels)
         tower = flops.get_total_flops()
         images = model.model.project(features)

@@ -61,7 +61,7 @@ def write_facts(folder: Path, config: TrainConfig, files: dict[str, Sequence[Con
         }
         for path, some in files.items()
     ]
-    parts = {"vision": config.model.vision, "language": config.model.language}
+    parts = {"vision": config.model.vision, "vision_2": config.model.vision_2, "language": config.model.language}
     if config.model.huggingface is not None:
         parts = dict.fromkeys(parts, PartConfig(path=config.model.huggingface))
     facts = {
@@ -153,6 +153,7 @@ def _model(folder: Path, config: TrainConfig, facts: dict[str, Any], is_plain: b
     rows = [
         ["parameters", f"{_parameters(folder):,}"],
         ["vision encoder", f"{tower}, from {_from(config.start_from, base.get('vision'))}"],
+        *_second_tower(about, config, base),
         ["language model", f"{language}, from {_from(config.start_from, base.get('language'))}"],
         ["image", f"{card['image_size_px']} x {card['image_size_px']} px, {card['image_tokens']} tokens"],
         ["files", f"safetensors, {layout}"],
@@ -314,6 +315,14 @@ def _base(folder: str) -> str:
     except (OSError, ValueError, AttributeError):
         named = ""
     return named if isinstance(named, str) and _HUB_ID.match(named) else path.name
+
+
+def _second_tower(about: dict[str, Any], config: TrainConfig, base: dict[str, str]) -> list[list[str]]:
+    told = about.get("second_tower")
+    if not told:
+        return []
+    kind = told["config"]["model_type"]
+    return [["second vision encoder", f"{kind}, from {_from(config.start_from, base.get('vision_2'))}"]]
 
 
 def _from(start: str | None, base: str | None) -> str:
