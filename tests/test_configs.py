@@ -18,6 +18,7 @@ FILES = [*sorted(path for path in CONFIGS.rglob("*.yaml") if LAUNCHER not in pat
 # Folder of configs/ -> the type that its files load as.
 KINDS = {
     "data": ("gastrovl.data.build", "BuildConfig"),
+    "sources": ("gastrovl.data.source", "SourceDescription"),
     "train": ("gastrovl.training.config", "TrainConfig"),
     "run": ("gastrovl.pipeline", "RunConfig"),
     "evaluate": ("gastrovl.evaluation.comparing.gate", "GateConfig"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gastrovl.cli.manner import CHECKS, RAW, ZOOM
+from gastrovl.cli.manner import CHECKPOINT, CHECKS, RAW, ZOOM
 from gastrovl.core.errors import ConfigError, ImageError
 from gastrovl.core.types import Task
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def ask(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder written by `gastrovl train`.")],
+    checkpoint: Annotated[Path, typer.Argument(help=CHECKPOINT)],
     given: Annotated[
         list[str],
         typer.Argument(
@@ -66,6 +66,7 @@ def ask(
     from gastrovl.core.images import open_image
     from gastrovl.inference.loading import load_predictor
     from gastrovl.inference.session import answers
+    from gastrovl.inference.starter import remark_of
 
     pictures = [open_image(image) for image in images]  # all are readable, before a model is loaded
     predictor = load_predictor(checkpoint, device, manner)
@@ -81,6 +82,8 @@ def ask(
             place = draw / f"{image.stem}.png" if len(images) > 1 else draw
             said = zip(wishes, (answer for answer, _ in found), strict=True)
             save_png(marked(picture, marks_of(said)), place)
+    if remark := remark_of(checkpoint):
+        typer.echo(remark, err=True)
     if not as_json:
         from gastrovl.inference.question import NOTICE
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from gastrovl.cli.manner import CHECKS, RAW, ZOOM
+from gastrovl.cli.manner import CHECKPOINT, CHECKS, RAW, ZOOM
 from gastrovl.core.errors import ConfigError, GastroVLError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _RATINGS = ("right", "partly", "wrong")
 
 
 def chat(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder written by `gastrovl train`.")],
+    checkpoint: Annotated[Path, typer.Argument(help=CHECKPOINT)],
     image: Annotated[Path | None, typer.Argument(help="The first image; /image PATH shows another one.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write the session to this JSON after every answer.")] = None,
     zoom: Annotated[bool, typer.Option("--zoom", help=ZOOM)] = False,
@@ -48,6 +48,7 @@ def chat(
     from gastrovl.inference.loading import load_predictor
     from gastrovl.inference.question import NOTICE
     from gastrovl.inference.session import Session
+    from gastrovl.inference.starter import remark_of
 
     manner = Manner(looking=Looking(zoom), is_raw=raw, makes_checks=checks)
     with suppress(ImportError):  # arrow keys and earlier lines, where the platform has them
@@ -55,7 +56,7 @@ def chat(
     console = Console(highlight=False)
     predictor = load_predictor(checkpoint, device, manner)
     talk = _Talk(console, predictor, Session(predictor, predictor.card.name))
-    console.print(f"{predictor.card.name}. {NOTICE}\n/help lists the commands.", markup=False)
+    console.print(f"{remark_of(checkpoint) or predictor.card.name}. {NOTICE}\n/help lists the commands.", markup=False)
     if image is not None:
         talk.show(str(image))
     while True:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from gastrovl.cli.data_audit import audit
 from gastrovl.cli.data_caption import caption
+from gastrovl.cli.data_draw import draw
 from gastrovl.cli.progress import progress_bar
 
 app = typer.Typer(help="Build datasets: many sources to one set of records and conversations.", no_args_is_help=True)
@@ -237,5 +238,5 @@ def _left_out(quality: dict[str, Any], labels: list[dict[str, Any]]) -> list[str
     return lines
 
 
-for command in (sources, fetch, frames, build, audit, caption, embed, export):  # in the order of the work
+for command in (sources, fetch, draw, frames, build, audit, caption, embed, export):  # in the order of the work
     app.command()(command)

@@ -1,7 +1,8 @@
-"""The words of the options by which a command says how closely a checkpoint looks, and how it checks its answers."""
+"""The words by which a command says which checkpoint it takes, how closely it looks, and how it checks its answers."""
 
 from __future__ import annotations
 
+CHECKPOINT = "Checkpoint folder written by `gastrovl train`, or `starter`: a small model that comes along, to try this."
 RAW = "Confidences as the checkpoint gives them, also if it is calibrated."
 CHECKS = (
     "Let a calibrated checkpoint check its answers by asking itself the other way round: one to three further "

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from gastrovl.cli.manner import CHECKPOINT
 from gastrovl.core.errors import MissingExtraError
 from gastrovl.core.files import write_text
 
@@ -21,7 +22,7 @@ _FAILED = 1
 
 
 def parity(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder written by `gastrovl train`.")],
+    checkpoint: Annotated[Path, typer.Argument(help=CHECKPOINT)],
     conversations: Annotated[
         Path | None, typer.Argument(help="Questions to ask, e.g. val.jsonl; drawn pictures when left out.")
     ] = None,
@@ -39,6 +40,7 @@ def parity(
 ) -> None:
     """Ask alone, batched, again, without caches, merged, reloaded, served and rounded; exit 1 where answers differ."""
     from gastrovl.inference.parity import Tolerance, check_parity, probe_questions
+    from gastrovl.inference.starter import remark_of
 
     served, missing = _served(checkpoint, device)
     rows = check_parity(
@@ -53,6 +55,8 @@ def parity(
     if output is not None:
         write_text(output, json.dumps([asdict(row) | {"passes": row.passes} for row in rows], indent=2) + "\n")
     Console().print(_table(rows))
+    if remark := remark_of(checkpoint):
+        typer.echo(remark)
     if not all(row.passes for row in rows):
         raise typer.Exit(_FAILED)
 

@@ -26,9 +26,9 @@ def predict(
         list[Path],
         typer.Argument(
             metavar="[MODEL] CONVERSATIONS",
-            help="MODEL: a checkpoint folder, the folder of a Hugging Face model, or a YAML that describes a model "
-            "(configs/evaluate/models); left out with --from-csv, --template and --join. CONVERSATIONS: e.g. "
-            "test.jsonl of a dataset folder.",
+            help="MODEL: a checkpoint folder (or `starter`), the folder of a Hugging Face model, or a YAML that "
+            "describes a model (configs/evaluate/models); left out with --from-csv, --template and --join. "
+            "CONVERSATIONS: e.g. test.jsonl of a dataset folder.",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="JSONL of predictions to write.")],
@@ -107,6 +107,7 @@ def _model(
     from gastrovl.inference.batch import predict_file
     from gastrovl.inference.loading import load_answerer
     from gastrovl.inference.sharding import predict_shard
+    from gastrovl.inference.starter import remark_of
 
     shard = _shard(named)
     answerer = load_answerer(model, conversations, device, manner)
@@ -120,20 +121,22 @@ def _model(
             progress=None if processes.rank() else lambda done, total: show("answering", done, total),
         )
     if isinstance(found, int):
-        _say_all(found, output)
+        _say_all(found, output, remark_of(model))
     elif found.is_joined:
-        _say_all(found.answered, output)
+        _say_all(found.answered, output, remark_of(model))
     else:
         done = f"{found.asked} questions answered, {found.answered} of them now"
         typer.echo(f"shard {shard}: {done}; {output} is written when all parts are whole")
 
 
-def _say_all(count: int, output: Path) -> None:
+def _say_all(count: int, output: Path, remark: str | None = None) -> None:
     """What a finished file holds."""
     from gastrovl.inference.question import NOTICE
     from gastrovl.inference.runrecord import read_run
 
-    typer.echo("\n".join([f"{count} replies in {output}", *read_run(output).lines(), NOTICE]))
+    typer.echo(
+        "\n".join([f"{count} replies in {output}", *read_run(output).lines(), *([remark] if remark else []), NOTICE])
+    )
 
 
 def _shard(named: str | None) -> Shard | None:

@@ -7,14 +7,12 @@ from typing import Annotated
 
 import typer
 
-from gastrovl.cli.manner import CHECKS, RAW, ZOOM
+from gastrovl.cli.manner import CHECKPOINT, CHECKS, RAW, ZOOM
 from gastrovl.core.errors import ConfigError
 
 
 def serve(
-    checkpoint: Annotated[
-        Path | None, typer.Argument(help="Checkpoint folder written by `gastrovl train`; served under its own name.")
-    ] = None,
+    checkpoint: Annotated[Path | None, typer.Argument(help=f"{CHECKPOINT} It is served under its own name.")] = None,
     model: Annotated[
         list[str] | None, typer.Option("--model", help="NAME=FOLDER: another checkpoint and its name; may be repeated.")
     ] = None,
@@ -43,8 +41,11 @@ def serve(
 ) -> None:
     """Answer over HTTP: typed endpoints, OpenAI's chat interface, a web page. Stops at Ctrl-C, after what it began."""
     from gastrovl.inference.head.looking import Looking, Manner
+    from gastrovl.inference.starter import remark_of
 
     folders = _folders(checkpoint, model or [])
+    for remark in {remark_of(folder) for _, folder in folders} - {None}:
+        typer.echo(remark)
     manner = Manner(looking=Looking(zoom), is_raw=raw, makes_checks=checks)
     from gastrovl.core.config import parse_config
     from gastrovl.serving.run import serve_checkpoints

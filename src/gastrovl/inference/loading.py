@@ -10,6 +10,7 @@ from gastrovl.core.errors import CheckpointError
 from gastrovl.inference.batch import Answerer, Ours
 from gastrovl.inference.head.looking import Manner
 from gastrovl.inference.others.description import ModelDescription, label_names, plain_description
+from gastrovl.inference.starter import checkpoint_folder
 
 if TYPE_CHECKING:
     from gastrovl.inference.predictor import Predictor
@@ -26,7 +27,8 @@ def load_answerer(
     """What answers the conversations of a file.
 
     Args:
-        model: A checkpoint folder of ours, a snapshot folder of a Hugging Face model, or the YAML that describes one.
+        model: A checkpoint folder of ours, `starter`, a snapshot folder of a Hugging Face model, or the YAML that
+            describes one.
         conversations: The file that will be asked; train.jsonl beside it may give the names of labels.
         device: cpu or cuda, of a model that runs here; the best there is when left out.
         manner: Of a checkpoint, how it comes to its answers.
@@ -36,7 +38,7 @@ def load_answerer(
         ConfigError: The description is wrong, a variable it names is not set, or `looking` asks for what the model
             cannot do.
     """
-    model = Path(model)
+    model = checkpoint_folder(model)
     if model.is_file():
         return answerer_of(load_config(model, ModelDescription), conversations, device, manner)
     if (model / CARD).is_file():
@@ -97,7 +99,7 @@ def _checkpoint(
     from gastrovl.inference.belief.believing import load_believer
     from gastrovl.inference.predictor import Predictor
 
-    manner = manner or Manner()
+    manner, folder = manner or Manner(), checkpoint_folder(folder)
     predictor = Predictor.load(folder, device, uses_head=manner.uses_head, looking=manner.looking)
     believer = None
     if not manner.is_raw:

@@ -30,6 +30,7 @@ from gastrovl.inference.head.answering import HeadAnswers
 from gastrovl.inference.head.looking import Looking
 from gastrovl.inference.precision import Precision, load_in
 from gastrovl.inference.question import Question, Reply
+from gastrovl.inference.starter import checkpoint_folder
 from gastrovl.inference.typed import BoxAnswer, LabelAnswer, TextAnswer
 from gastrovl.model.checkpoint import CheckpointCard
 from gastrovl.model.gastrovl import GastroVLForConditionalGeneration
@@ -105,7 +106,7 @@ class Predictor:
         believes: bool = False,
         makes_checks: bool = False,
     ) -> Predictor:
-        """Read a checkpoint folder; `device` defaults to a GPU when there is one, `dtype` to what suits it.
+        """Read a checkpoint folder or `starter`; `device` defaults to a GPU if there is one, `dtype` to what suits it.
 
         Args:
             believes: Calibrate replies and judge pictures, as far as the folder has what `gastrovl calibrate` fitted.
@@ -117,10 +118,11 @@ class Predictor:
                 calibration that could use checks.
             MissingExtraError: `int8`, and bitsandbytes is not installed.
         """
+        folder = checkpoint_folder(folder)
         model, processor, card = load_in(folder, pick_device(device), dtype)
         found = cls(model, processor, card, uses_head=uses_head, looking=looking)
         if believes or makes_checks:
-            found.trust = load_trust(Path(folder), lambda: found.fingerprint, makes_checks=makes_checks)
+            found.trust = load_trust(folder, lambda: found.fingerprint, makes_checks=makes_checks)
         return found
 
     def ask(self, image: Path, text: str, max_new_tokens: int = 160, task: Task | None = None) -> Reply:

@@ -62,6 +62,16 @@ def pack(folder: Path, repository: str) -> Parcel:
     folder = Path(folder)
     if not _REPOSITORY.fullmatch(repository):
         raise OutputError(f"repository {repository!r}; expected the owner and a name, e.g. my-clinic/gastrovl-nano")
+    names, stays = sent_files(folder)
+    return Parcel(folder, repository, tuple((name, (folder / name).stat().st_size) for name in names), stays)
+
+
+def sent_files(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of a checkpoint's own files, and of what else a run left there; both sorted.
+
+    Raises:
+        CheckpointError: As `pack`.
+    """
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
     names = {entry.name for entry in entries}
     has_weights = any(name.endswith(".safetensors") for name in names)
@@ -76,7 +86,7 @@ def pack(folder: Path, repository: str) -> Parcel:
     for entry in entries:
         is_plain_file = entry.is_file() and not entry.is_symlink()
         if is_plain_file and _SENT.fullmatch(entry.name):
-            files.append((entry.name, entry.stat().st_size))
+            files.append(entry.name)
         elif (is_plain_file and entry.name in _STAYS) or (entry.is_dir() and entry.name in _STAYS_FOLDERS):
             stays.append(entry.name)
         else:
@@ -86,7 +96,7 @@ def pack(folder: Path, repository: str) -> Parcel:
             f"{folder}: holds {', '.join(unknown[:5])}{' and more' if len(unknown) > 5 else ''}, which is no part of a "
             "checkpoint; nothing was sent. Move it elsewhere first: what was sent by mistake cannot be fetched back"
         )
-    return Parcel(folder, repository, tuple(files), tuple(stays))
+    return tuple(files), tuple(stays)
 
 
 def send(parcel: Parcel, *, is_private: bool = True, endpoint: str | None = None) -> str:
