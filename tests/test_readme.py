@@ -114,11 +114,13 @@ def test_the_readme_says_what_this_is_not():
     assert "a physician decides" in text
 
 
-def test_the_licence_file_is_the_one_the_package_names():
+def test_the_licences_are_those_the_package_names():
     licence = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
     assert "Apache License" in licence
     assert "END OF TERMS AND CONDITIONS" in licence
-    assert 'license = "Apache-2.0"' in (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+    card = (REPOSITORY / "src" / "gastrovl" / "starter" / "README.md").read_text(encoding="utf-8")
+    assert "license: cc-by-4.0" in card
+    assert 'license = "Apache-2.0 AND CC-BY-4.0"' in (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
 
 
 def test_the_citation_names_the_version_and_the_paper():
