@@ -16,7 +16,7 @@ from gastrovl.core.images import open_image
 from gastrovl.core.records import read_records
 from gastrovl.core.types import Conversation, Prediction, Task
 from gastrovl.evaluation.evaluate import evaluate
-from gastrovl.inference import batch
+from gastrovl.inference import question
 from gastrovl.inference.batch import predict_file
 from gastrovl.inference.predictor import Predictor
 from gastrovl.inference.question import Question
@@ -72,7 +72,7 @@ def run(config, output, **others):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_is_trained_answers_and_is_evaluated(configured, tmp_path, monkeypatch, family):
-    monkeypatch.setattr(batch, "MAX_NEW_TOKENS", dict.fromkeys(Task, 16))
+    monkeypatch.setattr(question, "MAX_NEW_TOKENS", dict.fromkeys(Task, 16))
     config = configured(family, images=2, val_images=1, evaluate_every=4)
     config = config.model_copy(update={"val": config.train})
 
