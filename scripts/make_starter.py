@@ -1,6 +1,8 @@
 """A finished run of configs/run/starter.yaml to the folder that the package carries as `starter`: halved, and its card.
 
-python scripts/make_starter.py RUN [FOLDER]       # FOLDER: src/gastrovl/starter, which must not be there
+python scripts/make_starter.py RUN [RESULTS]      # RESULTS: a results.json of other data, for the card
+
+The folder is src/gastrovl/starter, and must not be there.
 """
 
 from __future__ import annotations
